@@ -1,1 +1,1 @@
-"""The subcommands of `sluice`, one file each."""
+"""The subcommands of `sluice`, one module each; they import what is heavy inside their functions."""

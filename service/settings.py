@@ -1,0 +1,236 @@
+"""The server's settings: one table; read from a TOML file, SLUICE_… variables and flags, checked and frozen."""
+
+import difflib
+import json
+import tomllib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from service import setting_checks as checks
+
+ENVIRONMENT_PREFIX = "SLUICE_"
+DEFAULT_ORIGIN = "default"
+# Variables with the prefix that are no settings of the server: where its file is, and where `sluice up` keeps state.
+FOREIGN_VARIABLES = frozenset({"SLUICE_CONFIG", "SLUICE_STATE_DIR"})
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the text names it, where it came from, and what was expected and given."""
+
+
+def _about(help_text: str, check: Callable[[Any], str] | None = None) -> dict[str, Any]:
+    return {"help": help_text, "check": check}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every setting of the server, with its type, default, meaning and check: the table that all else follows."""
+
+    model_repository: Path = field(
+        default=Path(".sluice/models"), metadata=_about("Folder that holds the models.", checks.existing_directory)
+    )
+    host: str = field(default="127.0.0.1", metadata=_about("Address to listen on.", checks.not_empty))
+    grpc_port: int = field(
+        default=8001, metadata=_about("TCP port to listen on; 0 takes a free one.", checks.between(0, 65535))
+    )
+    insecure: bool = field(default=False, metadata=_about("Serve without TLS, to anybody who can reach the port."))
+    tls_cert: Path | None = field(
+        default=None, metadata=_about("Certificate chain of the server, PEM.", checks.readable_file)
+    )
+    tls_key: Path | None = field(default=None, metadata=_about("Private key of the server, PEM.", checks.readable_file))
+    tls_client_ca: Path | None = field(
+        default=None,
+        metadata=_about("Authorities that clients' certificates must come from, PEM.", checks.readable_file),
+    )
+    allowed_clients: tuple[str, ...] = field(
+        default=(),
+        metadata=_about(
+            "URI name in a client's certificate that may call; without one, every client may.", checks.uris
+        ),
+    )
+    max_message_bytes: int = field(
+        default=64 * 1024 * 1024,
+        metadata=_about("Largest message in either direction, in bytes.", checks.between(1024, 2**31 - 1)),
+    )
+    drain_timeout_s: float = field(
+        default=30.0,
+        metadata=_about("How long requests may take to finish after SIGTERM, in seconds.", checks.between(0, 3600)),
+    )
+    workers: int = field(
+        default=0,
+        metadata=_about("Threads that run batches; 0 takes one for each processor.", checks.between(0, 1024)),
+    )
+    intra_op_threads: int = field(
+        default=0,
+        metadata=_about(
+            "Threads that share the work of one operator, for all models together; 0 takes one for each processor.",
+            checks.between(0, 1024),
+        ),
+    )
+    inter_op_threads: int = field(
+        default=1,
+        metadata=_about("Threads that run operators side by side, for all models together.", checks.between(1, 1024)),
+    )
+    max_queue_requests: int = field(
+        default=4096,
+        metadata=_about(
+            "Most requests that wait for one model version; the next gets RESOURCE_EXHAUSTED.",
+            checks.between(1, 1_000_000),
+        ),
+    )
+    default_max_batch_size: int = field(
+        default=64,
+        metadata=_about(
+            "Most rows of one run of a model that can be batched and does not say; 0 turns batching off.",
+            checks.between(0, 65536),
+        ),
+    )
+    log_level: str = field(
+        default="info",
+        metadata=_about("Lowest level that is logged.", checks.one_of("debug", "info", "warning", "error")),
+    )
+    log_format: str = field(
+        default="json", metadata=_about("Form of the log on standard error.", checks.one_of("json", "text"))
+    )
+
+    # Setting name → where its value came from.
+    origins: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether the server speaks TLS and asks clients for certificates."""
+        return not self.insecure
+
+
+TABLE = {row.name: row for row in fields(Settings) if row.metadata}
+TYPES = {name: get_type_hints(Settings)[name] for name in TABLE}
+
+
+def load_settings(
+    config: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, object] | None = None,
+) -> Settings:
+    """Settings from a TOML file, then environment variables, then flags; the later wins.
+
+    Parameters
+    ----------
+    config
+        The file; without one, that of SLUICE_CONFIG, if it is set.
+    environment
+        Variables by name, such as os.environ.
+    flags
+        Values by setting name; one that is None, or an empty list, was not given.
+
+    Raises
+    ------
+    SettingsError
+        A name that is no setting, a value of the wrong type or out of range, or TLS settings that do not fit together.
+    """
+    environment = environment or {}
+    if config is None and environment.get("SLUICE_CONFIG"):
+        config = Path(environment["SLUICE_CONFIG"])
+    values: dict[str, object] = {}
+    origins = dict.fromkeys(TABLE, DEFAULT_ORIGIN)
+    for name, given, origin in _read_sources(config, environment, flags or {}):
+        values[name] = _convert(name, given, origin)
+        origins[name] = origin
+    settings = Settings(**values, origins=origins)
+    _check_values(settings)
+    _check_transport(settings)
+    return settings
+
+
+def _read_sources(
+    config: Path | None, environment: Mapping[str, str], flags: Mapping[str, object]
+) -> Iterable[tuple[str, object, str]]:
+    """(name, value as given, origin) from every source, the one that wins last."""
+    if config is not None:
+        names = {name: name for name in TABLE}
+        for name, value in _read_file(config).items():
+            _check_name(name, names, f"in {config}")
+            yield name, value, str(config)
+    variables = {ENVIRONMENT_PREFIX + name.upper(): name for name in TABLE}
+    for variable in sorted(environment):
+        if variable.startswith(ENVIRONMENT_PREFIX) and variable not in FOREIGN_VARIABLES:
+            _check_name(variable, variables, "in the environment")
+            yield variables[variable], environment[variable], variable
+    for name, value in flags.items():
+        if value is not None and value != () and value != []:
+            yield name, value, flag_name(name)
+
+
+def _read_file(config: Path) -> dict[str, object]:
+    try:
+        return tomllib.loads(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"settings file {config}: cannot be read: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings file {config}: is not TOML: {error}") from None
+
+
+def _check_name(given: str, known: Mapping[str, str], where: str) -> None:
+    """Refuse a name that is not a key of `known`, whose values are the settings' own names."""
+    if given in known:
+        return
+    spelling = {name: spelled for spelled, name in known.items()}
+    close = difflib.get_close_matches(given.removeprefix(ENVIRONMENT_PREFIX).lower(), spelling, n=1)
+    advice = f"; did you mean {spelling[close[0]]}?" if close else ""
+    raise SettingsError(f"unknown setting {given} {where}{advice}")
+
+
+def flag_name(name: str) -> str:
+    """The command-line flag of a setting: without the unit; singular, and repeated, where several values are taken."""
+    word = name.removesuffix("s") if TYPES[name] == tuple[str, ...] else name.removesuffix("_s")
+    return "--" + word.replace("_", "-")
+
+
+def _convert(name: str, given: object, origin: str) -> object:
+    """The value in the setting's own type; text, from a variable or a flag, is read as that type."""
+    converter, expected = checks.CONVERTERS[TYPES[name]]
+    try:
+        return converter(given)
+    except (ValueError, TypeError):
+        raise SettingsError(f"setting {name} from {origin}: expected {expected}, given {given!r}") from None
+
+
+def _check_values(settings: Settings) -> None:
+    for name, row in TABLE.items():
+        value, check = getattr(settings, name), row.metadata["check"]
+        if check is not None and value is not None and (expected := check(value)):
+            given = str(value) if isinstance(value, Path) else value
+            raise SettingsError(f"setting {name} from {settings.origins[name]}: expected {expected}, given {given!r}")
+
+
+def _check_transport(settings: Settings) -> None:
+    """Either plain text, on purpose, or all of TLS; never half of it."""
+    names = ("tls_cert", "tls_key", "tls_client_ca")
+    given = [name for name in names if getattr(settings, name) is not None]
+    if settings.insecure and (given or settings.allowed_clients):
+        extra = given or ["allowed_clients"]
+        origins = settings.origins
+        raise SettingsError(
+            f"setting insecure from {origins['insecure']}: expected alone, given with "
+            + " and ".join(f"{name} from {origins[name]}" for name in extra)
+        )
+    if not settings.insecure and len(given) < len(names):
+        raise SettingsError(
+            f"expected either insecure or all of {', '.join(names)}, given {', '.join(given) or 'none of them'}"
+        )
+
+
+def format_settings(settings: Settings) -> str:
+    """The settings as a TOML file that gives the same again, each line with its origin."""
+    rows = [(_format_line(name, getattr(settings, name)), settings.origins[name]) for name in TABLE]
+    width = max(len(line) for line, _ in rows)
+    return "".join(f"{line:<{width}}  # {origin}\n" for line, origin in rows)
+
+
+def _format_line(name: str, value: object) -> str:
+    if value is None:
+        return f"# {name} is not set"
+    # A JSON string, number, boolean or list of strings is also a TOML one.
+    plain = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+    return f"{name} = {json.dumps(plain, ensure_ascii=False)}"
