@@ -1,0 +1,1 @@
+"""Outcome codes of the data plane, visible to Python as ints of this module."""
