@@ -1,0 +1,55 @@
+"""One model version's queue: admits requests, forms batches of what has arrived, runs them and settles every caller."""
+
+from libc.stdint cimport int32_t, int64_t
+
+from kernels.executor cimport executor, task
+from kernels.instance cimport instance, version_name
+from kernels.request cimport request
+from kernels.signature cimport signature
+from kernels.sync cimport pthread_cond_t, pthread_mutex_t
+
+
+cdef struct statistics:      # all but the first three are cumulative over executed batches
+    int64_t success
+    int64_t failed
+    int64_t cancelled        # cancelled or expired before their reply stood
+    int64_t executions
+    int64_t rows
+    int64_t queue_ns
+    int64_t gather_ns
+    int64_t run_ns
+    int64_t encode_ns
+
+
+cdef struct batcher:
+    task task                # first: a task pointer is a batcher pointer
+    executor* pool
+    signature accepted
+    version_name served      # model name and version as replies carry them
+    int64_t delay_ns
+    int64_t max_queued       # requests
+    int64_t* pending_bytes   # the engine's count of message bytes that wait or run
+    int64_t max_pending_bytes
+    pthread_mutex_t lock     # guards what follows
+    pthread_cond_t idle      # signalled when nothing is queued, running or scheduled
+    request* first
+    request* last
+    int64_t queued
+    int64_t queued_rows
+    int64_t alarm_ns         # the alarm that is set, 0 for none
+    int32_t running          # batches
+    bint scheduled           # in the executor's ready list
+    bint closing             # runs what it has without waiting for more
+    instance* instances      # all, as one array
+    int32_t n_instances
+    instance* unused         # those that do not run
+    statistics counts
+
+
+cdef int open_batcher(batcher* made, executor* pool, const signature* accepted, const char* name, size_t name_size,
+                      int64_t version, int32_t n_instances) noexcept nogil
+cdef void close_batcher(batcher* used) noexcept nogil
+cdef void admit_request(batcher* target, request* admitted) noexcept nogil
+cdef void cancel_request(request* unwanted) noexcept nogil
+cdef void settle_request(request* settled) noexcept nogil
+cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil

@@ -1,0 +1,170 @@
+"""Carries requests from an event loop into the engine and their replies back: one wake for many completions.
+
+For transports whose calls are Python objects. A worker that settles a request pushes it onto a lock-free list and writes
+to an eventfd only when the list was empty; the loop then takes the whole list at once, under the GIL. Messages are
+released there too, never by a worker, which has no GIL to release them with.
+"""
+
+import os
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from cython cimport final
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+
+from kernels.codec cimport bytes_view
+from kernels.dispatch cimport close_request, open_request, submit_request, withdraw_request
+from kernels.engine cimport Engine
+from kernels.request cimport request
+from kernels.sync cimport counter_add, counter_load, monotonic_ns, pointer_exchange, pointer_load, pointer_replace
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t read(int descriptor, void* data, size_t size) noexcept
+    ssize_t write(int descriptor, const void* data, size_t size) noexcept
+    int close(int descriptor) noexcept
+
+cdef extern from "<sched.h>" nogil:
+    int sched_yield() noexcept
+
+
+cdef struct settled_list:
+    void* last                   # request*, linked by `completed` to the one before
+    int wake                     # eventfd
+    int64_t pushing              # workers inside push_settled
+
+
+@final
+cdef class Call:
+    """One submitted request: ``context`` is the caller's, ``cancel`` settles it early."""
+
+    cdef request* asked          # NULL once its reply has been taken
+    cdef CompletionQueue queue
+    cdef bytes message           # kept alive until the engine is done with it
+    cdef bytes version_hint
+    cdef readonly object context
+
+    def cancel(self):
+        """Withdraw the request: queued it is settled at once, running its reply is dropped, settled nothing happens."""
+        if self.asked != NULL:
+            with nogil:
+                withdraw_request(&self.queue.engine.core, self.asked)
+
+
+@final
+cdef class CompletionQueue:
+    """The completions of one event loop.
+
+    Notes
+    -----
+    `submit`, `Call.cancel` and `drain` belong to the loop's thread. Whoever closes the queue has drained it: every
+    submitted call must have come back.
+    """
+
+    cdef Engine engine
+    cdef settled_list settled
+    cdef readonly int64_t in_flight
+
+    def __cinit__(self, Engine engine not None):
+        self.engine = engine
+        self.settled.wake = -1
+        self.settled.wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def __dealloc__(self):
+        # Every call has come back, since each holds its queue; the last push may still be on its way out.
+        while counter_load(&self.settled.pushing) != 0:
+            sched_yield()
+        if self.settled.wake >= 0:
+            close(self.settled.wake)
+
+    def fileno(self):
+        """Return the descriptor that becomes readable when completions wait."""
+        return self.settled.wake
+
+    def submit(self, bytes message not None, context, bytes version_hint not None=b"", int64_t timeout_us=-1):
+        """Submit one ModelInferRequest; its Call comes out of `drain`.
+
+        Parameters
+        ----------
+        message : bytes
+            The message's wire bytes.
+        context : object
+            Whatever the caller wants back as ``Call.context``.
+        version_hint : bytes
+            The version to use when the message names none.
+        timeout_us : int
+            How long the request may stay queued; negative is without limit.
+        """
+        cdef Call call = Call.__new__(Call)
+        cdef request* asked = open_request(&self.engine.core)
+        if asked == NULL:
+            raise MemoryError
+        call.queue = self
+        call.message = message
+        call.version_hint = version_hint
+        call.context = context
+        call.asked = asked
+        asked.message = message
+        asked.message_size = len(message)
+        asked.version_hint = bytes_view(<const uint8_t*> <const char*> version_hint, len(version_hint))
+        asked.deadline_ns = monotonic_ns() + timeout_us * 1000 if timeout_us >= 0 else 0
+        asked.context = &self.settled
+        asked.call = <void*> call
+        asked.done = push_settled
+        Py_INCREF(call)  # given back by drain
+        self.in_flight += 1
+        with nogil:
+            submit_request(&self.engine.core, asked)
+        return call
+
+    def drain(self):
+        """Take every completion that waits.
+
+        Returns
+        -------
+        list of (Call, int, bytes or str)
+            The status code of kernels.status, and the reply's wire bytes or the error's text.
+        """
+        cdef list taken = []
+        cdef request* asked
+        cdef request* following
+        cdef uint64_t wakes
+        # Reset before the list is taken, so that no completion is missed; nothing to read is fine.
+        read(self.settled.wake, &wakes, sizeof(wakes))
+        asked = <request*> pointer_exchange(&self.settled.last, NULL)
+        while asked != NULL:
+            following = asked.completed
+            taken.append(self.take_settled(asked))
+            asked = following
+        taken.reverse()
+        return taken
+
+    cdef tuple take_settled(self, request* asked):
+        """Turn one settled request into a result and give everything it held back."""
+        cdef Call call = <Call> asked.call
+        Py_DECREF(call)
+        code = asked.error.code
+        if code == 0:
+            payload = PyBytes_FromStringAndSize(<const char*> asked.reply, asked.reply_size)
+        else:
+            payload = asked.error.text.decode(errors="replace")
+        call.asked = NULL
+        call.message = None
+        self.in_flight -= 1
+        close_request(&self.engine.core, asked)
+        return call, code, payload
+
+
+cdef void push_settled(request* finished) noexcept nogil:
+    """Add a settled request to its queue's list; wake the loop when the list was empty. From any thread."""
+    cdef settled_list* list = <settled_list*> finished.context
+    cdef void* head
+    cdef uint64_t one = 1
+    counter_add(&list.pushing, 1)
+    while True:
+        head = pointer_load(&list.last)
+        finished.completed = <request*> head
+        if pointer_replace(&list.last, head, finished):
+            break
+    if head == NULL:
+        write(list.wake, &one, sizeof(one))
+    counter_add(&list.pushing, -1)

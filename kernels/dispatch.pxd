@@ -1,0 +1,22 @@
+"""All loaded model versions as the data plane sees them, and what a transport calls."""
+
+from libc.stdint cimport int64_t
+
+from kernels.executor cimport executor
+from kernels.request cimport request, request_pool
+from kernels.sync cimport read_sections
+
+
+cdef struct engine_core:
+    executor pool
+    request_pool requests
+    read_sections sections
+    void* table              # route_table*, exchanged atomically
+    int64_t pending_bytes    # of messages that wait or run
+
+
+cdef request* open_request(engine_core* core) noexcept nogil
+cdef void close_request(engine_core* core, request* used) noexcept nogil
+cdef void submit_request(engine_core* core, request* submitted) noexcept nogil
+cdef void withdraw_request(engine_core* core, request* unwanted) noexcept nogil
+cdef void infer_and_wait(engine_core* core, request* asked) noexcept nogil

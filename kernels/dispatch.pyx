@@ -1,0 +1,172 @@
+"""The data plane's way in: decode, find the batcher, check, admit; from any thread, without the GIL.
+
+A batcher is found through an immutable table inside a read section: no lock, no reference count, and nothing found is
+freed before the section has been left.
+"""
+
+from libc.stdint cimport int64_t
+from libc.stdio cimport snprintf
+
+from kernels.batcher cimport admit_request, batcher, cancel_request, settle_request
+from kernels.codec cimport DECODE_LIMIT, DECODE_NO_MEMORY, bytes_view, decode_request
+from kernels.failure cimport FAILURE_TEXT_BYTES
+from kernels.request cimport QUEUED, RUNNING, give_back_request, request, take_request
+from kernels.routes cimport find_route, route, route_table
+from kernels.signature cimport bind_request
+from kernels.status cimport EXHAUSTED, EXPIRED, INVALID, NOT_FOUND, UNAVAILABLE
+from kernels.sync cimport (
+    int_load, monotonic_ns, pointer_load, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal,
+    pthread_cond_t, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t,
+    pthread_mutex_unlock, section_enter, section_leave,
+)
+
+cdef enum:
+    SHOWN_NAME_BYTES = 100     # of a name that a client sent, in an error
+
+
+cdef request* open_request(engine_core* core) noexcept nogil:
+    """Return a fresh request for the transport to fill in, or NULL without memory."""
+    return take_request(&core.requests)
+
+
+cdef void close_request(engine_core* core, request* used) noexcept nogil:
+    """Give a request back after its `done` was called, or before it was submitted."""
+    give_back_request(&core.requests, used)
+
+
+cdef void submit_request(engine_core* core, request* submitted) noexcept nogil:
+    """Decode, check and queue a request. Its `done` is called exactly once, perhaps before this returns."""
+    cdef int phase
+    cdef batcher* target
+    submitted.arrival_ns = monotonic_ns()
+    if decode_message(submitted) != 0:
+        settle_request(submitted)
+        return
+    phase = section_enter(&core.sections)
+    target = route_request(<route_table*> pointer_load(&core.table), submitted)
+    if target != NULL and bind_request(&target.accepted, submitted) == 0 and check_deadline(submitted) == 0:
+        admit_request(target, submitted)
+    else:
+        settle_request(submitted)
+    section_leave(&core.sections, phase)
+
+
+cdef void withdraw_request(engine_core* core, request* unwanted) noexcept nogil:
+    """Cancel a submitted request that has not been given back; nothing happens when its reply stands already."""
+    cdef int phase = section_enter(&core.sections)
+    if int_load(&unwanted.state) in (QUEUED, RUNNING):
+        cancel_request(unwanted)
+    section_leave(&core.sections, phase)
+
+
+cdef int refuse(request* target, int code) noexcept nogil:
+    target.error.code = code
+    return -1
+
+
+cdef int decode_message(request* target) noexcept nogil:
+    cdef int outcome = decode_request(target.message, target.message_size, &target.view)
+    if outcome == 0:
+        return 0
+    if outcome == DECODE_NO_MEMORY:
+        snprintf(target.error.text, FAILURE_TEXT_BYTES, "no memory for a request of %zu bytes", target.message_size)
+        return refuse(target, EXHAUSTED)
+    if outcome == DECODE_LIMIT:
+        snprintf(target.error.text, FAILURE_TEXT_BYTES,
+                 "the request has more inputs, outputs, parameters or dimensions than a server can be asked to hold")
+        return refuse(target, INVALID)
+    snprintf(target.error.text, FAILURE_TEXT_BYTES, "the message of %zu bytes is no valid ModelInferRequest",
+             target.message_size)
+    return refuse(target, INVALID)
+
+
+cdef int check_deadline(request* target) noexcept nogil:
+    if target.deadline_ns == 0 or target.deadline_ns > target.arrival_ns:
+        return 0
+    snprintf(target.error.text, FAILURE_TEXT_BYTES, "the deadline had passed before the request arrived")
+    return refuse(target, EXPIRED)
+
+
+cdef batcher* route_request(const route_table* table, request* target) noexcept nogil:
+    """Return the batcher of the model and version that a decoded request names, or NULL with its error set."""
+    cdef bytes_view name = target.view.model_name
+    cdef bytes_view wanted = target.view.model_version if target.view.model_version.size > 0 else target.version_hint
+    cdef int64_t version
+    cdef const route* found
+    if name.size == 0:
+        snprintf(target.error.text, FAILURE_TEXT_BYTES, "model_name is missing")
+        refuse(target, INVALID)
+        return NULL
+    version = parse_version(wanted)
+    if version < 0:
+        snprintf(target.error.text, FAILURE_TEXT_BYTES, "model_version is '%.*s'; expected a positive number",
+                 <int> min(wanted.size, SHOWN_NAME_BYTES), <const char*> wanted.data)
+        refuse(target, INVALID)
+        return NULL
+    found = find_route(table, <const char*> name.data, name.size, version)
+    if found == NULL:
+        refuse_unknown(table, target, wanted)
+        return NULL
+    if found.target == NULL:
+        snprintf(target.error.text, FAILURE_TEXT_BYTES, "model '%s'%s%.*s is unavailable: %s", found.name,
+                 b" version " if wanted.size > 0 else b"", <int> wanted.size, <const char*> wanted.data, found.reason)
+        refuse(target, UNAVAILABLE)
+    return found.target
+
+
+cdef void refuse_unknown(const route_table* table, request* target, bytes_view version) noexcept nogil:
+    cdef bytes_view name = target.view.model_name
+    cdef int shown = <int> min(name.size, SHOWN_NAME_BYTES)
+    if find_route(table, <const char*> name.data, name.size, 0) == NULL:
+        snprintf(target.error.text, FAILURE_TEXT_BYTES, "model '%.*s' is unknown", shown, <const char*> name.data)
+    else:
+        snprintf(target.error.text, FAILURE_TEXT_BYTES, "model '%.*s' has no version %.*s", shown,
+                 <const char*> name.data, <int> version.size, <const char*> version.data)
+    refuse(target, NOT_FOUND)
+
+
+cdef int64_t parse_version(bytes_view text) noexcept nogil:
+    """Return the number, 0 for an empty text, -1 for anything but the decimal digits of a positive 63-bit number."""
+    cdef int64_t value = 0
+    cdef size_t position
+    if text.size > 18:
+        return -1
+    for position in range(text.size):
+        if text.data[position] < 48 or text.data[position] > 57:
+            return -1
+        value = value * 10 + (text.data[position] - 48)
+    return value if value > 0 or text.size == 0 else -1
+
+
+# ---- a caller that waits
+
+
+cdef struct blocking_wait:
+    pthread_mutex_t lock
+    pthread_cond_t finished
+    bint done
+
+
+cdef void infer_and_wait(engine_core* core, request* asked) noexcept nogil:
+    """Submit a request and sleep until it is settled."""
+    cdef blocking_wait wait
+    pthread_mutex_init(&wait.lock, NULL)
+    pthread_cond_init(&wait.finished, NULL)
+    wait.done = False
+    asked.context = &wait
+    asked.done = end_wait
+    submit_request(core, asked)
+    pthread_mutex_lock(&wait.lock)
+    while not wait.done:
+        pthread_cond_wait(&wait.finished, &wait.lock)
+    pthread_mutex_unlock(&wait.lock)
+    pthread_mutex_destroy(&wait.lock)
+    pthread_cond_destroy(&wait.finished)
+
+
+cdef void end_wait(request* finished) noexcept nogil:
+    cdef blocking_wait* wait = <blocking_wait*> finished.context
+    pthread_mutex_lock(&wait.lock)
+    wait.done = True
+    pthread_cond_signal(&wait.finished)
+    pthread_mutex_unlock(&wait.lock)

@@ -1,0 +1,291 @@
+"""The engine: loads and unloads model versions on the control plane, beside the data plane of dispatch.pyx.
+
+A writer publishes a new route table, waits until every older read section has been left, drains the batcher that is no
+longer reachable, waits for sections once more (a cancellation may still look at it), and frees it. So neither side ever
+waits for the other with a lock held.
+"""
+
+import os
+import threading
+
+from cython cimport final
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
+
+from kernels.batcher cimport batcher, close_batcher, open_batcher, wait_idle
+from kernels.codec cimport bytes_view
+from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request
+from kernels.executor cimport close_executor, open_executor, reserve_alarm
+from kernels.request cimport close_pool, open_pool, request
+from kernels.routes cimport add_route, create_routes, free_routes, route_table
+from kernels.session cimport Session
+from kernels.signature cimport signature
+from kernels.sync cimport monotonic_ns, pointer_store, sections_wait
+
+cdef enum:
+    DEFAULT_QUEUE_REQUESTS = 4096
+    DEFAULT_PENDING_BYTES = 1 << 30
+
+
+class InferError(Exception):
+    """A request failed; ``code`` is one of kernels.status, ``message`` is for the caller."""
+
+    def __init__(self, code, message):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@final
+cdef class LoadedVersion:
+    """Owns one batcher and keeps its session alive."""
+
+    cdef batcher queue
+    cdef Session session
+
+    def __dealloc__(self):
+        if self.queue.pool != NULL:
+            close_batcher(&self.queue)
+
+
+@final
+cdef class Engine:
+    """Loaded model versions and the threads that run them.
+
+    Parameters
+    ----------
+    workers : int
+        Threads that run batches; 0 is twice the processors this process may use, at least 4, so that a slow model
+        leaves room for a quick one. They are started on demand.
+    max_queue_requests : int
+        Requests that may wait for one model version; one more gets EXHAUSTED.
+    max_pending_bytes : int
+        Message bytes that may wait or run in all; a message beyond that gets EXHAUSTED.
+    """
+
+    def __cinit__(self, *, int workers=0, int64_t max_queue_requests=DEFAULT_QUEUE_REQUESTS,
+                  int64_t max_pending_bytes=DEFAULT_PENDING_BYTES):
+        if workers < 0 or max_queue_requests < 1 or max_pending_bytes < 1:
+            raise ValueError("workers must be at least 0, max_queue_requests and max_pending_bytes at least 1")
+        self._lock = threading.Lock()
+        self._versions = {}
+        self._closed = True
+        self.max_queue_requests = max_queue_requests
+        self.max_pending_bytes = max_pending_bytes
+        if open_pool(&self.core.requests) != 0:
+            raise MemoryError
+        self.core.table = create_routes(0)
+        if self.core.table == NULL:
+            raise MemoryError
+        if open_executor(&self.core.pool, workers or max(4, 2 * len(os.sched_getaffinity(0)))) != 0:
+            raise MemoryError("no memory or no thread for the engine's timer")
+        self._closed = False
+
+    def __dealloc__(self):
+        if not self._closed:
+            self.close()
+        free_routes(<route_table*> self.core.table)
+        close_pool(&self.core.requests)
+
+    def load(self, str name not None, int64_t version, Session session not None, *, int64_t max_batch_size=0,
+             int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None):
+        """Serve a session as (name, version); one that serves under it already is swapped out and drained.
+
+        Parameters
+        ----------
+        max_batch_size : int
+            Rows in a batch; 0 when the model's first dimension is no batch.
+        queue_delay_us : int
+            How long, in microseconds, a batch that is not full waits for more.
+        instance_count : int
+            Batches that may run at the same time.
+
+        Raises
+        ------
+        ValueError
+            A number is out of range, or the model's first dimensions cannot be a batch.
+        """
+        if version < 1 or instance_count < 1 or queue_delay_us < 0 or max_batch_size < 0:
+            raise ValueError("version and instance_count must be at least 1, the other numbers at least 0")
+        if max_batch_size > 0:
+            check_batchable(session)
+        cdef LoadedVersion made = LoadedVersion.__new__(LoadedVersion)
+        made.session = session
+        cdef bytes encoded = name.encode()
+        cdef signature accepted
+        accepted.core = &session.core
+        accepted.max_batch_size = max_batch_size
+        if open_batcher(&made.queue, &self.core.pool, &accepted, encoded, len(encoded), version, instance_count) != 0:
+            raise MemoryError
+        made.queue.delay_ns = queue_delay_us * 1000
+        made.queue.max_queued = max_queue_requests or self.max_queue_requests
+        made.queue.pending_bytes = &self.core.pending_bytes
+        made.queue.max_pending_bytes = self.max_pending_bytes
+        self.replace_version(name, version, made)
+
+    def unload(self, str name not None, int64_t version):
+        """Stop serving a version: requests that come later get NOT_FOUND, those admitted are finished first."""
+        self.replace_version(name, version, None)
+
+    def set_unavailable(self, str name not None, int64_t version, str reason not None):
+        """Have requests for a version refused with UNAVAILABLE and the reason."""
+        self.replace_version(name, version, reason)
+
+    def versions(self):
+        """Return {(name, version): None when it serves, else the reason why not}."""
+        with self._lock:
+            return {key: None if isinstance(entry, LoadedVersion) else entry for key, entry in self._versions.items()}
+
+    def statistics(self, str name not None, int64_t version):
+        """Return the counters of a serving version, as {name: count or nanoseconds}; KeyError when it does not serve."""
+        with self._lock:
+            entry = self._versions[name, version]
+        if not isinstance(entry, LoadedVersion):
+            raise KeyError((name, version))
+        counts = dict((<LoadedVersion> entry).queue.counts)
+        counts["queued"] = (<LoadedVersion> entry).queue.queued
+        return counts
+
+    def drain(self, double timeout_s):
+        """Wait until every admitted request has been settled; True when that happened in time.
+
+        Whoever calls has stopped submitting.
+        """
+        cdef int64_t until_ns = monotonic_ns() + <int64_t> (timeout_s * 1e9)
+        cdef bint idle = True
+        cdef batcher* queue
+        with self._lock:
+            for entry in self._versions.values():
+                if isinstance(entry, LoadedVersion):
+                    queue = &(<LoadedVersion> entry).queue
+                    with nogil:
+                        idle = wait_idle(queue, until_ns) and idle
+        return idle
+
+    def close(self):
+        """Drain and unload everything and stop the threads. Every request must have been given back afterwards."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            versions, self._versions = self._versions, {}
+            publish_routes(&self.core, {})
+            for entry in versions.values():
+                retire_version(&self.core, entry)
+            with nogil:
+                close_executor(&self.core.pool)
+
+    def infer(self, bytes message not None, *, bytes version_hint not None=b"", int64_t timeout_us=0):
+        """Run one ModelInferRequest and wait for it; for tests, warm-up and embedding.
+
+        Returns
+        -------
+        bytes
+            The ModelInferResponse on the wire.
+
+        Raises
+        ------
+        InferError
+            The request was refused, failed or expired.
+        """
+        cdef request* asked = open_request(&self.core)
+        if asked == NULL:
+            raise MemoryError
+        asked.message = message
+        asked.message_size = len(message)
+        asked.version_hint = bytes_view(<const uint8_t*> <const char*> version_hint, len(version_hint))
+        asked.deadline_ns = monotonic_ns() + timeout_us * 1000 if timeout_us > 0 else 0
+        try:
+            with nogil:
+                infer_and_wait(&self.core, asked)
+            if asked.error.code != 0:
+                raise InferError(asked.error.code, asked.error.text.decode(errors="replace"))
+            return asked.reply[:asked.reply_size]
+        finally:
+            close_request(&self.core, asked)
+
+    cdef int replace_version(self, str name, int64_t version, object entry) except -1:
+        """Publish a new entry (None removes) and retire the old one."""
+        with self._lock:
+            if self._closed:
+                raise ValueError("the engine is closed")
+            if reserve_alarm(&self.core.pool, len(self._versions) + 2) != 0:
+                raise MemoryError
+            versions = dict(self._versions)
+            previous = versions.pop((name, version), None)
+            if entry is not None:
+                versions[name, version] = entry
+            publish_routes(&self.core, versions)
+            self._versions = versions
+            retire_version(&self.core, previous)
+        return 0
+
+
+def check_batchable(session):
+    """Raise ValueError unless every input and output has an open first dimension."""
+    for kind, specs in (("input", session.inputs), ("output", session.outputs)):
+        for spec in specs:
+            if not spec.shape or spec.shape[0] != -1:
+                raise ValueError(f"{kind} '{spec.name}' has shape {list(spec.shape)}; max_batch_size > 0 needs an open "
+                                 "first dimension")
+
+
+# ---- control plane
+
+
+cdef int publish_routes(engine_core* core, dict versions) except -1:
+    """Make a table of the versions and put it in place; free the old one once nobody reads it."""
+    cdef route_table* made = create_routes(2 * len(versions) + 1)
+    cdef route_table* old = <route_table*> core.table
+    if made == NULL:
+        raise MemoryError
+    try:
+        for (name, version), entry in versions.items():
+            add_entry(made, name, version, entry)
+        for name, version in default_versions(versions).items():
+            add_entry(made, name, 0, versions[name, version])
+    except BaseException:
+        free_routes(made)
+        raise
+    pointer_store(&core.table, made)
+    with nogil:
+        sections_wait(&core.sections)
+    free_routes(old)
+    return 0
+
+
+cdef int add_entry(route_table* table, str name, int64_t version, object entry) except -1:
+    cdef bytes encoded = name.encode()
+    cdef bytes reason
+    cdef int failed
+    if isinstance(entry, LoadedVersion):
+        failed = add_route(table, encoded, len(encoded), version, &(<LoadedVersion> entry).queue, NULL)
+    else:
+        reason = entry.encode()
+        failed = add_route(table, encoded, len(encoded), version, NULL, reason)
+    if failed != 0:
+        raise MemoryError
+    return 0
+
+
+def default_versions(versions):
+    """Return {name: version} of what a request without a version gets: the highest that serves, else the highest."""
+    chosen = {}
+    for (name, version), entry in versions.items():
+        rank = (isinstance(entry, LoadedVersion), version)
+        if name not in chosen or rank > chosen[name]:
+            chosen[name] = rank
+    return {name: version for name, (_, version) in chosen.items()}
+
+
+cdef int retire_version(engine_core* core, object entry) except -1:
+    """Finish what an unpublished version has admitted, then free its queue."""
+    if not isinstance(entry, LoadedVersion):
+        return 0
+    cdef batcher* queue = &(<LoadedVersion> entry).queue
+    with nogil:
+        wait_idle(queue, INT64_MAX)
+        # A cancellation may have found a request of this queue still running just before it became idle.
+        sections_wait(&core.sections)
+        close_batcher(queue)
+        queue.pool = NULL
+    return 0

@@ -1,0 +1,227 @@
+"""Runs ready tasks on a bounded set of threads, first come first served, and rings alarms at their time.
+
+No thread here ever takes the GIL. Workers are started on demand, up to the limit, when work is ready and none is idle.
+"""
+
+from libc.stdint cimport int32_t, int64_t
+from libc.stdlib cimport calloc, free, realloc
+
+from kernels.sync cimport (
+    CLOCK_MONOTONIC, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal,
+    pthread_cond_t, pthread_cond_timedwait, pthread_cond_wait, pthread_condattr_destroy, pthread_condattr_init,
+    pthread_condattr_setclock, pthread_condattr_t, pthread_create, pthread_join, pthread_mutex_destroy,
+    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, pthread_t, timespec,
+)
+
+
+cdef int open_executor(executor* pool, int32_t max_threads) noexcept nogil:
+    """Start the timer; workers follow when there is work. 0, or -1 without memory or threads."""
+    cdef pthread_condattr_t monotonic
+    pool.max_threads = max_threads
+    pool.handles = <pthread_t*> calloc(max_threads, sizeof(pthread_t))
+    if pool.handles == NULL:
+        return -1
+    pthread_mutex_init(&pool.lock, NULL)
+    pthread_cond_init(&pool.work, NULL)
+    pthread_mutex_init(&pool.timer_lock, NULL)
+    pthread_cond_init(&pool.timer_rang, NULL)
+    pthread_condattr_init(&monotonic)
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC)
+    pthread_cond_init(&pool.timer_wake, &monotonic)
+    pthread_condattr_destroy(&monotonic)
+    if pthread_create(&pool.timer, NULL, run_timer, pool) != 0:
+        free(pool.handles)
+        pool.handles = NULL
+        return -1
+    return 0
+
+
+cdef void close_executor(executor* pool) noexcept nogil:
+    """Stop and join every thread. Every task must be done: nothing ready, no alarm set."""
+    cdef int32_t index
+    if pool.handles == NULL:
+        return
+    pthread_mutex_lock(&pool.lock)
+    pool.stopping = True
+    pthread_cond_broadcast(&pool.work)
+    pthread_mutex_unlock(&pool.lock)
+    for index in range(pool.threads):
+        pthread_join(pool.handles[index], NULL)
+    pthread_mutex_lock(&pool.timer_lock)
+    pool.timer_stopping = True
+    pthread_cond_signal(&pool.timer_wake)
+    pthread_mutex_unlock(&pool.timer_lock)
+    pthread_join(pool.timer, NULL)
+    free_executor(pool)
+
+
+cdef void free_executor(executor* pool) noexcept nogil:
+    pthread_mutex_destroy(&pool.lock)
+    pthread_cond_destroy(&pool.work)
+    pthread_mutex_destroy(&pool.timer_lock)
+    pthread_cond_destroy(&pool.timer_wake)
+    pthread_cond_destroy(&pool.timer_rang)
+    free(pool.handles)
+    free(pool.heap)
+    pool.handles = NULL
+    pool.heap = NULL
+
+
+# ---- workers
+
+
+cdef void schedule(executor* pool, task* ready) noexcept nogil:
+    """Append a task to the ready list. It must not be in the list already."""
+    ready.next = NULL
+    pthread_mutex_lock(&pool.lock)
+    if pool.last == NULL:
+        pool.first = ready
+    else:
+        pool.last.next = ready
+    pool.last = ready
+    if pool.idle > 0:
+        pthread_cond_signal(&pool.work)
+    elif pool.threads < pool.max_threads:
+        # Should the system refuse another thread, those that run take the task when they come free.
+        if pthread_create(&pool.handles[pool.threads], NULL, run_worker, pool) == 0:
+            pool.threads += 1
+    pthread_mutex_unlock(&pool.lock)
+
+
+cdef void* run_worker(void* argument) noexcept nogil:
+    cdef executor* pool = <executor*> argument
+    cdef task* ready
+    while True:
+        ready = next_task(pool)
+        if ready == NULL:
+            return NULL
+        ready.run(ready)
+
+
+cdef task* next_task(executor* pool) noexcept nogil:
+    """Wait for a task; NULL when the executor stops."""
+    cdef task* ready
+    pthread_mutex_lock(&pool.lock)
+    while pool.first == NULL and not pool.stopping:
+        pool.idle += 1
+        pthread_cond_wait(&pool.work, &pool.lock)
+        pool.idle -= 1
+    ready = pool.first
+    if ready != NULL:
+        pool.first = ready.next
+        if pool.first == NULL:
+            pool.last = NULL
+    pthread_mutex_unlock(&pool.lock)
+    return ready
+
+
+# ---- alarms: a binary heap of tasks, each at most once
+
+
+cdef int reserve_alarm(executor* pool, int32_t tasks) noexcept nogil:
+    """Make room for an alarm of each of `tasks` tasks, so that set_alarm cannot fail. 0, or -1 without memory."""
+    cdef task** larger
+    cdef int failed = 0
+    pthread_mutex_lock(&pool.timer_lock)
+    if tasks > pool.capacity:
+        larger = <task**> realloc(pool.heap, (2 * tasks + 1) * sizeof(task*))
+        if larger == NULL:
+            failed = -1
+        else:
+            pool.heap = larger
+            pool.capacity = 2 * tasks
+    pthread_mutex_unlock(&pool.timer_lock)
+    return failed
+
+
+cdef void set_alarm(executor* pool, task* sleeper, int64_t due_ns) noexcept nogil:
+    """Ring at `due_ns`, or at the earlier time that is set already."""
+    pthread_mutex_lock(&pool.timer_lock)
+    if sleeper.place == 0:
+        pool.alarms += 1
+        sleeper.due_ns = due_ns
+        rise(pool, sleeper, pool.alarms)
+    elif due_ns < sleeper.due_ns:
+        sleeper.due_ns = due_ns
+        rise(pool, sleeper, sleeper.place)
+    if pool.heap[1] == sleeper:
+        pthread_cond_signal(&pool.timer_wake)
+    pthread_mutex_unlock(&pool.timer_lock)
+
+
+cdef void drop_alarm(executor* pool, task* sleeper) noexcept nogil:
+    """Remove a task's alarm and wait until its ring, should it run now, has returned."""
+    pthread_mutex_lock(&pool.timer_lock)
+    while pool.ringing == sleeper:
+        pthread_cond_wait(&pool.timer_rang, &pool.timer_lock)
+    if sleeper.place != 0:
+        remove_alarm(pool, sleeper)
+    pthread_mutex_unlock(&pool.timer_lock)
+
+
+cdef void remove_alarm(executor* pool, task* sleeper) noexcept nogil:
+    cdef task* moved = pool.heap[pool.alarms]
+    cdef int32_t place = sleeper.place
+    pool.alarms -= 1
+    sleeper.place = 0
+    if moved == sleeper:
+        return
+    if place > 1 and moved.due_ns < pool.heap[place // 2].due_ns:
+        rise(pool, moved, place)
+    else:
+        sink(pool, moved, place)
+
+
+cdef void rise(executor* pool, task* moved, int32_t place) noexcept nogil:
+    """Put a task at `place` or above it, moving later ones down. Places count from 1."""
+    while place > 1 and moved.due_ns < pool.heap[place // 2].due_ns:
+        pool.heap[place] = pool.heap[place // 2]
+        pool.heap[place].place = place
+        place = place // 2
+    pool.heap[place] = moved
+    moved.place = place
+
+
+cdef void sink(executor* pool, task* moved, int32_t place) noexcept nogil:
+    """Put a task at `place` or below it, moving earlier ones up."""
+    cdef int32_t child
+    while 2 * place <= pool.alarms:
+        child = 2 * place
+        if child < pool.alarms and pool.heap[child + 1].due_ns < pool.heap[child].due_ns:
+            child += 1
+        if moved.due_ns <= pool.heap[child].due_ns:
+            break
+        pool.heap[place] = pool.heap[child]
+        pool.heap[place].place = place
+        place = child
+    pool.heap[place] = moved
+    moved.place = place
+
+
+cdef void* run_timer(void* argument) noexcept nogil:
+    cdef executor* pool = <executor*> argument
+    cdef task* due
+    pthread_mutex_lock(&pool.timer_lock)
+    while not pool.timer_stopping:
+        if pool.alarms == 0:
+            pthread_cond_wait(&pool.timer_wake, &pool.timer_lock)
+        elif pool.heap[1].due_ns > monotonic_ns():
+            wait_until(pool, pool.heap[1].due_ns)
+        else:
+            due = pool.heap[1]
+            remove_alarm(pool, due)
+            pool.ringing = due
+            pthread_mutex_unlock(&pool.timer_lock)
+            due.ring(due)
+            pthread_mutex_lock(&pool.timer_lock)
+            pool.ringing = NULL
+            pthread_cond_broadcast(&pool.timer_rang)
+    pthread_mutex_unlock(&pool.timer_lock)
+    return NULL
+
+
+cdef void wait_until(executor* pool, int64_t due_ns) noexcept nogil:
+    cdef timespec until
+    until.tv_sec = due_ns // 1000000000
+    until.tv_nsec = due_ns % 1000000000
+    pthread_cond_timedwait(&pool.timer_wake, &pool.timer_lock, &until)

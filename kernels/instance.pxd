@@ -1,0 +1,43 @@
+"""The buffers of one run at a time, and the way through them: gather a batch, run it, encode each caller's rows."""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t
+
+from kernels.codec cimport output_view
+from kernels.failure cimport failure
+from kernels.ort cimport OrtValue
+from kernels.request cimport request
+from kernels.session cimport session_core, tensor_data
+from kernels.signature cimport signature
+
+
+cdef struct version_name:
+    char* model              # owned
+    size_t model_size
+    char version[24]
+    size_t version_size
+
+
+cdef struct instance:
+    instance* next
+    const signature* accepted
+    const version_name* served
+    OrtValue** inputs        # alive during a run only
+    OrtValue** outputs
+    uint8_t** input_buffers  # one per model input, where a batch is gathered
+    size_t* input_capacities
+    uint8_t** output_buffers  # one per model output: given to Run, or where strings are laid out after it
+    size_t* output_capacities
+    size_t** offsets         # string outputs: where each element starts in its buffer
+    size_t* offsets_capacities
+    tensor_data* results     # what the run gave
+    output_view* views       # one reply's outputs
+    int64_t* shapes          # one reply's shapes, MAX_RANK for each output
+    bint own_outputs         # Run allocates its outputs: their shapes are not known from the batch size
+    int64_t gather_ns        # how long the last run's phases took
+    int64_t run_ns
+    int64_t encode_ns
+
+
+cdef int open_instance(instance* made, const signature* accepted, const version_name* served) noexcept nogil
+cdef void close_instance(instance* used) noexcept nogil
+cdef int execute_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil

@@ -1,0 +1,69 @@
+"""One inference request from its admission to its reply, and the pool that such requests come from.
+
+The transport owns a request: it takes one from the engine's pool, keeps the message's bytes alive, and gives the request
+back after its reply has been read. `done` is called exactly once for each submitted request, from any thread, without
+the GIL and without a lock held; after it the engine touches the request no more.
+"""
+
+from libc.stdint cimport int32_t, int64_t, uint8_t
+
+from kernels.codec cimport bytes_view, request_view
+from kernels.failure cimport failure
+from kernels.sync cimport pthread_mutex_t
+
+ctypedef void (*done_function)(request* finished) noexcept nogil
+
+cdef enum request_state:
+    FRESH = 0      # taken from the pool
+    QUEUED = 1     # linked into its batcher's queue
+    RUNNING = 2    # part of a batch
+    SETTLED = 3    # its reply or failure stands
+
+
+cdef struct bound_tensor:
+    const uint8_t* data       # raw layout, unaligned; in the message, or in the request's scratch
+    size_t size
+    const int64_t* shape      # in the request's view; rank is the model's
+
+
+cdef struct request:
+    request* next             # the batcher's queue or the pool; owner decides
+    request* previous
+    request* completed        # the transport's own link
+    const uint8_t* message    # wire bytes, alive until the request is given back
+    size_t message_size
+    bytes_view version_hint   # the gateway's choice of version, used when the message names none
+    int64_t deadline_ns       # monotonic; 0 is none
+    int64_t arrival_ns
+    done_function done
+    void* context             # the transport's, for `done`
+    void* call                # the transport's, for the reader of the reply
+    void* batcher             # where it is queued, NULL before admission
+    int state                 # request_state, read by cancel without the lock
+    bint cancelled            # cancelled while running: the reply is dropped
+    int64_t rows              # size of its batch dimension; 1 for a model that does not batch
+    request_view view
+    bound_tensor* inputs      # one per model input, in the model's order
+    int32_t inputs_capacity
+    int32_t* outputs          # indices of the model's outputs in the order in which they were asked for
+    int32_t n_outputs
+    int32_t outputs_capacity
+    uint8_t* scratch          # typed contents in raw layout
+    size_t scratch_capacity
+    uint8_t* reply            # ModelInferResponse on the wire
+    size_t reply_size
+    size_t reply_capacity
+    failure error             # code 0 when `reply` holds
+
+
+cdef struct request_pool:
+    pthread_mutex_t lock
+    request* free
+    int64_t kept
+
+
+cdef int open_pool(request_pool* pool) noexcept nogil
+cdef void close_pool(request_pool* pool) noexcept nogil
+cdef request* take_request(request_pool* pool) noexcept nogil
+cdef void give_back_request(request_pool* pool, request* used) noexcept nogil
+cdef uint8_t* reserve_reply(request* target, size_t size) noexcept nogil

@@ -1,0 +1,26 @@
+"""The immutable table from (model name, version) to what serves it."""
+
+from libc.stdint cimport int64_t
+
+from kernels.batcher cimport batcher
+
+
+cdef struct route:
+    char* name               # owned; NULL in an empty place
+    size_t name_size
+    int64_t version          # 0: what a request without a version gets
+    batcher* target          # NULL when the version cannot serve
+    char* reason             # owned; why it cannot
+
+
+cdef struct route_table:
+    size_t mask              # places are mask + 1, a power of two; at least half of them empty
+    route* places
+
+
+cdef route_table* create_routes(size_t count) noexcept nogil
+cdef void free_routes(route_table* table) noexcept nogil
+cdef int add_route(route_table* table, const char* name, size_t name_size, int64_t version, batcher* target,
+                   const char* reason) noexcept nogil
+cdef const route* find_route(const route_table* table, const char* name, size_t name_size,
+                             int64_t version) noexcept nogil

@@ -1,0 +1,153 @@
+"""Finds and opens ONNX Runtime's shared library and makes the process's one environment.
+
+The library is the file inside the installed onnxruntime (or onnxruntime-gpu) package; the package itself is never
+imported, so that a serving process holds no second copy of its state and starts without its Python.
+"""
+
+import importlib.util
+import os
+import threading
+from pathlib import Path
+
+from libc.stdio cimport snprintf
+
+from kernels.failure cimport FAILURE_TEXT_BYTES
+from kernels.ort cimport *
+from kernels.status cimport INTERNAL, INVALID
+
+cdef extern from "<dlfcn.h>" nogil:
+    void* dlopen(const char* path, int flags) noexcept
+    void* dlsym(void* library, const char* name) noexcept
+    const char* dlerror() noexcept
+    int RTLD_NOW
+    int RTLD_LOCAL
+
+cdef enum:
+    SEVERITY_ERROR = 3
+    ORT_STATUS_INVALID_ARGUMENT = 2
+    ORT_ARENA_ALLOCATOR = 1
+    ORT_MEMORY_DEFAULT = 0
+
+cdef ort_runtime _runtime
+_lock = threading.Lock()
+_options = {"intra_op_threads": 0, "inter_op_threads": 1, "spin": False}
+
+
+class RuntimeLibraryError(Exception):
+    """ONNX Runtime's library is missing, too old, or was configured twice."""
+
+
+def configure_runtime(*, intra_op_threads=0, inter_op_threads=1, spin=False):
+    """Choose the global thread pools; must come before the first session.
+
+    Parameters
+    ----------
+    intra_op_threads : int
+        Threads that share one operator's work; 0 is one for each processor this process may use.
+    inter_op_threads : int
+        Threads that run independent operators of one graph.
+    spin : bool
+        Whether idle pool threads spin: lower latency for a steady load, a pegged processor for a light one
+        (two threads cost 5.6 ms of CPU a run against 0.55 ms at one run every 5 ms).
+
+    Raises
+    ------
+    RuntimeLibraryError
+        The environment exists already with other options.
+    """
+    options = {"intra_op_threads": intra_op_threads, "inter_op_threads": inter_op_threads, "spin": bool(spin)}
+    with _lock:
+        if _runtime.api != NULL and options != _options:
+            raise RuntimeLibraryError(f"ONNX Runtime already runs with {_options}; {options} come too late")
+        _options.update(options)
+
+
+def find_library():
+    """Return the path of libonnxruntime inside the installed package, without importing it."""
+    spec = importlib.util.find_spec("onnxruntime")
+    if spec is None or not spec.submodule_search_locations:
+        raise RuntimeLibraryError("ONNX Runtime is not installed: pip install 'sluice-serving[cpu]' (or [gpu])")
+    found = [
+        path for folder in spec.submodule_search_locations for path in Path(folder, "capi").glob("libonnxruntime.so*")
+    ]
+    if not found:
+        raise RuntimeLibraryError(f"the installed onnxruntime package has no capi/libonnxruntime.so ({spec.origin})")
+    return max(found)
+
+
+def runtime_version():
+    """Return ONNX Runtime's version, such as ``1.22.0``."""
+    cdef const OrtApiBase* base = _load_base(find_library())
+    return base.GetVersionString().decode()
+
+
+cdef ort_runtime* open_runtime() except NULL:
+    """Return the process's runtime, made on the first call. Holds the GIL."""
+    with _lock:
+        if _runtime.api == NULL:
+            _create_runtime()
+    return &_runtime
+
+
+cdef const OrtApiBase* _load_base(path) except NULL:
+    cdef bytes encoded = os.fsencode(path)
+    cdef void* library = dlopen(encoded, RTLD_NOW | RTLD_LOCAL)
+    if library == NULL:
+        raise RuntimeLibraryError(f"cannot open {path}: {dlerror().decode(errors='replace')}")
+    cdef void* symbol = dlsym(library, "OrtGetApiBase")
+    if symbol == NULL:
+        raise RuntimeLibraryError(f"{path} does not export OrtGetApiBase")
+    return (<const OrtApiBase* (*)() noexcept> symbol)()
+
+
+cdef int _create_runtime() except -1:
+    path = find_library()
+    cdef const OrtApiBase* base = _load_base(path)
+    cdef ort_table api = base.GetApi(ORT_API_VERSION_NEEDED)
+    if api == NULL:
+        version = base.GetVersionString().decode()
+        raise RuntimeLibraryError(f"{path} is ONNX Runtime {version}; 1.{ORT_API_VERSION_NEEDED} or later is needed")
+    cdef ort_runtime made
+    made.api = api
+    made.env = _create_env(api)
+    raise_status(api, ort_CreateCpuMemoryInfo(api, ORT_ARENA_ALLOCATOR, ORT_MEMORY_DEFAULT, &made.memory))
+    raise_status(api, ort_GetAllocatorWithDefaultOptions(api, &made.allocator))
+    _runtime.env = made.env
+    _runtime.memory = made.memory
+    _runtime.allocator = made.allocator
+    _runtime.api = api
+    return 0
+
+
+cdef OrtEnv* _create_env(ort_table api) except NULL:
+    cdef OrtThreadingOptions* threading_options = NULL
+    cdef OrtEnv* env = NULL
+    # An explicit count: with 0 the library counts all processors and pins its threads to them, affinity or not.
+    cdef int intra = _options["intra_op_threads"] or len(os.sched_getaffinity(0))
+    raise_status(api, ort_CreateThreadingOptions(api, &threading_options))
+    try:
+        raise_status(api, ort_SetGlobalIntraOpNumThreads(api, threading_options, intra))
+        raise_status(api, ort_SetGlobalInterOpNumThreads(api, threading_options, _options["inter_op_threads"]))
+        raise_status(api, ort_SetGlobalSpinControl(api, threading_options, _options["spin"]))
+        raise_status(api, ort_CreateEnvWithGlobalThreadPools(api, SEVERITY_ERROR, "sluice", threading_options, &env))
+    finally:
+        ort_ReleaseThreadingOptions(api, threading_options)
+    return env
+
+
+cdef int check_status(ort_table api, OrtStatus* status, failure* error) noexcept nogil:
+    """Return 0, or -1 with the library's message moved into `error`; the status is freed."""
+    if status == NULL:
+        return 0
+    error.code = INVALID if ort_GetErrorCode(api, status) == ORT_STATUS_INVALID_ARGUMENT else INTERNAL
+    snprintf(error.text, FAILURE_TEXT_BYTES, "ONNX Runtime: %s", ort_GetErrorMessage(api, status))
+    ort_ReleaseStatus(api, status)
+    return -1
+
+
+cdef int raise_status(ort_table api, OrtStatus* status) except -1:
+    """Raise RuntimeLibraryError with the library's message unless the status is a success."""
+    cdef failure error
+    if check_status(api, status, &error) != 0:
+        raise RuntimeLibraryError(error.text.decode(errors="replace"))
+    return 0

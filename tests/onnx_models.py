@@ -1,0 +1,133 @@
+"""Makes the small ONNX models that tests and benchmarks serve; none is committed.
+
+Weights come from a fixed seed. Every function returns an ``onnx.ModelProto``; `save` puts one into a model repository.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+OPSET = 17
+IR_VERSION = 8
+
+
+def _model(nodes, inputs, outputs, initializers=()):
+    graph = helper.make_graph(nodes, "test", inputs, outputs, initializer=list(initializers))
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+
+
+def _value(name, shape, element_type=TensorProto.FLOAT):
+    return helper.make_tensor_value_info(name, element_type, shape)
+
+
+def tiny(hidden=64, seed=7):
+    """A 16-64-4 perceptron: FP32 ``input`` [batch, 16] to FP32 ``output`` [batch, 4]."""
+    generator = np.random.default_rng(seed)
+    weights = [
+        numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), name)
+        for name, shape in (("w1", (16, hidden)), ("b1", (hidden,)), ("w2", (hidden, 4)), ("b2", (4,)))
+    ]
+    nodes = [
+        helper.make_node("Gemm", ["input", "w1", "b1"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Gemm", ["r", "w2", "b2"], ["output"]),
+    ]
+    return _model(nodes, [_value("input", ["batch", 16])], [_value("output", ["batch", 4])], weights)
+
+
+def identity(element_type=TensorProto.FLOAT, shape=("batch", 4)):
+    """``input`` to ``output``, unchanged."""
+    node = helper.make_node("Identity", ["input"], ["output"])
+    return _model([node], [_value("input", shape, element_type)], [_value("output", shape, element_type)])
+
+
+def add_and_subtract():
+    """FP32 ``a`` and ``b`` [batch, 3] to ``sum`` and ``difference``."""
+    nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Sub", ["a", "b"], ["difference"])]
+    shape = ["batch", 3]
+    return _model(nodes, [_value("a", shape), _value("b", shape)], [_value("sum", shape), _value("difference", shape)])
+
+
+def column_sums():
+    """FP32 ``input`` [rows, columns] to its sum over rows [columns]: the first dimension is no batch."""
+    axes = numpy_helper.from_array(np.array([0], dtype=np.int64), "axes")
+    node = helper.make_node("ReduceSum", ["input", "axes"], ["output"], keepdims=0)
+    return _model([node], [_value("input", ["rows", "columns"])], [_value("output", ["columns"])], [axes])
+
+
+def scalar_doubler():
+    """FP32 ``input`` of rank 0 to its double."""
+    node = helper.make_node("Add", ["input", "input"], ["output"])
+    return _model([node], [_value("input", [])], [_value("output", [])])
+
+
+def picker():
+    """INT64 ``index`` [batch] to FP32 ``output`` [batch]: rows of a table of 10; another index fails in the run."""
+    table = numpy_helper.from_array(np.arange(10, dtype=np.float32) * 1.5, "table")
+    node = helper.make_node("Gather", ["table", "index"], ["output"])
+    return _model([node], [_value("index", ["batch"], TensorProto.INT64)], [_value("output", ["batch"])], [table])
+
+
+def convolution(channels=64, size=64, layers=1, seed=11):
+    """FP32 ``input`` [batch, 3, size, size] through 3×3 convolutions to FP32 ``output`` [batch, 10].
+
+    With the defaults about 50 MFLOP a row are in the stem and one strided body layer.
+    """
+    generator = np.random.default_rng(seed)
+    initializers, nodes, previous, inputs = [], [], "input", 3
+    for layer in range(layers + 1):
+        kernel = (generator.standard_normal((channels, inputs, 3, 3)) * 0.1).astype(np.float32)
+        initializers.append(numpy_helper.from_array(kernel, f"k{layer}"))
+        nodes.append(
+            helper.make_node("Conv", [previous, f"k{layer}"], [f"c{layer}"], strides=[2, 2], pads=[1, 1, 1, 1])
+        )
+        nodes.append(helper.make_node("Relu", [f"c{layer}"], [f"r{layer}"]))
+        previous, inputs = f"r{layer}", channels
+    initializers.append(numpy_helper.from_array(generator.standard_normal((channels, 10)).astype(np.float32), "w"))
+    nodes += [
+        helper.make_node("GlobalAveragePool", [previous], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "w"], ["output"]),
+    ]
+    return _model(nodes, [_value("input", ["batch", 3, size, size])], [_value("output", ["batch", 10])], initializers)
+
+
+def slow(iterations=200_000):
+    """FP32 ``input`` [batch, 4] to itself after a Loop of `iterations` additions of 0: as long a run as a test needs."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["going"], ["still"]), helper.make_node("Add", ["state", "zero"], ["next"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            _value("state", None),
+        ],
+        [helper.make_tensor_value_info("still", TensorProto.BOOL, []), _value("next", None)],
+    )
+    initializers = [
+        numpy_helper.from_array(np.array(iterations, dtype=np.int64), "trips"),
+        numpy_helper.from_array(np.array(True), "go"),
+        numpy_helper.from_array(np.array(0, dtype=np.float32), "zero"),
+    ]
+    node = helper.make_node("Loop", ["trips", "go", "input"], ["output"], body=body)
+    return _model([node], [_value("input", ["batch", 4])], [_value("output", ["batch", 4])], initializers)
+
+
+def newer_opset():
+    """A model whose opset no released library knows."""
+    model = identity()
+    model.opset_import[0].version = 999
+    return model
+
+
+def save(model, repository, name="tiny", version=1, config=None):
+    """Put a model into a repository as ``<name>/<version>/model.onnx``; return the file's path."""
+    folder = Path(repository) / name / str(version)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "model.onnx"
+    onnx.save(model, path)
+    if config is not None:
+        (folder.parent / "config.pbtxt").write_text(config)
+    return path
