@@ -60,7 +60,7 @@ class Settings:
     )
     workers: int = field(
         default=0,
-        metadata=_about("Threads that run batches; 0 takes one for each processor.", checks.between(0, 1024)),
+        metadata=_about("Threads that run batches; 0 takes two for each processor.", checks.between(0, 1024)),
     )
     intra_op_threads: int = field(
         default=0,
@@ -78,6 +78,13 @@ class Settings:
         metadata=_about(
             "Most requests that wait for one model version; the next gets RESOURCE_EXHAUSTED.",
             checks.between(1, 1_000_000),
+        ),
+    )
+    max_pending_bytes: int = field(
+        default=1024**3,
+        metadata=_about(
+            "Most bytes of requests that wait or run in all; one beyond gets RESOURCE_EXHAUSTED.",
+            checks.between(1024, 2**63 - 1),
         ),
     )
     default_max_batch_size: int = field(

@@ -1,0 +1,107 @@
+"""The rpcs that tell what there is: liveness, readiness, metadata of server and models, the repository's index."""
+
+import functools
+from collections.abc import Callable
+
+from kernels.session import TensorSpec
+
+from service import __version__
+from service.health import HealthBoard
+from service.model_config import PLATFORM
+from service.pb import open_inference_pb2 as pb
+from service.pb import open_inference_pb2_grpc
+from service.repository import ModelVersion, Repository, State
+from service.status import NotFoundError, UnimplementedError, describe_error
+
+SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+
+SERVER_NAME = "sluice"
+# What works of the protocol's extensions; clients decide by these names what to call.
+EXTENSIONS = ("binary_tensor_data", "model_repository")
+
+
+def _answers(method: Callable[..., object]) -> Callable[..., object]:
+    """Turn an error of a method (servicer, request) into the status of its rpc."""
+
+    @functools.wraps(method)
+    def answer(self: "InferenceServicer", request: object, context: object) -> object:
+        try:
+            return method(self, request)
+        except Exception as error:
+            code, text = describe_error(error)
+        return context.abort(code, text)
+
+    return answer
+
+
+class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServicer):
+    """The synchronous rpcs of GRPCInferenceService; runs on any transport that takes grpcio servicers.
+
+    ModelInfer is bound to the engine by the transport and never comes here. What is not served answers UNIMPLEMENTED.
+    """
+
+    def __init__(self, repository: Repository, board: HealthBoard):
+        self._repository = repository
+        self._board = board
+        for name in UNSERVED:
+            setattr(self, name, functools.partial(_refuse, name))
+
+    @_answers
+    def ServerLive(self, request):  # noqa: N802, D102 - the protocol's names and words
+        return pb.ServerLiveResponse(live=True)
+
+    @_answers
+    def ServerReady(self, request):  # noqa: N802, D102
+        return pb.ServerReadyResponse(ready=self._board.is_serving)
+
+    @_answers
+    def ModelReady(self, request):  # noqa: N802, D102
+        entry = self._repository.find(request.name, request.version)
+        return pb.ModelReadyResponse(ready=entry.state is State.READY and not self._board.is_draining)
+
+    @_answers
+    def ServerMetadata(self, request):  # noqa: N802, D102
+        return pb.ServerMetadataResponse(name=SERVER_NAME, version=__version__, extensions=EXTENSIONS)
+
+    @_answers
+    def ModelMetadata(self, request):  # noqa: N802, D102
+        entry = self._repository.find_ready(request.name, request.version)
+        ready = [one for one in self._repository.list_versions(request.name) if one.state is State.READY]
+        return pb.ModelMetadataResponse(
+            name=entry.name,
+            versions=[str(one.version) for one in ready],
+            platform=PLATFORM,
+            inputs=map(_describe_tensor, entry.config.inputs),
+            outputs=map(_describe_tensor, entry.config.outputs),
+        )
+
+    @_answers
+    def RepositoryIndex(self, request):  # noqa: N802, D102
+        if request.repository_name:
+            raise NotFoundError(f"unknown repository {request.repository_name!r}; the only one has no name")
+        entries = [entry for entry in self._repository.index() if entry.state is State.READY or not request.ready]
+        return pb.RepositoryIndexResponse(models=map(_describe_entry, entries))
+
+
+# Every rpc of the service that the class above does not answer and the transport does not take.
+UNSERVED = sorted(
+    set(pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name)
+    - set(vars(InferenceServicer))
+    - {"ModelInfer"}
+)
+
+
+def _refuse(name: str, request: object, context: object) -> None:
+    code, text = describe_error(UnimplementedError(f"{name} is not served by this version of {SERVER_NAME}"))
+    context.abort(code, text)
+
+
+def _describe_tensor(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
+    return pb.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=spec.datatype, shape=spec.shape)
+
+
+def _describe_entry(entry: ModelVersion) -> pb.RepositoryIndexResponse.ModelIndex:
+    version = "" if entry.version is None else str(entry.version)
+    return pb.RepositoryIndexResponse.ModelIndex(
+        name=entry.name, version=version, state=entry.state.value, reason=entry.reason
+    )

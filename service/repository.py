@@ -1,0 +1,208 @@
+"""The models that this server has: loads every version of the repository and keeps the state of each."""
+
+import enum
+import logging
+import re
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from kernels.session import Session, SessionError
+
+from service.model_config import ModelConfigError, WrittenConfig, read_config
+from service.model_folders import ModelFolder, ModelFolderError, find_config, find_model_file, list_models
+from service.onnx_file import OnnxFileError, check_self_contained
+from service.serving_config import ServingConfig, complete_config
+from service.status import InvalidArgumentError, NotFoundError, UnavailableError
+
+if TYPE_CHECKING:
+    from kernels.engine import Engine
+
+WIRE_VERSION = re.compile(r"[0-9]{1,18}")
+
+# Errors whose text tells an operator what is wrong with a model.
+LOAD_ERRORS = (ModelFolderError, ModelConfigError, OnnxFileError, SessionError)
+
+logger = logging.getLogger(__name__)
+
+
+class State(enum.Enum):
+    """Whether a model version serves; the value is the word on the wire."""
+
+    LOADING = "LOADING"
+    READY = "READY"
+    UNAVAILABLE = "UNAVAILABLE"
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """One version of a model, as it is now.
+
+    Attributes
+    ----------
+    version
+        None for a model that has no version to load.
+    reason
+        Why it is not READY; empty when it is.
+    config
+        How it serves; None unless it is READY.
+    """
+
+    name: str
+    version: int | None
+    state: State
+    reason: str = ""
+    config: ServingConfig | None = None
+
+
+class Repository:
+    """The versions of all models by name and number; safe to use from any thread.
+
+    Parameters
+    ----------
+    root
+        The folder that holds one folder a model.
+    engine
+        What runs the versions; it is told of each that loads and of each that cannot serve.
+    default_max_batch_size
+        For models that can be batched and whose configuration does not say.
+    """
+
+    def __init__(self, root: Path, engine: "Engine", *, default_max_batch_size: int = 64):
+        self._root = root
+        self._engine = engine
+        self._default_max_batch_size = default_max_batch_size
+        self._lock = threading.Lock()
+        self._versions: dict[tuple[str, int | None], ModelVersion] = {}
+        self._listeners: list[Callable[[ModelVersion], None]] = []
+
+    def subscribe(self, listener: Callable[[ModelVersion], None]) -> None:
+        """Call `listener`, in the thread that loads, with each version that there is and whenever its state changes."""
+        with self._lock:
+            self._listeners.append(listener)
+            versions = list(self._versions.values())
+        for version in versions:
+            listener(version)
+
+    def load(self) -> None:
+        """Load every version of every model; one that cannot be loaded is UNAVAILABLE and stops no other.
+
+        Raises
+        ------
+        ModelFolderError
+            The repository itself cannot be read.
+        """
+        models = list_models(self._root)
+        for model in models:
+            for version in model.versions:
+                self._withhold(ModelVersion(model.name, version, State.LOADING, "the model is loading"))
+        for model in models:
+            self._load_model(model)
+
+    def _load_model(self, model: ModelFolder) -> None:
+        if model.problem:
+            self._withhold(ModelVersion(model.name, None, State.UNAVAILABLE, model.problem))
+        try:
+            written = read_config(find_config(model), model.name) if model.versions else None
+        except LOAD_ERRORS as error:
+            for version in model.versions:
+                self._withhold(ModelVersion(model.name, version, State.UNAVAILABLE, str(error)))
+            return
+        for version in model.versions:
+            self._load_version(model, version, written)
+
+    def _load_version(self, model: ModelFolder, version: int, written: WrittenConfig) -> None:
+        try:
+            config = self._start_version(model, version, written)
+        except LOAD_ERRORS as error:
+            # ONNX Runtime names the file by its full path, which is nobody's business outside.
+            reason = str(error).replace(f"{model.path.parent}/", "")
+            self._withhold(ModelVersion(model.name, version, State.UNAVAILABLE, reason))
+        except Exception:
+            logger.exception("model failed to load", extra={"model": model.name, "version": version})
+            reason = "loading failed for a reason that the server's log has"
+            self._withhold(ModelVersion(model.name, version, State.UNAVAILABLE, reason))
+        else:
+            self._publish(ModelVersion(model.name, version, State.READY, config=config))
+
+    def _start_version(self, model: ModelFolder, version: int, written: WrittenConfig) -> ServingConfig:
+        path = find_model_file(model, version)
+        check_self_contained(path)
+        session = Session(
+            str(path), intra_op_threads=written.intra_op_threads, inter_op_threads=written.inter_op_threads
+        )
+        config = complete_config(model.name, written, session.inputs, session.outputs, self._default_max_batch_size)
+        self._engine.load(
+            model.name,
+            version,
+            session,
+            max_batch_size=config.max_batch_size,
+            queue_delay_us=config.queue_delay_us,
+            instance_count=config.instance_count,
+        )
+        return config
+
+    def _withhold(self, entry: ModelVersion) -> None:
+        """Let requests for a version hear why it cannot serve."""
+        if entry.version is not None:
+            self._engine.set_unavailable(entry.name, entry.version, entry.reason)
+        self._publish(entry)
+
+    def _publish(self, entry: ModelVersion) -> None:
+        with self._lock:
+            self._versions[entry.name, entry.version] = entry
+            listeners = list(self._listeners)
+        level = logging.WARNING if entry.state is State.UNAVAILABLE else logging.INFO
+        fields = {"model": entry.name, "version": entry.version, "state": entry.state.value}
+        logger.log(level, "model state", extra=fields | ({"reason": entry.reason} if entry.reason else {}))
+        for listener in listeners:
+            listener(entry)
+
+    def index(self) -> list[ModelVersion]:
+        """Every version there is, by name and then by number."""
+        with self._lock:
+            return sorted(self._versions.values(), key=lambda entry: (entry.name, entry.version or 0))
+
+    def list_versions(self, name: str) -> list[ModelVersion]:
+        """The versions of one model, ascending. Raises NotFoundError when there is none."""
+        if not name:
+            raise InvalidArgumentError("model name: expected the name of a model, given nothing")
+        versions = [entry for entry in self.index() if entry.name == name]
+        if not versions:
+            raise NotFoundError(f"unknown model {name!r}")
+        return versions
+
+    def find(self, name: str, version: str = "") -> ModelVersion:
+        """One version, or without a version the highest that is READY, or else the highest.
+
+        Raises
+        ------
+        InvalidArgumentError
+            The name is empty or the version is not a number.
+        NotFoundError
+            There is no such model or version.
+        """
+        versions = self.list_versions(name)
+        if version:
+            number = parse_version(version)
+            versions = [entry for entry in versions if entry.version == number]
+            if not versions:
+                raise NotFoundError(f"model {name!r} has no version {version}")
+        return max(versions, key=lambda entry: (entry.state is State.READY, entry.version or 0))
+
+    def find_ready(self, name: str, version: str = "") -> ModelVersion:
+        """As find; UnavailableError with the reason for one that is not READY."""
+        entry = self.find(name, version)
+        if entry.state is not State.READY:
+            subject = f"model {name!r}" + (f" version {entry.version}" if entry.version is not None else "")
+            raise UnavailableError(f"{subject} is unavailable: {entry.reason}")
+        return entry
+
+
+def parse_version(text: str) -> int:
+    """The number of a version in its wire form; InvalidArgumentError for what is not one."""
+    if not WIRE_VERSION.fullmatch(text) or int(text) == 0:
+        raise InvalidArgumentError(f"model version: expected a positive whole number, given {text!r}")
+    return int(text)

@@ -1,0 +1,187 @@
+"""How one model version serves: what its operator wrote, completed from the model file and checked against it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from service.model_config import BACKEND, FILE_NAME, PLATFORM, ModelConfigError, WrittenConfig
+from service.pb.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelInstanceGroup, ModelOutput
+
+if TYPE_CHECKING:
+    from kernels.session import TensorSpec
+
+CONFIG_DATATYPES = {
+    "BOOL": DataType.TYPE_BOOL,
+    "INT8": DataType.TYPE_INT8,
+    "INT16": DataType.TYPE_INT16,
+    "INT32": DataType.TYPE_INT32,
+    "INT64": DataType.TYPE_INT64,
+    "UINT8": DataType.TYPE_UINT8,
+    "UINT16": DataType.TYPE_UINT16,
+    "UINT32": DataType.TYPE_UINT32,
+    "UINT64": DataType.TYPE_UINT64,
+    "FP16": DataType.TYPE_FP16,
+    "BF16": DataType.TYPE_BF16,
+    "FP32": DataType.TYPE_FP32,
+    "FP64": DataType.TYPE_FP64,
+    "BYTES": DataType.TYPE_STRING,
+}
+
+
+@dataclass(frozen=True)
+class ServingConfig:
+    """Everything that serving one model version needs to know.
+
+    Attributes
+    ----------
+    max_batch_size
+        Most rows of one run; 0 runs one request at a time.
+    queue_delay_us
+        How long a batch may wait for more requests, in microseconds; 0 where there are no batches.
+    inputs, outputs
+        As requests see them: the batch first where there is one, -1 for a dimension that may vary.
+    proto
+        The same as a ModelConfig, with nothing left to fill in.
+    """
+
+    name: str
+    max_batch_size: int
+    queue_delay_us: int
+    instance_count: int
+    intra_op_threads: int
+    inter_op_threads: int
+    inputs: tuple["TensorSpec", ...]
+    outputs: tuple["TensorSpec", ...]
+    proto: ModelConfig
+
+
+def complete_config(
+    name: str,
+    written: WrittenConfig,
+    inputs: Sequence["TensorSpec"],
+    outputs: Sequence["TensorSpec"],
+    default_max_batch_size: int,
+) -> ServingConfig:
+    """Fill in from the model file what the configuration leaves out, and check the rest against it.
+
+    Raises
+    ------
+    ModelConfigError
+        The configuration and the model file contradict each other; the text names the field, expected and given.
+    """
+    max_batch_size = _choose_max_batch_size(written, inputs, outputs, default_max_batch_size)
+    proto = ModelConfig()
+    proto.CopyFrom(written.proto)
+    proto.name, proto.platform, proto.backend = name, PLATFORM, BACKEND
+    proto.max_batch_size = max_batch_size
+    narrowed = {}
+    for field, specs in (("input", inputs), ("output", outputs)):
+        narrowed[field] = _complete_tensors(proto, field, specs, batch_dims=int(max_batch_size > 0))
+    if max_batch_size > 0:
+        proto.dynamic_batching.SetInParent()
+    if not proto.instance_group:
+        proto.instance_group.add()
+    for group in proto.instance_group:
+        group.count, group.kind = group.count or 1, ModelInstanceGroup.KIND_CPU
+    return ServingConfig(
+        name=name,
+        max_batch_size=max_batch_size,
+        queue_delay_us=written.queue_delay_us if max_batch_size > 0 else 0,
+        instance_count=written.instance_count,
+        intra_op_threads=written.intra_op_threads,
+        inter_op_threads=written.inter_op_threads,
+        inputs=narrowed["input"],
+        outputs=narrowed["output"],
+        proto=proto,
+    )
+
+
+def _choose_max_batch_size(
+    written: WrittenConfig, inputs: Sequence["TensorSpec"], outputs: Sequence["TensorSpec"], default: int
+) -> int:
+    if written.max_batch_size is None:
+        return default if has_batch_dimension(inputs, outputs) and not _gives_whole_shapes(written, inputs) else 0
+    if written.max_batch_size > 0:
+        for kind, specs in (("input", inputs), ("output", outputs)):
+            for spec in specs:
+                if not spec.shape or spec.shape[0] != -1:
+                    raise ModelConfigError(
+                        f"{FILE_NAME}: max_batch_size: expected 0, given {written.max_batch_size}: the first dimension "
+                        f"of {kind} {spec.name!r} is not open in the model file, whose shape is {list(spec.shape)}"
+                    )
+    return written.max_batch_size
+
+
+def has_batch_dimension(inputs: Sequence["TensorSpec"], outputs: Sequence["TensorSpec"]) -> bool:
+    """Whether the first dimension of every input and output is open and carries one name, or none carries any."""
+    specs = (*inputs, *outputs)
+    is_open = all(spec.shape and spec.shape[0] == -1 for spec in specs)
+    return bool(inputs) and is_open and len({spec.dim_names[0] for spec in specs}) == 1
+
+
+def _gives_whole_shapes(written: WrittenConfig, inputs: Sequence["TensorSpec"]) -> bool:
+    """Whether the configuration counts the first dimension among its dims, as those without batches do."""
+    ranks = {spec.name: len(spec.shape) for spec in inputs}
+    return any(len(given.dims) == ranks.get(given.name) for given in written.proto.input)
+
+
+def _complete_tensors(
+    proto: ModelConfig, field: str, specs: Sequence["TensorSpec"], batch_dims: int
+) -> tuple["TensorSpec", ...]:
+    """Put the tensors of `field` into the model's order, filled in and checked; return their specs for requests."""
+    tensors = getattr(proto, field)
+    given = _index_by_name(field, tensors, {spec.name for spec in specs})
+    message = ModelInput if field == "input" else ModelOutput
+    completed = [_complete_tensor(field, given.get(spec.name, message()), spec, batch_dims) for spec in specs]
+    del tensors[:]
+    tensors.extend(completed)
+    return tuple(
+        spec._replace(shape=(*spec.shape[:batch_dims], *tensor.dims))
+        for spec, tensor in zip(specs, completed, strict=True)
+    )
+
+
+def _index_by_name(
+    field: str, tensors: Iterable[ModelInput | ModelOutput], known: set[str]
+) -> dict[str, ModelInput | ModelOutput]:
+    given = {}
+    for index, tensor in enumerate(tensors):
+        where = f"{FILE_NAME}: {field}[{index}].name"
+        if tensor.name not in known:
+            raise ModelConfigError(f"{where}: expected one of {', '.join(sorted(known))}, given {tensor.name!r}")
+        if tensor.name in given:
+            raise ModelConfigError(f"{where}: expected each name once, given {tensor.name!r} again")
+        given[tensor.name] = tensor
+    return given
+
+
+def _complete_tensor(
+    field: str, given: ModelInput | ModelOutput, spec: "TensorSpec", batch_dims: int
+) -> ModelInput | ModelOutput:
+    where = f"{FILE_NAME}: {field} {spec.name!r}"
+    completed = type(given)(name=spec.name, data_type=CONFIG_DATATYPES[spec.datatype])
+    if given.data_type not in (DataType.TYPE_INVALID, completed.data_type):
+        expected, wrong = (_name_datatype(value) for value in (completed.data_type, given.data_type))
+        raise ModelConfigError(f"{where}: data_type: expected {expected}, as in the model file, given {wrong}")
+    dims = list(spec.shape[batch_dims:])
+    if given.dims:
+        dims = _narrow_dims(where, list(given.dims), dims, batch_dims)
+    completed.dims.extend(dims)
+    return completed
+
+
+def _name_datatype(value: int) -> str:
+    return DataType.Name(value) if value in DataType.values() else str(value)
+
+
+def _narrow_dims(where: str, given: list[int], expected: list[int], batch_dims: int) -> list[int]:
+    """The dimensions that both allow; -1 on either side allows any."""
+    agree = len(given) == len(expected) and all(map(_agree, given, expected))
+    if not agree:
+        batch = ", without the batch dimension" if batch_dims else ""
+        raise ModelConfigError(f"{where}: dims: expected {expected}, as in the model file{batch}, given {given}")
+    return [other if one == -1 else one for one, other in zip(given, expected, strict=True)]
+
+
+def _agree(given: int, expected: int) -> bool:
+    return given == -1 or (given > 0 and expected in (-1, given))
