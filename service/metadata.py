@@ -4,7 +4,6 @@ import functools
 from collections.abc import Callable
 
 from kernels.session import TensorSpec
-
 from service import __version__
 from service.health import HealthBoard
 from service.model_config import PLATFORM

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernels.session import Session, SessionError
-
 from service.model_config import ModelConfigError, WrittenConfig, read_config
 from service.model_folders import ModelFolder, ModelFolderError, find_config, find_model_file, list_models
 from service.onnx_file import OnnxFileError, check_self_contained

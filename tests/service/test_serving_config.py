@@ -2,8 +2,8 @@
 
 import pytest
 from google.protobuf import text_format
-from kernels.session import TensorSpec
 
+from kernels.session import TensorSpec
 from service.model_config import ModelConfigError, read_config
 from service.serving_config import complete_config, has_batch_dimension
 
