@@ -5,8 +5,8 @@ from collections import namedtuple
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-Datatype = namedtuple("Datatype", "name onnx_type size dtype")
-Datatype.__doc__ = """One row: wire name, ONNX element type, bytes per element (0: varies), NumPy dtype name.
+Datatype = namedtuple("Datatype", "code name onnx_type size dtype")
+Datatype.__doc__ = """One row: code, wire name, ONNX element type, bytes per element (0: varies), NumPy dtype name.
 
 NumPy has no BF16; its row names the dtype of its bits.
 """
@@ -15,6 +15,7 @@ cdef struct datatype_row:
     const char* name
     const char* dtype
     uint64_t word   # the name's bytes, zero-filled: compared as one number
+    size_t length   # of the name
     int onnx_type   # ONNX Runtime's ONNXTensorElementDataType
     size_t size
 
@@ -26,9 +27,10 @@ cdef object _fill_row(int datatype, const char* name, int onnx_type, size_t size
     ROWS[datatype].name = name
     ROWS[datatype].dtype = dtype
     ROWS[datatype].word = int.from_bytes(encoded, "little")
+    ROWS[datatype].length = len(encoded)
     ROWS[datatype].onnx_type = onnx_type
     ROWS[datatype].size = size
-    return Datatype(encoded.decode(), onnx_type, size, dtype.decode())
+    return Datatype(datatype, encoded.decode(), onnx_type, size, dtype.decode())
 
 
 DATATYPES = (
@@ -57,10 +59,8 @@ cdef int find_datatype(const uint8_t* name, size_t size) noexcept nogil:
     if size == 0 or size > sizeof(word):
         return DT_UNKNOWN
     memcpy(&word, name, size)
-    if word == ROWS[DT_FP32].word:  # most tensors
-        return DT_FP32
     for datatype in range(1, DATATYPE_COUNT):
-        if word == ROWS[datatype].word:
+        if word == ROWS[datatype].word and size == ROWS[datatype].length:
             return datatype
     return DT_UNKNOWN
 
