@@ -6,6 +6,7 @@ imported, so that a serving process holds no second copy of its state and starts
 
 import importlib.util
 import os
+import re
 import threading
 from pathlib import Path
 
@@ -27,6 +28,9 @@ cdef enum:
     ORT_STATUS_INVALID_ARGUMENT = 2
     ORT_ARENA_ALLOCATOR = 1
     ORT_MEMORY_DEFAULT = 0
+
+# Where in ONNX Runtime's own source an error arose: a path, a line and a C++ signature, of no use to anybody else.
+SOURCE_PLACE = re.compile(r"/onnxruntime_src/\S+:\d+ .*?\)(?: const)?(?: \[with .*?\])? (?=\S)")
 
 cdef ort_runtime _runtime
 _lock = threading.Lock()
@@ -146,8 +150,9 @@ cdef int check_status(ort_table api, OrtStatus* status, failure* error) noexcept
 
 
 cdef int raise_status(ort_table api, OrtStatus* status) except -1:
-    """Raise RuntimeLibraryError with the library's message unless the status is a success."""
-    cdef failure error
-    if check_status(api, status, &error) != 0:
-        raise RuntimeLibraryError(error.text.decode(errors="replace"))
-    return 0
+    """Raise RuntimeLibraryError with the library's whole message unless the status is a success; it is freed."""
+    if status == NULL:
+        return 0
+    message = ort_GetErrorMessage(api, status).decode(errors="replace")
+    ort_ReleaseStatus(api, status)
+    raise RuntimeLibraryError(f"ONNX Runtime: {SOURCE_PLACE.sub('', message)}")

@@ -33,7 +33,7 @@ def _answers(method: Callable[..., object]) -> Callable[..., object]:
     return answer
 
 
-class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServicer):
+class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     """The synchronous rpcs of GRPCInferenceService; runs on any transport that takes grpcio servicers.
 
     ModelInfer is bound to the engine by the transport and never comes here. What is not served answers UNIMPLEMENTED.

@@ -17,17 +17,19 @@ METHOD = "ServerReflectionInfo"
 FILES = (open_inference_pb2.DESCRIPTOR, health_pb2.DESCRIPTOR, reflection_pb2.DESCRIPTOR)
 
 
-def add_reflection(server: grpc.Server, service_names: Iterable[str]) -> None:
+def add_reflection(server: grpc.Server, service_names: Iterable[str], *, asynchronous: bool = False) -> None:
     """Serve descriptions of the named services and of reflection itself, on both names that clients ask for.
 
     Parameters
     ----------
     server
-        grpcio's asyncio server or a synchronous one; each gets the servicer of its kind.
+        Whatever takes registered method handlers.
     service_names
         Full names of the services that the server has.
+    asynchronous
+        Whether the server runs coroutines; each kind of server gets the servicer of its kind.
     """
-    kind = reflection.aio if isinstance(server, grpc.aio.Server) else reflection
+    kind = reflection.aio if asynchronous else reflection
     servicer = kind.ReflectionServicer([*service_names, V1ALPHA_NAME, V1_NAME], pool=_build_pool())
     # v1 is v1alpha under another name: the same messages on the wire.
     handlers = {
@@ -37,9 +39,8 @@ def add_reflection(server: grpc.Server, service_names: Iterable[str]) -> None:
             response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
         )
     }
-    server.add_generic_rpc_handlers(
-        tuple(grpc.method_handlers_generic_handler(name, handlers) for name in (V1ALPHA_NAME, V1_NAME))
-    )
+    for name in (V1ALPHA_NAME, V1_NAME):
+        server.add_registered_method_handlers(name, handlers)
 
 
 def _build_pool() -> descriptor_pool.DescriptorPool:

@@ -1,0 +1,56 @@
+# Sets up on first use and runs: `make run` the demonstration, `make test` the tests. Everything installs into .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SETUP := $(VENV)/.ready
+
+.PHONY: run test lint format proto bench setup debug sanitize annotate clean
+
+run: $(SETUP)
+	$(BIN)/sluice demo
+
+test: $(SETUP)
+	$(BIN)/python -m service.protogen --check
+	$(BIN)/python -m pytest
+
+lint: $(SETUP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(SETUP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+setup: $(SETUP)
+
+# What the package needs to be built again; the kernels' sources among them.
+SOURCES := setup.py pyproject.toml $(wildcard kernels/*.pyx kernels/*.pxd kernels/*.h)
+
+$(SETUP): $(SOURCES)
+	@sh .ci/packages
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing sluice and its dependencies into $(VENV) and compiling the kernels (a few minutes the first time) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,demo,dev,bench]'
+	@touch $@
+
+# Writes service/pb from proto/; commit the result.
+proto: $(SETUP)
+	$(BIN)/python -m service.protogen
+
+# The kernels' tests with every Cython check on, then under AddressSanitizer and UndefinedBehaviorSanitizer.
+debug: $(SETUP)
+	sh .ci/kernels debug
+sanitize: $(SETUP)
+	sh .ci/kernels address
+
+# Cython's view of the kernels in build/annotate: no yellow line belongs inside a nogil body.
+annotate: $(SETUP)
+	KERNELS_ANNOTATE=1 KERNELS_BUILD_DIR=build/annotate $(BIN)/python setup.py --quiet build_ext --build-lib build/annotate
+
+bench: $(SETUP)
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf build dist *.egg-info kernels/*.so $(SETUP)

@@ -1,0 +1,67 @@
+"""ModelInfer on grpcio's asyncio server: raw bytes in, raw bytes out; between them the request belongs to the engine."""
+
+import asyncio
+import logging
+
+import grpc
+from kernels import status
+from kernels.completions import CompletionQueue
+from kernels.engine import Engine
+
+from service.status import GRPC_CODES
+
+# Set by the gateway, which removes a client's own: the version to use when the message names none.
+VERSION_HEADER = "sluice-model-version"
+REQUEST_ID_HEADER = "x-request-id"
+
+logger = logging.getLogger(__name__)
+
+
+class InferenceHandler:
+    """Submits messages to the engine and resolves their futures; belongs to the event loop that it is made in."""
+
+    def __init__(self, engine: Engine):
+        self._loop = asyncio.get_running_loop()
+        self._queue = CompletionQueue(engine)
+        self._loop.add_reader(self._queue.fileno(), self._settle)
+
+    def close(self) -> None:
+        """Stop listening for completions; every call has come back before."""
+        self._loop.remove_reader(self._queue.fileno())
+
+    def methods(self) -> dict[str, grpc.RpcMethodHandler]:
+        """The methods as grpcio registers them, without a deserializer: messages stay bytes."""
+        return {"ModelInfer": grpc.unary_unary_rpc_method_handler(self.infer)}
+
+    async def infer(self, message: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        """Answer one ModelInferRequest; the call's deadline bounds its time in the queue."""
+        remaining = context.time_remaining()
+        timeout_us = -1 if remaining is None else max(0, int(remaining * 1e6))
+        settled = self._loop.create_future()
+        call = self._queue.submit(message, settled, read_header(context, VERSION_HEADER), timeout_us)
+        try:
+            code, reply = await settled
+        except asyncio.CancelledError:
+            call.cancel()
+            raise
+        if code == status.OK:
+            return reply
+        level = logging.ERROR if code == status.INTERNAL else logging.DEBUG
+        if logger.isEnabledFor(level):
+            request_id = read_header(context, REQUEST_ID_HEADER).decode("ascii", "replace")
+            logger.log(level, "request failed", extra={"request_id": request_id, "reason": reply})
+        await context.abort(GRPC_CODES[code], reply)
+
+    def _settle(self) -> None:
+        for call, code, reply in self._queue.drain():
+            # A cancelled handler no longer waits.
+            if not call.context.done():
+                call.context.set_result((code, reply))
+
+
+def read_header(context: grpc.aio.ServicerContext, name: str) -> bytes:
+    """The value of a header of the call, empty when it is missing."""
+    for key, value in context.invocation_metadata() or ():
+        if key == name:
+            return value.encode() if isinstance(value, str) else value
+    return b""
