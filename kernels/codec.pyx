@@ -8,39 +8,40 @@ from kernels.contents cimport copy_contents, count_contents
 from kernels.datatype cimport DT_BYTES, datatype_size, find_datatype
 from kernels.wire cimport *
 
-cdef enum:  # tags of ModelInferRequest
-    REQUEST_MODEL_NAME = 1 << 3 | DELIMITED
-    REQUEST_MODEL_VERSION = 2 << 3 | DELIMITED
-    REQUEST_ID = 3 << 3 | DELIMITED
-    REQUEST_PARAMETERS = 4 << 3 | DELIMITED
-    REQUEST_INPUTS = 5 << 3 | DELIMITED
-    REQUEST_OUTPUTS = 6 << 3 | DELIMITED
-    REQUEST_RAW = 7 << 3 | DELIMITED
+# Tags: field number << 3 | wire type.
+cdef enum:  # ModelInferRequest
+    REQUEST_MODEL_NAME = 0x0A
+    REQUEST_MODEL_VERSION = 0x12
+    REQUEST_ID = 0x1A
+    REQUEST_PARAMETERS = 0x22
+    REQUEST_INPUTS = 0x2A
+    REQUEST_OUTPUTS = 0x32
+    REQUEST_RAW = 0x3A
 
-cdef enum:  # tags of InferInputTensor
-    INPUT_NAME = 1 << 3 | DELIMITED
-    INPUT_DATATYPE = 2 << 3 | DELIMITED
-    INPUT_SHAPE = 3 << 3 | VARINT
-    INPUT_SHAPE_PACKED = 3 << 3 | DELIMITED
-    INPUT_PARAMETERS = 4 << 3 | DELIMITED
-    INPUT_CONTENTS = 5 << 3 | DELIMITED
+cdef enum:  # InferInputTensor
+    INPUT_NAME = 0x0A
+    INPUT_DATATYPE = 0x12
+    INPUT_SHAPE = 0x18
+    INPUT_SHAPE_PACKED = 0x1A
+    INPUT_PARAMETERS = 0x22
+    INPUT_CONTENTS = 0x2A
 
-cdef enum:  # tags of InferRequestedOutputTensor
-    OUTPUT_NAME = 1 << 3 | DELIMITED
-    OUTPUT_PARAMETERS = 2 << 3 | DELIMITED
+cdef enum:  # InferRequestedOutputTensor
+    OUTPUT_NAME = 0x0A
+    OUTPUT_PARAMETERS = 0x12
 
-cdef enum:  # tags of a map's entry and of InferParameter
-    ENTRY_KEY = 1 << 3 | DELIMITED
-    ENTRY_VALUE = 2 << 3 | DELIMITED
-    VALUE_BOOL = 1 << 3 | VARINT
-    VALUE_INT64 = 2 << 3 | VARINT
-    VALUE_STRING = 3 << 3 | DELIMITED
-    VALUE_DOUBLE = 4 << 3 | FIXED64
-    VALUE_UINT64 = 5 << 3 | VARINT
+cdef enum:  # a map's entry, and InferParameter
+    ENTRY_KEY = 0x0A
+    ENTRY_VALUE = 0x12
+    VALUE_BOOL = 0x08
+    VALUE_INT64 = 0x10
+    VALUE_STRING = 0x1A
+    VALUE_DOUBLE = 0x21
+    VALUE_UINT64 = 0x28
 
-cdef enum:  # levels that may still open inside each kind of message
+cdef enum:  # levels that may still open inside each kind of message; inside an output as inside an input
     REQUEST_DEPTH = MAX_DEPTH
-    INPUT_DEPTH = MAX_DEPTH - 1
+    INPUT_DEPTH = 99
 
 cdef uint8_t[1] NOTHING  # where an empty view points: memcpy and memcmp must not see NULL
 cdef bytes_view EMPTY

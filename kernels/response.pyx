@@ -4,19 +4,20 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, strlen
 
 from kernels.datatype cimport datatype_name
-from kernels.wire cimport DELIMITED, HIGH_BIT, bytes_view
+from kernels.wire cimport HIGH_BIT, bytes_view
 
-cdef enum:  # tags of ModelInferResponse
-    MODEL_NAME = 1 << 3 | DELIMITED
-    MODEL_VERSION = 2 << 3 | DELIMITED
-    ID = 3 << 3 | DELIMITED
-    OUTPUTS = 5 << 3 | DELIMITED
-    RAW_OUTPUT_CONTENTS = 6 << 3 | DELIMITED
+# Tags: field number << 3 | wire type, here always 2, length-delimited.
+cdef enum:  # ModelInferResponse
+    MODEL_NAME = 0x0A
+    MODEL_VERSION = 0x12
+    ID = 0x1A
+    OUTPUTS = 0x2A
+    RAW_OUTPUT_CONTENTS = 0x32
 
-cdef enum:  # tags of InferOutputTensor
-    NAME = 1 << 3 | DELIMITED
-    DATATYPE = 2 << 3 | DELIMITED
-    SHAPE = 3 << 3 | DELIMITED
+cdef enum:  # InferOutputTensor
+    NAME = 0x0A
+    DATATYPE = 0x12
+    SHAPE = 0x1A
 
 
 cdef inline size_t varint_size(uint64_t value) noexcept nogil:
