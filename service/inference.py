@@ -1,13 +1,13 @@
-"""ModelInfer on grpcio's asyncio server: raw bytes in, raw bytes out; between them the request belongs to the engine."""
+"""ModelInfer on grpcio's asyncio server: raw bytes in, raw bytes out; in between the request is the engine's."""
 
 import asyncio
 import logging
 
 import grpc
+
 from kernels import status
 from kernels.completions import CompletionQueue
 from kernels.engine import Engine
-
 from service.status import GRPC_CODES
 
 # Set by the gateway, which removes a client's own: the version to use when the message names none.

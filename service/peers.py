@@ -1,4 +1,4 @@
-"""Who may call: refuses every peer whose certificate does not carry an allowed name, for each method of each service."""
+"""Who may call: refuses every peer whose certificate carries no allowed name, for each method of each service."""
 
 import functools
 import inspect

@@ -7,14 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from grpc_health.v1 import health_pb2_grpc
+
 from kernels.engine import Engine
 from kernels.runtime import configure_runtime
-
 from service import health, metadata
 from service.credentials import CertificateFiles
 from service.inference import InferenceHandler
-from service.peers import GuardedServer
 from service.pb import open_inference_pb2_grpc
+from service.peers import GuardedServer
 from service.reflection import add_reflection
 from service.repository import Repository
 from service.settings import Settings

@@ -95,7 +95,7 @@ def convolution(channels=64, size=64, layers=1, seed=11):
 
 
 def slow(iterations=200_000):
-    """FP32 ``input`` [batch, 4] to itself after a Loop of `iterations` additions of 0: as long a run as a test needs."""
+    """FP32 ``input`` [batch, 4] to itself after a Loop of `iterations` additions of 0, for runs that take a while."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["going"], ["still"]), helper.make_node("Add", ["state", "zero"], ["next"])],
         "body",

@@ -13,7 +13,6 @@ def serve(settings: Settings) -> None:
     Logs one line when ready; SIGTERM drains: no new requests, those that were accepted are answered, exit status 0.
     """
     from kernels.runtime import RuntimeLibraryError
-
     from service.logs import configure_logs
     from service.model_folders import ModelFolderError
     from service.server import ServerError
