@@ -12,7 +12,7 @@ from certs.identities import OPERATOR_URI, SERVICE_URI
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 WEIGHTS_PREFIX = "sluice.weights"
 MAX_WEIGHT = 1_000_000
-MAX_VERSION = 2**31 - 1
+MAX_VERSION = 10**18 - 1
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 

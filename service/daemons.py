@@ -1,0 +1,136 @@
+"""The two programs of a deployment: how each is started, when it is ready, and how it is drained."""
+
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlencode
+
+from certs.identities import GATEWAY_URI
+from service.admin import AdminError, AdminSocket
+from service.child import Child
+from service.gateway import ADMIN_SOCKET, FOLDER, find_envoy
+from service.plan import Plan
+
+POLL_S = 0.05
+PROBE_TIMEOUT_S = 1.0
+# How long Envoy tells its clients to leave before it closes the door.
+GATEWAY_DRAIN_S = 2
+STOP_TIMEOUT_S = 5.0
+LISTENERS = 2
+# Wherever the parent found the package, the child finds the same; never one in the working directory.
+RUN_CLI = "import sys; sys.path.insert(0, sys.argv.pop(1)); from service.cli import main; main()"
+
+
+class ServiceDaemon:
+    """`sluice serve` behind the gateway: it takes calls from nobody else."""
+
+    name = "service"
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def start(self) -> Child:
+        """Start it, in the supervisor's own working directory."""
+        plan, certificates = self._plan, self._plan.certificates.resolve()
+        options = {
+            "--model-repository": plan.model_repository.resolve(),
+            "--host": plan.service.host,
+            "--grpc-port": plan.service.port,
+            "--tls-cert": certificates / "service.pem",
+            "--tls-key": certificates / "service.key",
+            "--tls-client-ca": certificates / "internal-ca.pem",
+            "--allowed-client": GATEWAY_URI,
+            "--drain-timeout": plan.drain_timeout_s,
+            "--max-message-bytes": plan.max_message_bytes,
+        }
+        root = str(Path(__file__).resolve().parent.parent)
+        arguments = [str(part) for option in options.items() for part in option]
+        command = [sys.executable, "-P", "-c", RUN_CLI, root, "serve", *arguments]
+        return Child(self.name, command, Path.cwd(), plan.log_file(self.name))
+
+    def is_ready(self) -> bool:
+        """Whether its health service, asked as the gateway asks, says SERVING."""
+        import grpc
+        from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+        certificates = self._plan.certificates
+        credentials = grpc.ssl_channel_credentials(
+            (certificates / "internal-ca.pem").read_bytes(),
+            (certificates / "gateway-upstream.key").read_bytes(),
+            (certificates / "gateway-upstream.pem").read_bytes(),
+        )
+        # Its certificate is for localhost, whichever address it listens on.
+        options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.enable_http_proxy", 0)]
+        with grpc.secure_channel(str(self._plan.service), credentials, options) as channel:
+            try:
+                answer = health_pb2_grpc.HealthStub(channel).Check(
+                    health_pb2.HealthCheckRequest(), timeout=PROBE_TIMEOUT_S
+                )
+            except grpc.RpcError:
+                return False
+        return answer.status == health_pb2.HealthCheckResponse.SERVING
+
+    def drain(self, child: Child, is_forced: Callable[[float], bool]) -> None:
+        """End it; it finishes what it has accepted by itself."""
+        child.terminate()
+        deadline = time.monotonic() + self._plan.drain_timeout_s + STOP_TIMEOUT_S
+        while child.exit_code() is None and time.monotonic() < deadline and not is_forced(POLL_S):
+            pass
+
+
+class GatewayDaemon:
+    """Envoy, on the configuration in the state folder."""
+
+    name = "gateway"
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self.executable = find_envoy(plan.envoy)
+        self._admin = AdminSocket(plan.state_folder / ADMIN_SOCKET)
+
+    def start(self) -> Child:
+        """Start it in the state folder, to which the paths in its configuration are relative."""
+        # Hot restart would share memory and a socket with any other Envoy of the same number on the machine.
+        options = {
+            "-c": f"{FOLDER}/bootstrap.yaml",
+            "-l": "warning",
+            "--concurrency": self._plan.gateway_threads,
+            "--drain-time-s": GATEWAY_DRAIN_S,
+            "--drain-strategy": "immediate",
+        }
+        arguments = [str(part) for option in options.items() for part in option]
+        command = [self.executable, "--disable-hot-restart", *arguments]
+        return Child(self.name, command, self._plan.state_folder, self._plan.log_file(self.name))
+
+    def is_ready(self) -> bool:
+        """Whether it says so and both its listeners are there: it goes on without one whose port is taken."""
+        try:
+            is_live = self._admin.request("GET", "/ready").strip() == "LIVE"
+            return is_live and self._read_stats("listener_manager.total_listeners_active") == [LISTENERS]
+        except AdminError:
+            return False
+
+    def drain(self, child: Child, is_forced: Callable[[float], bool]) -> None:
+        """Send clients away, close the door, let what is under way finish, then end it."""
+        try:
+            self._admin.request("POST", "/healthcheck/fail")
+            self._admin.request("POST", "/drain_listeners?graceful")
+            start = time.monotonic()
+            while time.monotonic() < start + self._plan.drain_timeout_s and not is_forced(POLL_S):
+                connections, requests = self._read_stats(
+                    "http.gateway.downstream_cx_active", "http.gateway.downstream_rq_active"
+                )
+                if connections == 0 or (requests == 0 and time.monotonic() > start + GATEWAY_DRAIN_S + 1):
+                    break
+        except AdminError:
+            # It is on its way down already.
+            pass
+        child.terminate()
+
+    def _read_stats(self, *names: str) -> list[int]:
+        pattern = "|".join(map(re.escape, names))
+        text = self._admin.request("GET", f"/stats?{urlencode({'filter': f'^({pattern})$'})}")
+        values = dict(line.split(": ") for line in text.splitlines())
+        return [int(values.get(name, 0)) for name in names]

@@ -1,0 +1,79 @@
+"""What a deployment on this machine runs, and the model of it that the gateway is rendered from."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from service.deployment import DEFAULT_MAX_MESSAGE_BYTES, Deployment, Endpoint, Version, assign_weights
+from service.lasting_weights import apply_lasting_weights
+from service.model_folders import list_models
+
+GATEWAY = Endpoint("127.0.0.1", 8443)
+OPERATOR = Endpoint("127.0.0.1", 9443)
+SERVICE = Endpoint("127.0.0.1", 8001)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a deployment on this machine runs, and where.
+
+    Attributes
+    ----------
+    gateway, operator, service
+        Where the gateway listens for clients and for operators, and the service for the gateway.
+    weights
+        By model and version number; the highest version gets all of a model that is not in here.
+    drain_timeout_s
+        How long requests may take to finish, at the gateway and then once more at the service.
+    envoy
+        Envoy's executable; found when None.
+    """
+
+    model_repository: Path
+    state_folder: Path
+    gateway: Endpoint = GATEWAY
+    operator: Endpoint = OPERATOR
+    service: Endpoint = SERVICE
+    weights: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
+    drain_timeout_s: float = 30.0
+    gateway_threads: int = 1
+    envoy: Path | None = None
+
+    @property
+    def certificates(self) -> Path:
+        """Folder of the certificates."""
+        return self.state_folder / "certs"
+
+    def log_file(self, name: str) -> Path:
+        """Where the child of that name logs."""
+        return self.state_folder / "logs" / f"{name}.log"
+
+
+def derive_deployment(plan: Plan) -> Deployment:
+    """The deployment of what the model repository holds, with the plan's weights, else those that last.
+
+    Raises
+    ------
+    ModelFolderError, DeploymentError
+        The repository cannot be read or holds no model, or the plan weighs what is not there.
+    """
+    models = {
+        folder.name: {
+            number: Version(weight, (plan.service,)) for number, weight in assign_weights(folder.versions).items()
+        }
+        for folder in list_models(plan.model_repository)
+        if folder.versions
+    }
+    deployment = Deployment(
+        models=models,
+        gateway=plan.gateway,
+        operator=plan.operator,
+        certificates=plan.certificates,
+        max_message_bytes=plan.max_message_bytes,
+    )
+    deployment = apply_lasting_weights(deployment, plan.state_folder)
+    for model, weights in plan.weights.items():
+        # Who names some versions leaves nothing for the others.
+        deployment = deployment.with_weights(model, dict.fromkeys(deployment.versions(model), 0) | dict(weights))
+    return deployment
