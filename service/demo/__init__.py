@@ -1,0 +1,1 @@
+"""The demonstration: two models of handwritten digits behind the gateway; needs the extra `demo` where it trains."""
