@@ -1,7 +1,7 @@
 """The rpcs that tell what there is: liveness, readiness, metadata of server and models, the repository's index."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from kernels.session import TensorSpec
 from service import __version__
@@ -12,7 +12,9 @@ from service.pb import open_inference_pb2_grpc
 from service.repository import ModelVersion, Repository, State
 from service.status import NotFoundError, UnimplementedError, describe_error
 
-SERVICE_NAME = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+SERVICE_NAME = SERVICE.full_name
+METHODS = SERVICE.methods_by_name
 
 SERVER_NAME = "sluice"
 # What works of the protocol's extensions; clients decide by these names what to call.
@@ -43,7 +45,8 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self._repository = repository
         self._board = board
         for name in UNSERVED:
-            setattr(self, name, functools.partial(_refuse, name))
+            refuse = _refuse_stream if METHODS[name].server_streaming else _refuse
+            setattr(self, name, functools.partial(refuse, name))
 
     @_answers
     def ServerLive(self, request):  # noqa: N802, D102 - the protocol's names and words
@@ -83,16 +86,18 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 # Every rpc of the service that the class above does not answer and the transport does not take.
-UNSERVED = sorted(
-    set(pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name)
-    - set(vars(InferenceServicer))
-    - {"ModelInfer"}
-)
+UNSERVED = sorted(set(METHODS) - set(vars(InferenceServicer)) - {"ModelInfer"})
 
 
 def _refuse(name: str, request: object, context: object) -> None:
     code, text = describe_error(UnimplementedError(f"{name} is not served by this version of {SERVER_NAME}"))
     context.abort(code, text)
+
+
+def _refuse_stream(name: str, requests: object, context: object) -> Iterator[None]:
+    """A generator, because grpcio's asyncio server calls anything else in its loop, where abort waits for that loop."""
+    _refuse(name, requests, context)
+    yield from ()
 
 
 def _describe_tensor(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:

@@ -1,0 +1,148 @@
+"""Health: the server, models and versions, watched over a real connection through loading and draining."""
+
+import contextlib
+import queue
+import threading
+import time
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from service.health import NOT_SERVING, SERVICE_UNKNOWN, SERVING, AsyncHealthServicer, HealthBoard
+from service.repository import ModelVersion, State
+from tests.aio_server import running_server
+
+WAIT_S = 10
+
+
+@pytest.fixture
+def board():
+    """A board of a server that still loads."""
+    return HealthBoard()
+
+
+@pytest.fixture
+def running(board):
+    """A server with the health servicer."""
+    made = []
+
+    def register(server):
+        made.append(AsyncHealthServicer(board))
+        health_pb2_grpc.add_HealthServicer_to_server(made[0], server)
+
+    with running_server(register) as running:
+        yield running
+        made[0].close()
+
+
+@pytest.fixture
+def stub(running):
+    """A client of it."""
+    with grpc.insecure_channel(running.address) as channel:
+        yield health_pb2_grpc.HealthStub(channel)
+
+
+def check(stub, service=""):
+    """The status of a service."""
+    return stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=WAIT_S).status
+
+
+@contextlib.contextmanager
+def watching(stub, service):
+    """A queue of the statuses that a watcher sees; None at the end of the stream."""
+    call = stub.Watch(health_pb2.HealthCheckRequest(service=service))
+    seen = queue.SimpleQueue()
+
+    def read():
+        with contextlib.suppress(grpc.RpcError):
+            for answer in call:
+                seen.put(answer.status)
+        seen.put(None)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield seen
+    finally:
+        call.cancel()
+        thread.join()
+
+
+def test_check_of_server_follows_ready_and_drain(board, stub):
+    """Loading, serving, draining; whatever becomes of single models."""
+    assert check(stub) == NOT_SERVING
+    board.mark_ready()
+    board.update(ModelVersion("broken", 1, State.UNAVAILABLE, "why"))
+    assert check(stub) == SERVING
+    board.drain()
+    assert check(stub) == NOT_SERVING
+
+
+def test_check_of_model_is_serving_while_any_version_is(board, stub):
+    """A model is as healthy as its best version."""
+    board.update(ModelVersion("tiny", 1, State.READY))
+    board.update(ModelVersion("tiny", 2, State.UNAVAILABLE, "why"))
+    assert [check(stub, name) for name in ("tiny", "tiny/1", "tiny/2")] == [SERVING, SERVING, NOT_SERVING]
+    board.update(ModelVersion("tiny", 1, State.UNAVAILABLE, "why"))
+    assert [check(stub, name) for name in ("tiny", "tiny/1")] == [NOT_SERVING, NOT_SERVING]
+    board.update(ModelVersion("tiny", 1, State.READY))
+    board.drain()
+    assert check(stub, "tiny") == NOT_SERVING
+
+
+@pytest.mark.parametrize("service", ["other", "tiny/3", "tiny/", "tiny/1/1", "/1", "/"])
+def test_check_of_unknown_service_is_not_found(board, stub, service):
+    """The protocol's answer for a name that the server does not have."""
+    board.update(ModelVersion("tiny", 1, State.READY))
+    with pytest.raises(grpc.RpcError) as caught:
+        check(stub, service)
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    assert repr(service) in caught.value.details()
+
+
+def test_watch_sees_each_state_of_a_model_and_ends_with_draining(board, stub):
+    """From unknown to the end, without a poll; a change that changes nothing is not sent."""
+    with watching(stub, "tiny/1") as seen:
+        assert seen.get(timeout=WAIT_S) == SERVICE_UNKNOWN
+        board.update(ModelVersion("tiny", 1, State.LOADING, "the model is loading"))
+        assert seen.get(timeout=WAIT_S) == NOT_SERVING
+        board.update(ModelVersion("other", 1, State.READY))
+        board.update(ModelVersion("tiny", 1, State.READY))
+        assert seen.get(timeout=WAIT_S) == SERVING
+        board.drain()
+        assert [seen.get(timeout=WAIT_S), seen.get(timeout=WAIT_S)] == [NOT_SERVING, None]
+
+
+def test_watch_by_many_goes_on_when_one_leaves(board, stub):
+    """Watchers of one service do not depend on each other."""
+    with contextlib.ExitStack() as others, watching(stub, "") as seen:
+        for _ in range(8):
+            assert others.enter_context(watching(stub, "")).get(timeout=WAIT_S) == NOT_SERVING
+        with watching(stub, "") as leaving:
+            assert leaving.get(timeout=WAIT_S) == NOT_SERVING
+        assert seen.get(timeout=WAIT_S) == NOT_SERVING
+        board.mark_ready()
+        assert seen.get(timeout=WAIT_S) == SERVING
+
+
+def test_server_with_watchers_stops_at_once_after_draining(board, running, stub):
+    """A watcher that never leaves does not use up the time that requests have to finish."""
+    with watching(stub, "") as seen:
+        assert seen.get(timeout=WAIT_S) == NOT_SERVING
+        board.drain()
+        begun = time.monotonic()
+        running.call(running.server.stop(grace=60), timeout_s=WAIT_S)
+        assert time.monotonic() - begun < WAIT_S
+        assert seen.get(timeout=WAIT_S) is None
+
+
+def test_board_that_nobody_listens_to_any_more_calls_nobody(board):
+    """A servicer that was closed is not woken in a loop that may be gone."""
+    calls = []
+    listener = lambda: calls.append(1)  # noqa: E731
+    board.subscribe(listener)
+    board.mark_ready()
+    board.unsubscribe(listener)
+    board.drain()
+    assert calls == [1]
