@@ -115,6 +115,30 @@ def slow(iterations=200_000):
     return _model([node], [_value("input", ["batch", 4])], [_value("output", ["batch", 4])], initializers)
 
 
+def halver():
+    """FP32 ``input`` [batch, 4] to the first half of its rows: its output promises a batch and breaks it."""
+    initializers = [
+        numpy_helper.from_array(np.array(value, dtype=np.int64), name)
+        for name, value in (("start", [0]), ("two", 2), ("axes", [0]), ("first", 0), ("one", [1]))
+    ]
+    nodes = [
+        helper.make_node("Shape", ["input"], ["shape"]),
+        helper.make_node("Gather", ["shape", "first"], ["rows"]),
+        helper.make_node("Div", ["rows", "two"], ["half"]),
+        helper.make_node("Reshape", ["half", "one"], ["end"]),
+        helper.make_node("Slice", ["input", "start", "end", "axes"], ["output"]),
+    ]
+    shape = ["batch", 4]
+    return _model(nodes, [_value("input", shape)], [_value("output", shape)], initializers)
+
+
+def sequence():
+    """FP32 ``input`` [batch, 4] to a sequence of one tensor, which the protocol cannot carry."""
+    node = helper.make_node("SequenceConstruct", ["input"], ["output"])
+    output = helper.make_tensor_sequence_value_info("output", TensorProto.FLOAT, ["batch", 4])
+    return _model([node], [_value("input", ["batch", 4])], [output])
+
+
 def newer_opset():
     """A model whose opset no released library knows."""
     model = identity()

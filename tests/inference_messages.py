@@ -1,0 +1,72 @@
+"""Writes ModelInferRequests and reads ModelInferResponses with NumPy arrays, through protobuf: the tests' own client."""
+
+import struct
+
+import ml_dtypes
+import numpy as np
+
+from service.pb.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+
+DTYPES = {
+    "BOOL": np.bool_,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "FP16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "FP32": np.float32,
+    "FP64": np.float64,
+}
+DATATYPES = {np.dtype(dtype): name for name, dtype in DTYPES.items()} | {np.dtype(object): "BYTES"}
+
+
+def build_request(model, inputs, *, version="", request_id="", outputs=()):
+    """A ModelInferRequest with raw contents; arrays of dtype object hold bytes."""
+    request = ModelInferRequest(model_name=model, model_version=version, id=request_id)
+    for name, array in inputs.items():
+        array = np.asarray(array)
+        request.inputs.add(name=name, datatype=DATATYPES[array.dtype], shape=array.shape)
+        request.raw_input_contents.append(write_raw(array))
+    for name in outputs:
+        request.outputs.add(name=name)
+    return request
+
+
+def encode_request(model, inputs, **options):
+    """As build_request, on the wire."""
+    return build_request(model, inputs, **options).SerializeToString()
+
+
+def decode_reply(reply):
+    """The outputs of a ModelInferResponse on the wire, as {name: array}, in the reply's order."""
+    response = ModelInferResponse.FromString(reply)
+    return {
+        output.name: read_raw(content, output.datatype, tuple(output.shape))
+        for output, content in zip(response.outputs, response.raw_output_contents, strict=True)
+    }
+
+
+def write_raw(array):
+    """An array in the protocol's raw layout."""
+    if array.dtype == object:
+        return b"".join(struct.pack("<I", len(element)) + element for element in array.ravel())
+    return array.tobytes()
+
+
+def read_raw(content, datatype, shape):
+    """An array from the protocol's raw layout."""
+    if datatype != "BYTES":
+        return np.frombuffer(content, DTYPES[datatype]).reshape(shape)
+    elements = []
+    while content:
+        (size,) = struct.unpack_from("<I", content)
+        elements.append(content[4 : 4 + size])
+        content = content[4 + size :]
+    array = np.empty(len(elements), dtype=object)
+    array[:] = elements
+    return array.reshape(shape)

@@ -1,0 +1,26 @@
+"""What the tests of the engine share: an engine, and models loaded into it from files that are made on the spot."""
+
+import onnx_models
+import pytest
+
+from kernels.engine import Engine
+from kernels.session import Session
+
+
+@pytest.fixture
+def engine():
+    """An engine that is closed after the test; closing waits for everything that was admitted."""
+    made = Engine()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def load(engine, tmp_path):
+    """Load a model into the engine: load(model, "name", version=1, **options of Engine.load)."""
+
+    def load_model(model, name="tiny", version=1, **options):
+        path = onnx_models.save(model, tmp_path, name, version)
+        engine.load(name, version, Session(path), **options)
+
+    return load_model
