@@ -18,7 +18,8 @@ def takes_settings(command: Callable[..., None]) -> Callable[..., None]:
     The command's first parameter is the Settings; its others stay options of its own. A wrong setting ends the process
     with 2 and its text; --print-settings prints the outcome and ends with 0.
     """
-    own = list(inspect.signature(command).parameters.values())[1:]
+    _, *others = inspect.signature(command).parameters.values()
+    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in others]
 
     @functools.wraps(command)
     def run(config: Path | None, print_settings: bool, **options: object) -> None:
