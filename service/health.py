@@ -81,7 +81,7 @@ class HealthBoard:
                 return None
             if service == name:
                 return any(versions.values())
-            return next((healthy for number, healthy in versions.items() if str(number) == version), None)
+            return next((healthy for number, healthy in versions.items() if number and str(number) == version), None)
 
     def _notify(self) -> None:
         with self._lock:

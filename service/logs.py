@@ -93,14 +93,16 @@ def collect_fields(record: logging.LogRecord) -> dict[str, object]:
 
 
 def redact(name: str, value: object) -> object:
-    """The value as it may be logged: nothing of one whose name says that it is secret, no key or token in a text."""
+    """The value as it may be logged: a number as it is, no text whose name says that it is secret, no key in a text."""
+    if isinstance(value, bool | int | float | None):
+        return value
     if SECRET_NAMES.search(name):
         return REDACTED
     if isinstance(value, dict):
         return {str(key): redact(str(key), item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [redact(name, item) for item in value]
-    return value if isinstance(value, bool | int | float | None) else _redact_text(str(value))
+    return _redact_text(str(value))
 
 
 def _redact_text(text: str) -> str:

@@ -17,8 +17,8 @@ SERVICE_NAME = SERVICE.full_name
 METHODS = SERVICE.methods_by_name
 
 SERVER_NAME = "sluice"
-# What works of the protocol's extensions; clients decide by these names what to call.
-EXTENSIONS = ("binary_tensor_data", "model_repository")
+# The protocol's extensions that work wholly; clients decide by these names what to call.
+EXTENSIONS = ("binary_tensor_data",)
 
 
 def _answers(method: Callable[..., object]) -> Callable[..., object]:

@@ -117,7 +117,7 @@ class Repository:
             config = self._start_version(model, version, written)
         except LOAD_ERRORS as error:
             # ONNX Runtime names the file by its full path, which is nobody's business outside.
-            reason = str(error).replace(f"{model.path.parent}/", "")
+            reason = str(error).replace(f"{model.path.parent}/", "").strip()
             self._withhold(ModelVersion(model.name, version, State.UNAVAILABLE, reason))
         except Exception:
             logger.exception("model failed to load", extra={"model": model.name, "version": version})

@@ -120,10 +120,23 @@ def test_every_element_of_the_contract_has_a_comment(path, tmp_path):
     assert [name for place, name in elements if place not in commented] == []
 
 
-def test_generated_code_is_what_the_contract_gives(tmp_path):
+def test_generated_code_is_what_the_contract_gives():
     """Nobody edits service/pb, and nobody forgets to regenerate it."""
-    protogen.generate(tmp_path)
-    assert protogen.find_drift(tmp_path, protogen.GENERATED) == []
+    with pytest.raises(SystemExit) as caught:
+        protogen.main(["--check"])
+    assert caught.value.code == 0
+
+
+def test_generating_replaces_what_is_there(tmp_path, monkeypatch, capsys):
+    """What the contract no longer gives goes away; before that, the check fails and shows it."""
+    monkeypatch.setattr(protogen, "GENERATED", tmp_path)
+    (tmp_path / "old_pb2.py").write_text("gone\n")
+    with pytest.raises(SystemExit, match="run `python"):
+        protogen.main(["--check"])
+    assert "-gone\n" in capsys.readouterr().out
+    protogen.main([])
+    assert not (tmp_path / "old_pb2.py").exists()
+    assert (tmp_path / "open_inference_pb2_grpc.py").exists()
 
 
 def test_generated_code_that_was_edited_is_reported(tmp_path):

@@ -91,9 +91,10 @@ def test_check_of_model_is_serving_while_any_version_is(board, stub):
     assert check(stub, "tiny") == NOT_SERVING
 
 
-@pytest.mark.parametrize("service", ["other", "tiny/3", "tiny/", "tiny/1/1", "/1", "/"])
+@pytest.mark.parametrize("service", ["other", "tiny/3", "tiny/", "tiny/1/1", "/1", "/", "empty/None"])
 def test_check_of_unknown_service_is_not_found(board, stub, service):
     """The protocol's answer for a name that the server does not have."""
+    board.update(ModelVersion("empty", None, State.UNAVAILABLE, "why"))
     board.update(ModelVersion("tiny", 1, State.READY))
     with pytest.raises(grpc.RpcError) as caught:
         check(stub, service)
