@@ -47,7 +47,7 @@ cdef class Call:
         """Withdraw the request: queued it is settled at once, running its reply is dropped, settled nothing happens."""
         if self.asked != NULL:
             with nogil:
-                withdraw_request(&self.queue.engine.core, self.asked)
+                withdraw_request(self.queue.engine.core, self.asked)
 
 
 @final
@@ -95,7 +95,7 @@ cdef class CompletionQueue:
             How long the request may stay queued; negative is without limit.
         """
         cdef Call call = Call.__new__(Call)
-        cdef request* asked = open_request(&self.engine.core)
+        cdef request* asked = open_request(self.engine.core)
         if asked == NULL:
             raise MemoryError
         call.queue = self
@@ -113,7 +113,7 @@ cdef class CompletionQueue:
         Py_INCREF(call)  # given back by drain
         self.in_flight += 1
         with nogil:
-            submit_request(&self.engine.core, asked)
+            submit_request(self.engine.core, asked)
         return call
 
     def drain(self):
@@ -150,7 +150,7 @@ cdef class CompletionQueue:
         call.asked = NULL
         call.message = None
         self.in_flight -= 1
-        close_request(&self.engine.core, asked)
+        close_request(self.engine.core, asked)
         return call, code, payload
 
 

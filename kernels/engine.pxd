@@ -6,7 +6,7 @@ from kernels.dispatch cimport engine_core
 
 
 cdef class Engine:
-    cdef engine_core core
+    cdef engine_core* core   # on cache lines of its own, as its read sections need
     cdef object _lock        # serialises load, unload, drain and close
     cdef dict _versions      # (name, version) -> LoadedVersion or str, the reason why it is unavailable
     cdef bint _closed

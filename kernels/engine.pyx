@@ -10,6 +10,8 @@ import threading
 
 from cython cimport final
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
+from libc.stdlib cimport free
+from libc.string cimport memset
 
 from kernels.batcher cimport batcher, close_batcher, open_batcher, wait_idle
 from kernels.codec cimport bytes_view
@@ -21,7 +23,11 @@ from kernels.session cimport Session
 from kernels.signature cimport signature
 from kernels.sync cimport monotonic_ns, pointer_store, sections_wait
 
+cdef extern from "<stdlib.h>" nogil:
+    int posix_memalign(void** place, size_t alignment, size_t size) noexcept
+
 cdef enum:
+    CACHE_LINE_BYTES = 64
     DEFAULT_QUEUE_REQUESTS = 4096
     DEFAULT_PENDING_BYTES = 1 << 30
 
@@ -71,6 +77,10 @@ cdef class Engine:
         self._closed = True
         self.max_queue_requests = max_queue_requests
         self.max_pending_bytes = max_pending_bytes
+        if posix_memalign(<void**> &self.core, CACHE_LINE_BYTES, sizeof(engine_core)) != 0:
+            self.core = NULL
+            raise MemoryError
+        memset(self.core, 0, sizeof(engine_core))
         if open_pool(&self.core.requests) != 0:
             raise MemoryError
         self.core.table = create_routes(0)
@@ -81,10 +91,13 @@ cdef class Engine:
         self._closed = False
 
     def __dealloc__(self):
+        if self.core == NULL:
+            return
         if not self._closed:
             self.close()
         free_routes(<route_table*> self.core.table)
         close_pool(&self.core.requests)
+        free(self.core)
 
     def load(self, str name not None, int64_t version, Session session not None, *, int64_t max_batch_size=0,
              int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None):
@@ -168,9 +181,9 @@ cdef class Engine:
                 return
             self._closed = True
             versions, self._versions = self._versions, {}
-            publish_routes(&self.core, {})
+            publish_routes(self.core, {})
             for entry in versions.values():
-                retire_version(&self.core, entry)
+                retire_version(self.core, entry)
             with nogil:
                 close_executor(&self.core.pool)
 
@@ -187,7 +200,7 @@ cdef class Engine:
         InferError
             The request was refused, failed or expired.
         """
-        cdef request* asked = open_request(&self.core)
+        cdef request* asked = open_request(self.core)
         if asked == NULL:
             raise MemoryError
         asked.message = message
@@ -196,12 +209,12 @@ cdef class Engine:
         asked.deadline_ns = monotonic_ns() + timeout_us * 1000 if timeout_us > 0 else 0
         try:
             with nogil:
-                infer_and_wait(&self.core, asked)
+                infer_and_wait(self.core, asked)
             if asked.error.code != 0:
                 raise InferError(asked.error.code, asked.error.text.decode(errors="replace"))
             return asked.reply[:asked.reply_size]
         finally:
-            close_request(&self.core, asked)
+            close_request(self.core, asked)
 
     cdef int replace_version(self, str name, int64_t version, object entry) except -1:
         """Publish a new entry (None removes) and retire the old one."""
@@ -214,9 +227,9 @@ cdef class Engine:
             previous = versions.pop((name, version), None)
             if entry is not None:
                 versions[name, version] = entry
-            publish_routes(&self.core, versions)
+            publish_routes(self.core, versions)
             self._versions = versions
-            retire_version(&self.core, previous)
+            retire_version(self.core, previous)
         return 0
 
 

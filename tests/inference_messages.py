@@ -1,4 +1,4 @@
-"""Writes ModelInferRequests and reads ModelInferResponses with NumPy arrays, through protobuf: the tests' own client."""
+"""Writes ModelInferRequests and reads ModelInferResponses with NumPy arrays, through protobuf: the tests' client."""
 
 import struct
 

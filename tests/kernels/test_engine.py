@@ -240,7 +240,7 @@ def test_expired_request_is_settled_while_the_model_is_busy(engine, load):
     message = encode_request("slow", {"input": np.zeros((1, 4), np.float32)})
     with ThreadPoolExecutor(3) as threads:
         running = [threads.submit(engine.infer, message) for _ in range(2)]
-        code, text = refusal_of(engine, message, timeout_us=1000)
+        code, _ = refusal_of(engine, message, timeout_us=1000)
         assert code == status.EXPIRED
         assert not all(one.done() for one in running)
         assert all(one.result() for one in running)
