@@ -109,7 +109,8 @@ def test_empty_message_is_an_empty_request(decode):
         delimited(5, delimited(3, b"\x01\x80")) + b"\x01",
         contents(delimited(1, b"\xff" * 10)),
         contents(delimited(6, b"abcde")),
-        contents(delimited(7, b"abcdefg")),
+        contents(delimited(7, b"abcdefghijkl")),
+        delimited(1, b"\xc3") + tag(17, VARINT) + b"\x01",  # the tag would end the character
     ],
     ids=bytes.hex,
 )
@@ -119,7 +120,20 @@ def test_malformed_message_is_refused(decode, message):
         decode(message)
 
 
-@pytest.mark.parametrize("text", [b"\xff", b"\xc3", b"\xc0\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"12345678\x80"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff",
+        b"\xc3",
+        b"\xc1\xbf",  # U+007F in two bytes
+        b"\xe0\x9f\xbf",  # U+07FF in three
+        b"\xf0\x8f\xbf\xbf",  # U+FFFF in four
+        b"\xed\xa0\x80",  # a surrogate
+        b"\xf4\x90\x80\x80",  # U+110000
+        b"12345678\x80",
+    ],
+    ids=bytes.hex,
+)
 @pytest.mark.parametrize(
     "place",
     [

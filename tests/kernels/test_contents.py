@@ -94,6 +94,13 @@ def test_packed_single_and_split_elements_mix(decode, datatype, split):
     assert decode(delimited(5, *parts)).inputs[0].content == np.array(values, reference.DTYPES[datatype]).tobytes()
 
 
+def test_contents_of_each_input_stay_apart(decode):
+    """Every input is laid out from its own occurrences of `contents`."""
+    message = b"".join(encode_input("BYTES", [b"nonce-%d" % place] * place) for place in (1, 3, 0, 2))
+    elements = [reference.split_strings(tensor.content) for tensor in decode(message).inputs]
+    assert elements == [[b"nonce-%d" % place] * place for place in (1, 3, 0, 2)]
+
+
 def test_element_bits_over_its_width_fall_away(decode):
     """A 32-bit field keeps the lower half of its varint, a bool asks whether any of the 64 bits is set."""
     wide = varint(2**40 + 7)
