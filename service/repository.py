@@ -73,17 +73,17 @@ class Repository:
         self._root = root
         self._engine = engine
         self._default_max_batch_size = default_max_batch_size
-        self._lock = threading.Lock()
+        # Held while listeners are called, so that each sees the changes in their order; they may read the repository.
+        self._lock = threading.RLock()
         self._versions: dict[tuple[str, int | None], ModelVersion] = {}
         self._listeners: list[Callable[[ModelVersion], None]] = []
 
     def subscribe(self, listener: Callable[[ModelVersion], None]) -> None:
-        """Call `listener`, in the thread that loads, with each version that there is and whenever its state changes."""
+        """Call `listener` with each version that there is and, in the thread that loads, whenever its state changes."""
         with self._lock:
+            for version in self._versions.values():
+                listener(version)
             self._listeners.append(listener)
-            versions = list(self._versions.values())
-        for version in versions:
-            listener(version)
 
     def load(self) -> None:
         """Load every version of every model; one that cannot be loaded is UNAVAILABLE and stops no other.
@@ -150,14 +150,13 @@ class Repository:
         self._publish(entry)
 
     def _publish(self, entry: ModelVersion) -> None:
-        with self._lock:
-            self._versions[entry.name, entry.version] = entry
-            listeners = list(self._listeners)
         level = logging.WARNING if entry.state is State.UNAVAILABLE else logging.INFO
         fields = {"model": entry.name, "version": entry.version, "state": entry.state.value}
         logger.log(level, "model state", extra=fields | ({"reason": entry.reason} if entry.reason else {}))
-        for listener in listeners:
-            listener(entry)
+        with self._lock:
+            self._versions[entry.name, entry.version] = entry
+            for listener in self._listeners:
+                listener(entry)
 
     def index(self) -> list[ModelVersion]:
         """Every version there is, by name and then by number."""
