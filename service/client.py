@@ -1,4 +1,4 @@
-"""A small client over the generated stubs: channels with mTLS, NumPy arrays in and out, errors that tell what failed."""
+"""A small client over the generated stubs: mTLS channels, NumPy arrays in and out, errors that tell what failed."""
 
 import re
 from collections.abc import Mapping, Sequence
