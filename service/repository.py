@@ -103,11 +103,12 @@ class Repository:
     def _load_model(self, model: ModelFolder) -> None:
         if model.problem:
             self._withhold(ModelVersion(model.name, None, State.UNAVAILABLE, model.problem))
+            return
         try:
-            written = read_config(find_config(model), model.name) if model.versions else None
-        except LOAD_ERRORS as error:
+            written = read_config(find_config(model), model.name)
+        except Exception as error:
             for version in model.versions:
-                self._withhold(ModelVersion(model.name, version, State.UNAVAILABLE, str(error)))
+                self._fail(model, version, error)
             return
         for version in model.versions:
             self._load_version(model, version, written)
@@ -115,16 +116,20 @@ class Repository:
     def _load_version(self, model: ModelFolder, version: int, written: WrittenConfig) -> None:
         try:
             config = self._start_version(model, version, written)
-        except LOAD_ERRORS as error:
-            # ONNX Runtime names the file by its full path, which is nobody's business outside.
-            reason = str(error).replace(f"{model.path.parent}/", "").strip()
-            self._withhold(ModelVersion(model.name, version, State.UNAVAILABLE, reason))
-        except Exception:
-            logger.exception("model failed to load", extra={"model": model.name, "version": version})
-            reason = "loading failed for a reason that the server's log has"
-            self._withhold(ModelVersion(model.name, version, State.UNAVAILABLE, reason))
+        except Exception as error:
+            self._fail(model, version, error)
         else:
             self._publish(ModelVersion(model.name, version, State.READY, config=config))
+
+    def _fail(self, model: ModelFolder, version: int, error: Exception) -> None:
+        """Make a version UNAVAILABLE; the detail of an error that nobody foresaw goes to the log alone."""
+        if isinstance(error, LOAD_ERRORS):
+            # ONNX Runtime names the file by its full path, which is nobody's business outside.
+            reason = str(error).replace(f"{model.path.parent}/", "").strip()
+        else:
+            logger.error("model failed to load", exc_info=error, extra={"model": model.name, "version": version})
+            reason = "loading failed for a reason that the server's log has"
+        self._withhold(ModelVersion(model.name, version, State.UNAVAILABLE, reason))
 
     def _start_version(self, model: ModelFolder, version: int, written: WrittenConfig) -> ServingConfig:
         path = find_model_file(model, version)
