@@ -93,8 +93,8 @@ class HealthBoard:
 class AsyncHealthServicer(health_pb2_grpc.HealthServicer):
     """The board on grpcio's asyncio server; made inside the running loop.
 
-    A synchronous Watch occupies a thread for as long as a client listens and keeps the server from stopping; this one
-    occupies none, and ends by itself when the server drains and the client has been told.
+    A synchronous Watch holds a thread for as long as its client listens, and one that goes on while the server drains
+    uses up the time that requests have to finish. This one holds no thread, and ends once it has told of the drain.
     """
 
     def __init__(self, board: HealthBoard):
