@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 START_TIMEOUT_S = 120.0
 READY_POLL_S = 0.2
+SIGNAL_POLL_S = 0.1
 # What dies at once again and again is started ever more slowly; a minute of life is forgiven.
 BACKOFF_FIRST_S = 0.1
 BACKOFF_LAST_S = 5.0
@@ -77,13 +78,13 @@ class Supervisor:
             Something did not start; nothing is left running.
         """
         self._thread.start()
-        self._started.wait()
+        _wait_awake(self._started)
         if self._error is not None:
             self.wait()
 
     def wait(self) -> None:
         """Return when everything has ended; SupervisorError when that was for a failure."""
-        self._ended.wait()
+        _wait_awake(self._ended)
         self._thread.join()
         if self._wake >= 0:
             os.close(self._wake)
@@ -164,6 +165,12 @@ class Supervisor:
         """The gateway first, so that nobody calls a service that is going."""
         for kept in reversed(self._kept):
             kept.end(self._pause)
+
+
+def _wait_awake(event: threading.Event) -> None:
+    """Wait for an event and run signal handlers meanwhile: a signal that another thread takes does not end a wait."""
+    while not event.wait(SIGNAL_POLL_S):
+        pass
 
 
 class _Kept:

@@ -41,7 +41,12 @@ class Backend(grpc.GenericRpcHandler):
         self._server = grpc.server(
             ThreadPoolExecutor(8),
             handlers=[self],
-            options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.so_reuseport", 0)],
+            options=[
+                ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+                ("grpc.so_reuseport", 0),
+                # As the service does: grpcio hangs up on who pings as often as the gateway.
+                ("grpc.http2.max_ping_strikes", 0),
+            ],
         )
         servicer = health.HealthServicer()
         for service in ("", "digits/1", "digits/2"):
@@ -121,43 +126,52 @@ class Rig:
             self.child.stop(5.0)
             self.child = None
 
-    @contextmanager
     def connect(self, certificate="client", folder=None):
-        """A channel to the gateway with a certificate by its name, or without one; nothing is tried twice."""
-        folder = folder or self.certificates
-        authority = (self.certificates / "gateway-ca.pem").read_bytes()
-        pair = [(folder / f"{certificate}.{suffix}").read_bytes() for suffix in ("key", "pem")] if certificate else []
-        options = [
-            ("grpc.enable_retries", 0),
-            ("grpc.max_send_message_length", -1),
-            ("grpc.use_local_subchannel_pool", 1),
-        ]
-        credentials = grpc.ssl_channel_credentials(authority, *pair)
-        with grpc.secure_channel(str(self.deployment.gateway), credentials, options) as channel:
-            yield channel
+        """A channel to the gateway with a certificate by its name, or without one."""
+        return open_channel(self.deployment.gateway, self.certificates, certificate, folder)
 
     @contextmanager
-    def load(self, model="digits", threads=2):
-        """Calls without pause while the block runs; yields the Load."""
-        with self.connect() as channel:
-            load = Load(channel, model)
-            workers = [threading.Thread(target=load.run) for _ in range(threads)]
-            for worker in workers:
-                worker.start()
-            try:
-                yield load
-            finally:
-                load.is_over = True
-                for worker in workers:
-                    worker.join()
+    def load(self, threads=2):
+        """Inferences without pause while the block runs; yields the Load."""
+        with self.connect() as channel, run_load(lambda: infer(channel), threads) as load:
+            yield load
+
+
+def open_channel(endpoint, certificates, certificate="client", folder=None):
+    """A channel to a gateway, which `certificates` trusts, with a certificate by its name; nothing is tried twice."""
+    authority = (certificates / "gateway-ca.pem").read_bytes()
+    folder = folder or certificates
+    pair = [(folder / f"{certificate}.{suffix}").read_bytes() for suffix in ("key", "pem")] if certificate else []
+    options = [
+        ("grpc.enable_retries", 0),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.initial_reconnect_backoff_ms", 50),
+        ("grpc.max_reconnect_backoff_ms", 200),
+    ]
+    return grpc.secure_channel(str(endpoint), grpc.ssl_channel_credentials(authority, *pair), options)
+
+
+@contextmanager
+def run_load(ask, threads=2):
+    """Call `ask` without pause on some threads while the block runs; yields the Load."""
+    load = Load(ask)
+    workers = [threading.Thread(target=load.run) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    try:
+        yield load
+    finally:
+        load.is_over = True
+        for worker in workers:
+            worker.join()
 
 
 class Load:
     """Answers and failures of calls that go on and on."""
 
-    def __init__(self, channel, model):
-        self._channel = channel
-        self._model = model
+    def __init__(self, ask):
+        self._ask = ask
         self._changed = threading.Condition()
         self.is_over = False
         self.answers = Counter()
@@ -167,7 +181,7 @@ class Load:
         """Call until it is over."""
         while not self.is_over:
             try:
-                answer = infer(self._channel, self._model)
+                answer = self._ask()
             except grpc.RpcError as error:
                 self.failures.append((error.code(), error.details()))
                 answer = None
