@@ -17,6 +17,7 @@ test: $(SETUP)
 lint: $(SETUP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	sh .ci/warnings
 
 format: $(SETUP)
 	$(BIN)/ruff check --fix .
@@ -39,11 +40,12 @@ $(SETUP): $(SOURCES)
 proto: $(SETUP)
 	$(BIN)/python -m service.protogen
 
-# The kernels' tests with every Cython check on, then under AddressSanitizer and UndefinedBehaviorSanitizer.
+# The kernels' tests with every Cython check on; then with address, undefined-behaviour and thread sanitizers.
 debug: $(SETUP)
 	sh .ci/kernels debug
 sanitize: $(SETUP)
 	sh .ci/kernels address
+	sh .ci/kernels thread
 
 # Cython's view of the kernels in build/annotate: no yellow line belongs inside a nogil body.
 annotate: $(SETUP)

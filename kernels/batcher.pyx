@@ -142,6 +142,16 @@ cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil:
     return idle
 
 
+cdef int64_t read_counts(batcher* target, statistics* counts) noexcept nogil:
+    """Copy the counters as they are at one moment; return how many requests are queued."""
+    cdef int64_t queued
+    pthread_mutex_lock(&target.lock)
+    counts[0] = target.counts
+    queued = target.queued
+    pthread_mutex_unlock(&target.lock)
+    return queued
+
+
 # ---- the queue; all under the batcher's lock
 
 

@@ -13,7 +13,7 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from kernels.batcher cimport batcher, close_batcher, open_batcher, wait_idle
+from kernels.batcher cimport batcher, close_batcher, open_batcher, read_counts, statistics, wait_idle
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request
 from kernels.executor cimport close_executor, open_executor, reserve_alarm
@@ -150,13 +150,14 @@ cdef class Engine:
 
     def statistics(self, str name not None, int64_t version):
         """Return the counters of a serving version, as {name: count or nanoseconds}; KeyError when it does not serve."""
+        cdef statistics counts
+        cdef int64_t queued = 0
         with self._lock:
             entry = self._versions[name, version]
-        if not isinstance(entry, LoadedVersion):
-            raise KeyError((name, version))
-        counts = dict((<LoadedVersion> entry).queue.counts)
-        counts["queued"] = (<LoadedVersion> entry).queue.queued
-        return counts
+            if not isinstance(entry, LoadedVersion):
+                raise KeyError((name, version))
+            queued = read_counts(&(<LoadedVersion> entry).queue, &counts)
+        return {**counts, "queued": queued}
 
     def drain(self, double timeout_s):
         """Wait until every admitted request has been settled; True when that happened in time.
