@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shlex import quote
@@ -13,7 +14,7 @@ from service.demo.digits import MAX_LEVEL
 from service.demo.samples import Sample
 from service.demo.training import MODEL
 from service.deployment import runtime_key
-from service.plan import Plan
+from service.plan import GATEWAY, Plan
 
 # The oldest whose protobuf is not years old.
 TRITONCLIENT = (2, 70)
@@ -24,11 +25,12 @@ GENERATED_STUBS = """\
 import grpc, numpy
 from service.pb import open_inference_pb2 as messages, open_inference_pb2_grpc as stubs
 
-def read(name):
-    with open({certificates} + name, "rb") as file:
+def read(path):
+    with open(path, "rb") as file:
         return file.read()
 
-credentials = grpc.ssl_channel_credentials(read("gateway-ca.pem"), read("client.key"), read("client.pem"))
+credentials = grpc.ssl_channel_credentials(
+    read({authority}), read({key}), read({certificate}))
 with grpc.secure_channel({gateway}, credentials) as channel:
     scan = numpy.load({array_file})
     request = messages.ModelInferRequest(model_name={model}, raw_input_contents=[scan.tobytes()])
@@ -44,8 +46,8 @@ import numpy
 from tritonclient.grpc import InferenceServerClient, InferInput
 
 client = InferenceServerClient(
-    {gateway}, ssl=True, root_certificates={certificates} + "gateway-ca.pem",
-    private_key={certificates} + "client.key", certificate_chain={certificates} + "client.pem")
+    {gateway}, ssl=True, root_certificates={authority},
+    private_key={key}, certificate_chain={certificate})
 scan = numpy.load({array_file})
 image = InferInput("input", scan.shape, "FP32")
 image.set_data_from_numpy(scan)
@@ -64,9 +66,9 @@ class Snippet:
 
 def list_snippets(plan: Plan, sample: Sample) -> list[Snippet]:
     """Every command, for a deployment that runs as planned."""
-    certificates = show_path(plan.certificates)
-    values = {
-        "certificates": json.dumps(f"{certificates}/"),
+    files = {"authority": "gateway-ca.pem", "certificate": "client.pem", "key": "client.key"}
+    values = {name: json.dumps(show_path(plan.certificates / file)) for name, file in files.items()}
+    values |= {
         "gateway": json.dumps(str(plan.gateway)),
         "array_file": json.dumps(show_path(sample.array_file)),
         "model": json.dumps(MODEL),
@@ -76,7 +78,7 @@ def list_snippets(plan: Plan, sample: Sample) -> list[Snippet]:
         Snippet("a Python client with the generated stubs", GENERATED_STUBS.format(python=quote(_python()), **values)),
         _show_tritonclient(plan, values),
         *_show_grpcurl(plan, sample),
-        *_show_sluice(plan, sample),
+        _show_sluice(plan, sample),
         _show_shift(plan),
     ]
 
@@ -87,7 +89,7 @@ def show_path(path: Path) -> str:
     return str(absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else absolute)
 
 
-def _show_tritonclient(plan: Plan, values: dict[str, object]) -> Snippet:
+def _show_tritonclient(plan: Plan, values: Mapping[str, object]) -> Snippet:
     """With this interpreter where it has the package, else with one of its own: its protobuf is an older one."""
     python, setup = quote(_python()), ""
     if not _has_tritonclient():
@@ -121,7 +123,7 @@ def _show_grpcurl(plan: Plan, sample: Sample) -> list[Snippet]:
     if shutil.which("grpcurl") is None:
         title += f" (go install {GRPCURL})"
     return [
-        Snippet(title, f"{call} {plan.gateway} list\n{call} {plan.gateway} describe {service}.ModelInfer"),
+        Snippet(title, f"{call} {plan.gateway} list\n{call} {plan.gateway} describe {service}"),
         Snippet(
             "grpcurl, inference and health; the outputs are raw bytes, which JSON carries in base64",
             f"{call} -d {request} {plan.gateway} {service}/ModelInfer\n"
@@ -130,13 +132,13 @@ def _show_grpcurl(plan: Plan, sample: Sample) -> list[Snippet]:
     ]
 
 
-def _show_sluice(plan: Plan, sample: Sample) -> list[Snippet]:
-    where = f"--url {plan.gateway} --state-dir {quote(show_path(plan.state_folder))}"
+def _show_sluice(plan: Plan, sample: Sample) -> Snippet:
+    where = "" if plan.gateway == GATEWAY else f" --url {plan.gateway}"
+    folder = show_path(plan.state_folder)
+    where += "" if folder == ".sluice" else f" --state-dir {quote(folder)}"
     picture = f"--image {quote(show_path(sample.picture_file))} --image-range 0:{MAX_LEVEL}"
     sluice = quote(_program("sluice"))
-    return [
-        Snippet("sluice itself", f"{sluice} models {where}\n{sluice} infer {MODEL} {picture} {where}"),
-    ]
+    return Snippet("sluice itself", f"{sluice} models{where}\n{sluice} infer {MODEL} {picture}{where}")
 
 
 def _show_shift(plan: Plan) -> Snippet:

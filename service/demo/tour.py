@@ -74,7 +74,7 @@ class Tour:
         """Print the commands to paste."""
         self._console.print("\nPaste in another terminal, in this folder:", style="bold")
         for snippet in list_snippets(self._plan, self._write_sample()):
-            self._console.print(f"\n# {snippet.title}", style="cyan", highlight=False)
+            self._console.print(f"\n# {snippet.title}", style="cyan", highlight=False, soft_wrap=True)
             # As it is: a line that were wrapped could not be pasted.
             self._console.out(snippet.command, highlight=False)
 
