@@ -17,7 +17,6 @@ DIRECTIVES = {
     "boundscheck": DEBUG,
     "wraparound": DEBUG,
     "initializedcheck": DEBUG,
-    "overflowcheck": DEBUG,
     "cdivision": not DEBUG,
     "nonecheck": DEBUG,
 }
