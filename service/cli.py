@@ -1,7 +1,6 @@
 """The command `sluice`: assembles its subcommands."""
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Annotated
 
 import typer
@@ -39,8 +38,7 @@ def sluice(
 
 
 for name in COMMANDS:
-    if find_spec(f"service.commands.{name}"):
-        app.command(name)(getattr(import_module(f"service.commands.{name}"), name))
+    app.command(name)(getattr(import_module(f"service.commands.{name}"), name))
 
 
 def main() -> None:
