@@ -12,7 +12,9 @@ COLUMNS = ("name", "identity", "issuer", "expires", "days left", "state")
 
 
 def certs(
-    state_dir: Annotated[Path, typer.Option(envvar="SLUICE_STATE_DIR", help="Folder of the deployment's state.")] = Path(".sluice"),
+    state_dir: Annotated[
+        Path, typer.Option(envvar="SLUICE_STATE_DIR", help="Folder of the deployment's state.")
+    ] = Path(".sluice"),
     renew: Annotated[
         bool, typer.Option("--renew", help="Issue all but the authorities anew, and make what is missing.")
     ] = False,

@@ -137,13 +137,16 @@ class Rig:
             yield load
 
 
-def open_channel(endpoint, certificates, certificate="client", folder=None):
-    """A channel to a gateway, which `certificates` trusts, with a certificate by its name; nothing is tried twice."""
+def open_channel(endpoint, certificates, certificate="client", folder=None, *, is_retrying=False):
+    """A channel to a gateway, which `certificates` trusts, with a certificate by its name.
+
+    With `is_retrying`, as is grpcio's default, the client sends again what the gateway says it has not looked at.
+    """
     authority = (certificates / "gateway-ca.pem").read_bytes()
     folder = folder or certificates
     pair = [(folder / f"{certificate}.{suffix}").read_bytes() for suffix in ("key", "pem")] if certificate else []
     options = [
-        ("grpc.enable_retries", 0),
+        ("grpc.enable_retries", int(is_retrying)),
         ("grpc.max_send_message_length", -1),
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.initial_reconnect_backoff_ms", 50),

@@ -62,9 +62,9 @@ def supervisor(repository, tmp_path_factory):
 
 
 @contextmanager
-def connect(plan):
+def connect(plan, **options):
     """Stubs on a client's connection to the gateway."""
-    with open_channel(plan.gateway, plan.certificates) as channel:
+    with open_channel(plan.gateway, plan.certificates, **options) as channel:
         yield stubs.GRPCInferenceServiceStub(channel)
 
 
@@ -204,6 +204,20 @@ def test_stop_lets_a_call_under_way_finish(plan):
         supervisor.stop()
         assert call.result(timeout=0).model_version == "1"
     assert supervisor.pid("gateway") is supervisor.pid("service") is None
+
+
+def test_stop_under_load_loses_nothing_that_was_accepted(plan):
+    """While everything ends, calls are answered or find the door closed, and nothing else."""
+    supervisor = Supervisor(plan)
+    supervisor.start()
+    with connect(plan, is_retrying=True) as stub:
+        request = make_request()
+        with run_load(lambda: stub.ModelInfer(request, timeout=TIMEOUT_S).model_version, threads=4) as load:
+            load.wait_for_more(200)
+            supervisor.stop()
+            load.wait_for_more(8)
+    assert load.failures
+    assert {words.partition(";")[0] for _, words in load.failures} == {"failed to connect to all addresses"}
 
 
 def is_busy(plan, cluster):
