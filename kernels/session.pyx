@@ -89,6 +89,26 @@ cdef class Session:
         free(self.core.input_names)
         free(self.core.output_names)
 
+    def narrow_inputs(self, shapes):
+        """Accept only inputs of these shapes, which a model's configuration may draw closer than its file does.
+
+        Must come before the session is loaded into an engine.
+
+        Parameters
+        ----------
+        shapes : sequence of tuple of int
+            One for each input, in the model's order and rank; -1 leaves a dimension as the model has it.
+        """
+        cdef tensor_spec* spec
+        for index, (shape, described) in enumerate(zip(shapes, self.inputs, strict=True)):
+            if len(shape) != len(described.shape):
+                raise ValueError(f"input '{described.name}' has rank {len(described.shape)}, given {list(shape)}")
+            spec = &self.core.inputs[index]
+            for axis, dimension in enumerate(shape):
+                if dimension >= 0:
+                    spec.dims[axis] = dimension
+            count_inner_elements(spec)
+
     cdef tuple describe_tensors(self, bint is_input):
         """Read every input's (or output's) spec into the core; return them for Python."""
         cdef size_t count = 0
@@ -186,12 +206,20 @@ cdef object read_tensor_info(session_core* core, OrtTypeInfo* type_info, tensor_
     raise_status(api, ort_GetDimensions(api, info, spec.dims, rank))
     raise_status(api, ort_GetSymbolicDimensions(api, info, symbols, rank))
     spec.rank = rank
-    spec.inner_elements = 1
-    for axis in range(1, rank):
-        spec.inner_elements = -1 if spec.dims[axis] < 0 or spec.inner_elements < 0 else spec.inner_elements * spec.dims[axis]
+    count_inner_elements(spec)
     shape = tuple(max(spec.dims[axis], -1) for axis in range(rank))
     dim_names = tuple((<bytes> symbols[axis]).decode() for axis in range(rank))
     return TensorSpec(name, datatype_name(spec.datatype).decode(), shape, dim_names)
+
+
+cdef void count_inner_elements(tensor_spec* spec) noexcept nogil:
+    cdef int32_t axis
+    spec.inner_elements = 1
+    for axis in range(1, spec.rank):
+        if spec.dims[axis] < 0:
+            spec.inner_elements = -1
+            return
+        spec.inner_elements *= spec.dims[axis]
 
 
 def outputs_follow_batch(inputs, outputs):

@@ -77,6 +77,7 @@ class Repository:
         self._lock = threading.RLock()
         self._versions: dict[tuple[str, int | None], ModelVersion] = {}
         self._listeners: list[Callable[[ModelVersion], None]] = []
+        self._is_stopped = False
 
     def subscribe(self, listener: Callable[[ModelVersion], None]) -> None:
         """Call `listener` with each version that there is and, in the thread that loads, whenever its state changes."""
@@ -100,6 +101,10 @@ class Repository:
         for model in models:
             self._load_model(model)
 
+    def stop_loading(self) -> None:
+        """Have load, in another thread, return after the version that it loads now."""
+        self._is_stopped = True
+
     def _load_model(self, model: ModelFolder) -> None:
         if model.problem:
             self._withhold(ModelVersion(model.name, None, State.UNAVAILABLE, model.problem))
@@ -111,7 +116,8 @@ class Repository:
                 self._fail(model, version, error)
             return
         for version in model.versions:
-            self._load_version(model, version, written)
+            if not self._is_stopped:
+                self._load_version(model, version, written)
 
     def _load_version(self, model: ModelFolder, version: int, written: WrittenConfig) -> None:
         try:
@@ -138,6 +144,7 @@ class Repository:
             str(path), intra_op_threads=written.intra_op_threads, inter_op_threads=written.inter_op_threads
         )
         config = complete_config(model.name, written, session.inputs, session.outputs, self._default_max_batch_size)
+        session.narrow_inputs([spec.shape for spec in config.inputs])
         self._engine.load(
             model.name,
             version,

@@ -102,7 +102,7 @@ class InferenceServer:
 
     async def start(self) -> None:
         """Listen and answer; not ready until mark_ready. Raises ServerError when the address cannot be had."""
-        address = f"{self._settings.host}:{self._settings.grpc_port}"
+        address = format_address(self._settings.host, self._settings.grpc_port)
         try:
             self.port = self._add_port(address)
         except RuntimeError:
@@ -121,13 +121,14 @@ class InferenceServer:
     def mark_ready(self) -> None:
         """Say to health checks and in the log that the server takes requests."""
         self._board.mark_ready()
-        address = f"{self._settings.host}:{self.port}"
+        address = format_address(self._settings.host, self.port)
         logger.info("ready", extra={"address": address, "tls": self._settings.has_tls})
 
     async def stop(self, timeout_s: float) -> bool:
         """Turn new calls away, let accepted ones finish, close. True when all finished in time."""
         logger.info("draining", extra={"timeout_s": timeout_s})
         self._board.drain()
+        self._repository.stop_loading()
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
         await self._server.stop(timeout_s)
@@ -137,6 +138,11 @@ class InferenceServer:
         self._threads.shutdown(wait=False, cancel_futures=True)
         logger.info("stopped", extra={"drained": drained})
         return drained
+
+
+def format_address(host: str, port: int) -> str:
+    """Host and port as URLs have them; an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def channel_options(settings: Settings) -> list[tuple[str, int]]:

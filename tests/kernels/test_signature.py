@@ -8,6 +8,7 @@ from onnx import TensorProto
 
 from kernels import status
 from kernels.engine import InferError
+from kernels.session import Session
 
 ROW = np.arange(16, dtype=np.float32).reshape(1, 16)
 
@@ -60,6 +61,16 @@ def test_input_of_wrong_shape_is_refused(refuse, shape, expected):
     assert code == status.INVALID
     assert text.startswith("input 'input' ")
     assert expected in text
+
+
+def test_input_narrowed_by_configuration_refuses_what_the_file_allows(engine, tmp_path, refuse):
+    """A session that was told to take width 4 refuses width 3."""
+    session = Session(onnx_models.save(onnx_models.identity(shape=("batch", "width")), tmp_path))
+    session.narrow_inputs([(-1, 4)])
+    engine.load("same", 1, session, max_batch_size=8)
+    code, text = refuse(build_request("same", {"input": np.zeros((2, 3), np.float32)}))
+    assert (code, text) == (status.INVALID, "input 'input' has the wrong shape: expected [-1,4], got [2,3]")
+    engine.infer(build_request("same", {"input": np.zeros((2, 4), np.float32)}).SerializeToString())
 
 
 @pytest.mark.parametrize("content", [b"", b"x" * 63, b"x" * 65, b"x" * 128])
