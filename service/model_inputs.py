@@ -97,14 +97,10 @@ def read_text(text: str, names: Sequence[str]) -> tuple[str, object]:
 
 def read_npz(path: Path) -> Mapping[str, np.ndarray]:
     """The arrays of an .npz file by name."""
-    archive = _load(path)
-    if isinstance(archive, np.ndarray):
-        raise InputError(f"{path}: expected an .npz file, given a single array; use --input NAME=@{path}")
-    try:
-        with archive:
-            return dict(archive)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: {_explain(error)}") from None
+    arrays = _load(path)
+    if isinstance(arrays, np.ndarray):
+        raise InputError(f"{path}: expected an .npz file, given a single array; use --input NAME=@FILE.npy")
+    return arrays
 
 
 def _read_picture(path: Path, declared: Declared, values: tuple[float, float] | None) -> np.ndarray:
@@ -157,9 +153,11 @@ def _misfit(declared: Declared, array: np.ndarray) -> InputError:
     )
 
 
-def _load(path: Path) -> object:
+def _load(path: Path) -> np.ndarray | dict[str, np.ndarray]:
     try:
-        return np.load(path, allow_pickle=False)
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            return loaded if isinstance(loaded, np.ndarray) else dict(loaded)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: {_explain(error)}") from None
 

@@ -63,7 +63,9 @@ def run(plan: "Plan", once: bool) -> None:
     from service.supervisor import Supervisor, SupervisorError
 
     configure_logs("warning", "text")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: a shell that starts a program in the background has it ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     supervisor = Supervisor(plan)
     tour = Tour(supervisor, Console())
     try:
