@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 from certs.identities import GATEWAY_URI
 from service.admin import AdminError, AdminSocket
 from service.child import Child
-from service.gateway import ADMIN_SOCKET, FOLDER, find_envoy
+from service.envoy_check import FOLDER, find_envoy
+from service.gateway import ADMIN_SOCKET
 from service.plan import Plan
 
 POLL_S = 0.05

@@ -7,7 +7,8 @@ import yaml
 
 from certs.files import replace_file
 from service.deployment import Deployment, DeploymentError, runtime_key
-from service.gateway import FOLDER, render_runtime
+from service.envoy_check import FOLDER
+from service.gateway import render_runtime
 
 FILE = f"{FOLDER}/runtime.yaml"
 

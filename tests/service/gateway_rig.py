@@ -244,3 +244,13 @@ def start_rig(state_folder, *, weights=(90, 10), backends=None, start_timeout_s=
         for servers in started.values():
             for backend in servers:
                 backend.stop()
+
+
+def make_deployment(folder, host=HOST):
+    """A deployment that nothing runs."""
+    return Deployment(
+        models={"digits": {1: Version(1, (Endpoint(host, 8001),))}},
+        gateway=Endpoint(HOST, find_free_port()),
+        operator=Endpoint(HOST, find_free_port()),
+        certificates=folder / "certs",
+    )

@@ -6,17 +6,16 @@ import ssl
 import stat
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import grpc
 import pytest
 from cryptography import x509
-from gateway_rig import MAX_MESSAGE_BYTES, Backend, Endpoint, call, find_free_port, infer, start_rig
+from gateway_rig import MAX_MESSAGE_BYTES, Backend, call, infer, make_deployment, start_rig
 
 from certs import ensure_certificates
 from service.admin import AdminError, OperatorListener
-from service.deployment import Deployment, Version
-from service.gateway import ADMIN_SOCKET, VERSION_HEADER, GatewayError, check, find_envoy, install, render
+from service.envoy_check import GatewayError, find_envoy
+from service.gateway import ADMIN_SOCKET, VERSION_HEADER, install
 from service.pb import open_inference_pb2 as pb
 
 
@@ -145,6 +144,15 @@ def test_infer_over_the_limit_is_exhausted_and_the_connection_goes_on(channel):
     assert raised.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert str(MAX_MESSAGE_BYTES) in raised.value.details()
     assert infer(channel, version="1") == "a:1"
+
+
+def test_infer_with_compression_is_refused_with_the_reason(channel):
+    """A compressed message cannot be routed by the model in it; the client is told."""
+    method = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
+    message = pb.ModelInferRequest(model_name="digits", raw_input_contents=[bytes(1000)]).SerializeToString()
+    with pytest.raises(grpc.RpcError, match="expected an uncompressed one") as raised:
+        method(message, timeout=20, compression=grpc.Compression.Gzip)
+    assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("who", ["nobody", "another authority", "internal", "expired", "a server"])
@@ -281,29 +289,6 @@ def test_server_without_the_services_identity_is_not_called(tmp_path):
         assert rig.backends[1].calls == []
 
 
-def make_deployment(folder, host="127.0.0.1"):
-    """A deployment that nothing runs."""
-    return Deployment(
-        models={"digits": {1: Version(1, (Endpoint(host, 8001),))}},
-        gateway=Endpoint("127.0.0.1", find_free_port()),
-        operator=Endpoint("127.0.0.1", find_free_port()),
-        certificates=folder / "certs",
-    )
-
-
-@pytest.mark.parametrize("part", ["routes", "clusters", "listeners", "endpoints/digits@1", "secrets/gateway"])
-def test_check_of_any_broken_part_is_refused(tmp_path, part):
-    """Every file is looked at, not only the one that Envoy is started with."""
-    ensure_certificates(tmp_path / "certs")
-    files = render(make_deployment(tmp_path))
-    path = f"envoy/{part}.yaml"
-    check(files, find_envoy())
-    broken = files[path].replace(b"\n  name:", b"\n  nonsense: 1\n  name:").replace(b"cluster_name:", b"cluster_nme:")
-    assert broken != files[path]
-    with pytest.raises(GatewayError, match="Envoy refuses"):
-        check({**files, path: broken}, find_envoy())
-
-
 def test_install_of_what_envoy_refuses_leaves_all_in_place(tmp_path):
     """What serves is never replaced by what cannot."""
     ensure_certificates(tmp_path / "certs")
@@ -312,14 +297,3 @@ def test_install_of_what_envoy_refuses_leaves_all_in_place(tmp_path):
     with pytest.raises(GatewayError, match=r"no\.such\.address"):
         install(make_deployment(tmp_path, "no.such.address"), tmp_path, find_envoy())
     assert {path: path.read_bytes() for path in (tmp_path / "envoy").rglob("*") if path.is_file()} == before
-
-
-def test_find_envoy_without_package_takes_the_one_on_path(tmp_path, monkeypatch):
-    """A given file wins, then the installed package, then PATH; a file that is not there is named."""
-    assert find_envoy().name == "envoy"
-    program = tmp_path / "envoy"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    assert find_envoy(program) == program
-    with pytest.raises(GatewayError, match="missing"):
-        find_envoy(Path(tmp_path / "missing"))
