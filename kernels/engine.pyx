@@ -117,6 +117,8 @@ cdef class Engine:
         ValueError
             A number is out of range, or the model's first dimensions cannot be a batch.
         """
+        if self._closed:
+            raise ValueError("the engine is closed")
         if version < 1 or instance_count < 1 or queue_delay_us < 0 or max_batch_size < 0:
             raise ValueError("version and instance_count must be at least 1, the other numbers at least 0")
         if max_batch_size > 0:

@@ -83,7 +83,8 @@ cdef class Session:
 
     def __dealloc__(self):
         if self.core.handle != NULL:
-            ort_ReleaseSession(self.core.runtime.api, self.core.handle)
+            with nogil:  # a large model takes a while to free
+                ort_ReleaseSession(self.core.runtime.api, self.core.handle)
         free(self.core.inputs)
         free(self.core.outputs)
         free(self.core.input_names)
