@@ -93,9 +93,10 @@ class Supervisor:
             raise SupervisorError(str(self._error)) from self._error
 
     def stop(self) -> None:
-        """Drain and end everything, the gateway first; returns when it is done."""
+        """Drain and end everything, the gateway first; returns when it is done, at once if nothing was started."""
         self.request_stop()
-        self.wait()
+        if self._thread.ident is not None:
+            self.wait()
 
     def request_stop(self) -> None:
         """Ask for the end and return at once; asked again, nothing is waited for. May be called by a signal handler."""

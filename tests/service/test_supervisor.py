@@ -193,6 +193,11 @@ def test_start_of_what_cannot_be_says_why(repository, tmp_path, options, words):
         Supervisor(make_plan(repository, tmp_path, **options)).start()
 
 
+def test_stop_before_start_returns(plan):
+    """Who cleans up need not know how far things had got."""
+    Supervisor(plan).stop()
+
+
 def test_stop_lets_a_call_under_way_finish(plan):
     """What was accepted is answered, though everything is told to end."""
     supervisor = Supervisor(plan)
