@@ -4,25 +4,25 @@ Whatever the checks let through is safe for the gather: each bound tensor has ex
 datatype need, and every string lies within its tensor.
 """
 
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
 
 from kernels.codec cimport (
-    OWNER_FIRST_OUTPUT, bytes_view, contents_bytes, contents_field, find_parameter, read_contents, request_view, tensor_view,
+    CONTENTS_FIELDS, OWNER_FIRST_OUTPUT, bytes_view, contents_bytes, contents_field, find_parameter, read_contents,
+    request_view, tensor_view,
 )
 from kernels.datatype cimport DT_BYTES, datatype_name, datatype_size
 from kernels.failure cimport FAILURE_TEXT_BYTES
+from kernels.refusals cimport (
+    refuse, refuse_count, refuse_datatype, refuse_memory, refuse_missing_input, refuse_output, refuse_range,
+    refuse_shape, refuse_tensor, refuse_unknown_input, refuse_unknown_output,
+)
 from kernels.request cimport bound_tensor, request
-from kernels.session cimport MAX_RANK, session_core, tensor_spec
-from kernels.status cimport EXHAUSTED, INVALID, UNIMPLEMENTED
+from kernels.session cimport session_core, tensor_spec
+from kernels.status cimport INVALID, UNIMPLEMENTED
 from kernels.sync cimport add_overflows, multiply_overflows
-
-cdef enum:
-    CONTENTS_FIELDS = 8        # InferTensorContents has fields 1 to 8
-    SHOWN_NAME_BYTES = 100     # of a name that a client sent, in an error
-    SHAPE_TEXT_BYTES = 160
 
 cdef int64_t _no_dimensions = 0
 cdef const int64_t* NO_DIMENSIONS = <const int64_t*> &_no_dimensions  # a bound scalar's shape: not NULL, never read
@@ -51,11 +51,6 @@ cdef bint can_merge(const signature* accepted, const request* first, const reque
     return True
 
 
-cdef int refuse(request* target, int code) noexcept nogil:
-    target.error.code = code
-    return -1
-
-
 cdef int reserve_bindings(const session_core* core, request* target) noexcept nogil:
     """Make room for one binding per model input and per requested output."""
     cdef int32_t n_outputs = max(core.n_outputs, target.view.n_outputs)
@@ -73,11 +68,6 @@ cdef int reserve_bindings(const session_core* core, request* target) noexcept no
         target.outputs = <int32_t*> larger
         target.outputs_capacity = n_outputs
     return 0
-
-
-cdef int refuse_memory(request* target) noexcept nogil:
-    snprintf(target.error.text, FAILURE_TEXT_BYTES, "no memory for a request of %zu bytes", target.message_size)
-    return refuse(target, EXHAUSTED)
 
 
 # ---- inputs
@@ -227,7 +217,7 @@ cdef bint has_typed(const tensor_view* given) noexcept nogil:
     cdef int field
     if not given.has_contents:
         return False
-    for field in range(1, CONTENTS_FIELDS + 1):
+    for field in range(1, CONTENTS_FIELDS):
         if given.counts[field] > 0:
             return True
     return False
@@ -239,7 +229,7 @@ cdef int check_typed(request* target, const tensor_spec* spec, const tensor_view
     cdef int carrier = contents_field(spec.datatype), field
     if carrier == 0 and (elements > 0 or has_typed(given)):
         return refuse_tensor(target, spec, "has a datatype that only raw_input_contents can carry")
-    for field in range(1, CONTENTS_FIELDS + 1):
+    for field in range(1, CONTENTS_FIELDS):
         if field != carrier and given.counts[field] > 0:
             snprintf(target.error.text, FAILURE_TEXT_BYTES,
                      "input '%s' has values in field %d of contents; expected %s in field %d",
@@ -318,93 +308,3 @@ cdef int32_t find_output(const session_core* core, bytes_view name) noexcept nog
         if same_name(&core.outputs[place], name):
             return place
     return -1
-
-
-# ---- refusals
-
-
-cdef int refuse_tensor(request* target, const tensor_spec* spec, const char* complaint) noexcept nogil:
-    snprintf(target.error.text, FAILURE_TEXT_BYTES, "input '%s' %s", spec.name, complaint)
-    return refuse(target, INVALID)
-
-
-cdef int refuse_output(request* target, const tensor_spec* spec, const char* complaint, int code) noexcept nogil:
-    snprintf(target.error.text, FAILURE_TEXT_BYTES, "output '%s' %s", spec.name, complaint)
-    return refuse(target, code)
-
-
-cdef int refuse_datatype(request* target, const tensor_spec* spec, const tensor_view* given) noexcept nogil:
-    snprintf(target.error.text, FAILURE_TEXT_BYTES, "input '%s' has datatype '%.*s'; expected %s", spec.name,
-             <int> min(given.datatype_name.size, SHOWN_NAME_BYTES), <const char*> given.datatype_name.data,
-             datatype_name(spec.datatype))
-    return refuse(target, INVALID)
-
-
-cdef int refuse_count(request* target, const tensor_spec* spec, int64_t expected, int64_t found) noexcept nogil:
-    snprintf(target.error.text, FAILURE_TEXT_BYTES, "input '%s' has %ld elements; expected %ld for its shape",
-             spec.name, <long> found, <long> expected)
-    return refuse(target, INVALID)
-
-
-cdef int refuse_range(request* target, const tensor_spec* spec) noexcept nogil:
-    snprintf(target.error.text, FAILURE_TEXT_BYTES, "input '%s' has a value in its contents that does not fit %s",
-             spec.name, datatype_name(spec.datatype))
-    return refuse(target, INVALID)
-
-
-cdef int refuse_shape(request* target, const tensor_spec* spec, const tensor_view* given,
-                      const char* complaint) noexcept nogil:
-    cdef char expected_text[SHAPE_TEXT_BYTES]
-    cdef char given_text[SHAPE_TEXT_BYTES]
-    write_shape(expected_text, spec.dims, spec.rank)
-    write_shape(given_text, given.shape, given.rank)
-    snprintf(target.error.text, FAILURE_TEXT_BYTES, "input '%s' %s: expected %s, got %s", spec.name, complaint,
-             expected_text, given_text)
-    return refuse(target, INVALID)
-
-
-cdef int refuse_unknown_input(const session_core* core, request* target, int32_t index) noexcept nogil:
-    cdef bytes_view name = target.view.inputs[index].name
-    cdef char known[SHAPE_TEXT_BYTES]
-    write_names(known, core.inputs, core.n_inputs)
-    snprintf(target.error.text, FAILURE_TEXT_BYTES, "input '%.*s' is unknown; the model has %s",
-             <int> min(name.size, SHOWN_NAME_BYTES), <const char*> name.data, known)
-    return refuse(target, INVALID)
-
-
-cdef int refuse_missing_input(const session_core* core, request* target, int32_t place) noexcept nogil:
-    snprintf(target.error.text, FAILURE_TEXT_BYTES, "input '%s' is missing; got %d of %d inputs",
-             core.inputs[place].name, target.view.n_inputs, core.n_inputs)
-    return refuse(target, INVALID)
-
-
-cdef int refuse_unknown_output(const session_core* core, request* target, bytes_view name) noexcept nogil:
-    cdef char known[SHAPE_TEXT_BYTES]
-    write_names(known, core.outputs, core.n_outputs)
-    snprintf(target.error.text, FAILURE_TEXT_BYTES, "requested output '%.*s' is unknown; the model has %s",
-             <int> min(name.size, SHOWN_NAME_BYTES), <const char*> name.data, known)
-    return refuse(target, INVALID)
-
-
-cdef void write_shape(char* text, const int64_t* dims, int32_t rank) noexcept nogil:
-    """Write '[2,-1]', cut at the buffer's end."""
-    cdef int used = snprintf(text, SHAPE_TEXT_BYTES, "[")
-    cdef int32_t axis
-    for axis in range(rank):
-        if used > SHAPE_TEXT_BYTES - 32:
-            used += snprintf(text + used, SHAPE_TEXT_BYTES - used, ",...")
-            break
-        used += snprintf(text + used, SHAPE_TEXT_BYTES - used, ",%ld" if axis > 0 else "%ld", <long> dims[axis])
-    snprintf(text + used, SHAPE_TEXT_BYTES - used, "]")
-
-
-cdef void write_names(char* text, const tensor_spec* specs, int32_t count) noexcept nogil:
-    """Write "'a', 'b'", cut at the buffer's end."""
-    cdef int used = 0
-    cdef int32_t index
-    text[0] = 0
-    for index in range(count):
-        if used + <int> specs[index].name_size > SHAPE_TEXT_BYTES - 16:
-            snprintf(text + used, SHAPE_TEXT_BYTES - used, ", ...")
-            return
-        used += snprintf(text + used, SHAPE_TEXT_BYTES - used, ", '%s'" if index > 0 else "'%s'", specs[index].name)
