@@ -1,0 +1,54 @@
+"""kernels.closed_loop: it sends what it is told to, counts what fails, and keeps batches full."""
+
+import numpy as np
+import onnx_models
+import pytest
+from inference_messages import encode_request
+
+from kernels.closed_loop import drive_engine
+
+
+def make_message(model="same", rows=1):
+    """A request to an identity model."""
+    return encode_request(model, {"input": np.ones((rows, 4), np.float32)})
+
+
+@pytest.mark.parametrize(("requests", "window"), [(1, 1), (7, 3), (500, 64), (5, 64)])
+def test_loop_has_every_request_answered(engine, load, requests, window):
+    """As many as asked for reach the model, whatever the window, and every reply is counted."""
+    load(onnx_models.identity(), "same", max_batch_size=8)
+    message = make_message()
+    result = drive_engine(engine, [message], requests, window)
+    assert engine.statistics("same", 1)["success"] == requests
+    assert result.failed == 0
+    assert result.reply_bytes == requests * len(engine.infer(message))
+    assert result.elapsed_ns > 0
+
+
+def test_loop_sends_messages_in_turn_and_counts_failures(engine, load):
+    """Of three messages one is malformed and one is for nobody: two thirds fail, before they are queued."""
+    load(onnx_models.identity(), "same", max_batch_size=8)
+    result = drive_engine(engine, [make_message(), b"\xff", make_message("nobody")], 300, 16)
+    assert result.failed == 200
+    assert engine.statistics("same", 1)["success"] == 100
+
+
+def test_loop_keeps_batches_full(engine, load):
+    """With four batches outstanding, the queue holds the next one whenever a batch ends."""
+    load(onnx_models.identity(), "same", max_batch_size=32)
+    drive_engine(engine, [make_message()], 32 * 200, 128)
+    counts = engine.statistics("same", 1)
+    assert counts["rows"] / counts["executions"] > 24
+
+
+@pytest.mark.parametrize(("messages", "requests", "window"), [([], 1, 1), ([b""], 0, 1), ([b""], 1, 0)])
+def test_loop_without_work_is_refused(engine, messages, requests, window):
+    """Nothing to send is an error, not a result."""
+    with pytest.raises(ValueError, match="must"):
+        drive_engine(engine, messages, requests, window)
+
+
+def test_loop_of_no_bytes_is_refused(engine):
+    """A message must be bytes, whose memory does not move."""
+    with pytest.raises(TypeError, match="bytes"):
+        drive_engine(engine, [bytearray(b"x")], 1, 1)
