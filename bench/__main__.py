@@ -1,0 +1,49 @@
+"""`python -m bench [name …]`: runs measurements, prints their figures, and writes their rows."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from bench.effort import Effort
+from bench.origin import describe_origin
+from bench.processes import BenchError
+from bench.rows import format_rows, write_rows
+
+MEASUREMENTS = ("engine", "codec", "copy", "convolution", "grpc", "gateway", "memory")
+RESULTS = Path(__file__).parent / "results"
+
+
+def main() -> int:
+    """Run what is named, else everything; 1 when a measurement could not be made."""
+    arguments = parse_arguments()
+    effort = Effort(arguments.quick)
+    failed = 0
+    for name in arguments.names or MEASUREMENTS:
+        try:
+            rows = importlib.import_module(f"bench.{name}").measure(effort)
+        except BenchError as error:
+            print(f"{name}: {error}\n", file=sys.stderr)
+            failed += 1
+            continue
+        print(format_rows(rows), end="\n\n", flush=True)
+        if folder := arguments.results or (None if effort.is_quick else RESULTS):
+            command = f"python -m bench {name}" + (" --quick" if effort.is_quick else "")
+            write_rows(folder / f"{name}.json", rows, describe_origin(command, is_quick=effort.is_quick))
+    return 1 if failed else 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition(":")[2].strip())
+    parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(MEASUREMENTS)}; default: all")
+    parser.add_argument("--quick", action="store_true", help="show that everything runs; the figures mean nothing")
+    parser.add_argument("--results", type=Path, help="folder for the rows; default: bench/results, none with --quick")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(MEASUREMENTS):
+        parser.error(f"no measurement {', '.join(sorted(unknown))}; there are {', '.join(MEASUREMENTS)}")
+    return arguments
+
+
+if __name__ == "__main__":
+    sys.exit(main())
