@@ -85,8 +85,8 @@ def run(plan: "Plan", once: bool) -> None:
 
 def _wait(supervisor: "Supervisor") -> None:
     """Return at the signal that is the way to end a demonstration that has shown everything."""
-    typer.echo("\nStays up; Ctrl-C drains and stops.")
     with suppress(KeyboardInterrupt):
+        typer.echo("\nStays up; Ctrl-C drains and stops.")
         supervisor.wait()
 
 

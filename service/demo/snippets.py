@@ -37,7 +37,7 @@ with grpc.secure_channel({gateway}, credentials) as channel:
     request.inputs.add(name="input", datatype="FP32", shape=scan.shape)
     answer = stubs.GRPCInferenceServiceStub(channel).ModelInfer(request)
     label = numpy.frombuffer(answer.raw_output_contents[0], numpy.int64)[0]
-    print(f"version {{answer.model_version}} sees a {{label}}; it is a {label}")
+    print(f"version {{answer.model_version}} reads a scan of {label} as {{label}}")
 END"""
 
 TRITON_CLIENT = """\
@@ -52,7 +52,7 @@ scan = numpy.load({array_file})
 image = InferInput("input", scan.shape, "FP32")
 image.set_data_from_numpy(scan)
 answer = client.infer({model}, [image])
-print(f"version {{answer.get_response().model_version}} sees a {{answer.as_numpy('label')[0]}}; it is a {label}")
+print(f"version {{answer.get_response().model_version}} reads a scan of {label} as {{answer.as_numpy('label')[0]}}")
 END"""
 
 
