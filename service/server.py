@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
@@ -71,9 +72,13 @@ async def _serve(settings: Settings) -> int:
         server.mark_ready()
         await stopping.wait()
     drained = await server.stop(settings.drain_timeout_s)
+    if not drained or not loading.done():
+        # Neither a run nor a load can be broken off, and closing the engine would wait for its end.
+        logging.shutdown()
+        os._exit(0 if drained else 1)
     await loading
     engine.close()
-    return 0 if drained else 1
+    return 0
 
 
 class InferenceServer:

@@ -1,4 +1,4 @@
-"""The tests' load: asyncio clients that call without pause, nonce in and nonce out, and count what becomes of each call."""
+"""The tests' load: asyncio clients that call without pause, nonce in and nonce out, and count what becomes of calls."""
 
 import asyncio
 import itertools
@@ -47,18 +47,32 @@ class Load:
         Calls at a time, over so many connections.
     is_patient
         Wait for a connection and call again after a failure; otherwise a caller ends with its first failure.
+    channel_options
+        Of grpcio, with underscores.
     spoil
         Changes the request of every second call, which is then to be refused; those count under their own status.
     """
 
-    def __init__(self, target, *, callers=8, connections=2, version="", is_patient=True, spoil=None, metadata=()):
+    def __init__(
+        self,
+        target,
+        *,
+        callers=8,
+        connections=2,
+        version="",
+        metadata=(),
+        is_patient=True,
+        channel_options=None,
+        spoil=None,
+    ):
         self._target = target
         self._callers = callers
         self._connections = connections
         self._version = version
-        self._is_patient = is_patient
-        self._spoil = spoil
         self._metadata = metadata
+        self._is_patient = is_patient
+        self._channel_options = channel_options or {}
+        self._spoil = spoil
         self._nonces = itertools.count(1)
         self._is_over = False
         self._changed = threading.Condition()
@@ -71,7 +85,10 @@ class Load:
     async def run(self):
         """Call until it is over."""
         async with AsyncExitStack() as stack:
-            channels = [await stack.enter_async_context(self._target.connect_async()) for _ in range(self._connections)]
+            channels = [
+                await stack.enter_async_context(self._target.connect_async(**self._channel_options))
+                for _ in range(self._connections)
+            ]
             stubs = [GRPCInferenceServiceStub(channel) for channel in channels]
             await asyncio.gather(*(self._call(stubs[place % len(stubs)]) for place in range(self._callers)))
 

@@ -1,4 +1,4 @@
-"""Where and as whom a client calls: one description for stubs, asyncio stubs, tritonclient, grpcurl and our commands."""
+"""Where and as whom a client calls: one description for stubs, tritonclient, grpcurl and our own commands."""
 
 import json
 from dataclasses import dataclass
