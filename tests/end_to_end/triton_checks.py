@@ -1,0 +1,159 @@
+"""What NVIDIA's own client sees; test_tritonclient runs it in another process, since it brings messages of its own.
+
+The environment's TARGET says whom to call, as Target.to_json writes it.
+"""
+
+import asyncio
+import functools
+import json
+import os
+import queue
+
+import ml_dtypes
+import numpy as np
+import pytest
+import tritonclient.grpc as triton
+import tritonclient.grpc.aio as triton_async
+from tritonclient.utils import InferenceServerException
+
+TARGET = json.loads(os.environ["TARGET"])
+CONNECTION = {"url": TARGET["address"]}
+if TARGET["authority"]:
+    CONNECTION |= {
+        "ssl": True,
+        "root_certificates": TARGET["authority"],
+        "private_key": TARGET["key"],
+        "certificate_chain": TARGET["certificate"],
+    }
+DTYPES = {
+    "BOOL": np.bool_,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "UINT8": np.uint8,
+    "UINT16": np.uint16,
+    "UINT32": np.uint32,
+    "UINT64": np.uint64,
+    "FP16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
+    "FP32": np.float32,
+    "FP64": np.float64,
+}
+STRINGS = np.array([[b"", b"\0", b"a\0b\0", b"\xff"], [b"plain", b"\0" * 9, b"x" * 999, b"y"]], dtype=object)
+
+
+@pytest.fixture(scope="module")
+def client():
+    """Triton's synchronous client."""
+    with triton.InferenceServerClient(**CONNECTION) as client:
+        yield client
+
+
+def make_input(values, datatype, name="input"):
+    """One input with raw contents."""
+    tensor = triton.InferInput(name, list(values.shape), datatype)
+    tensor.set_data_from_numpy(values)
+    return tensor
+
+
+@pytest.mark.parametrize("datatype", DTYPES)
+def test_infer_gives_back_every_datatype(client, datatype):
+    """NumPy's own dtypes, as they are."""
+    values = np.arange(8).reshape(2, 4).astype(DTYPES[datatype])
+    answer = client.infer(f"identity_{datatype}", [make_input(values, datatype)], request_id=datatype)
+    assert answer.get_response().id == datatype
+    given = answer.as_numpy("output")
+    assert given.dtype == values.dtype
+    np.testing.assert_array_equal(given, values)
+
+
+def test_infer_gives_back_bytes_with_nul(client):
+    """Each element keeps its length and every byte."""
+    given = client.infer("identity_BYTES", [make_input(STRINGS, "BYTES")]).as_numpy("output")
+    assert given.tolist() == STRINGS.tolist()
+
+
+def test_infer_gives_the_outputs_asked_for(client):
+    """Of two outputs, one."""
+    inputs = [make_input(np.full((1, 3), value, np.float32), "FP32", name) for name, value in (("a", 5), ("b", 1))]
+    answer = client.infer("sums", inputs, outputs=[triton.InferRequestedOutput("difference")])
+    assert answer.as_numpy("difference").tolist() == [[4, 4, 4]]
+    assert answer.as_numpy("sum") is None
+
+
+def test_infer_names_its_version(client):
+    """The version asked for answers."""
+    rows = np.array([[1, 2, 3, 4]], np.int64)
+    for version in ("1", "2"):
+        answer = client.infer("adder", [make_input(rows, "INT64")], model_version=version)
+        assert answer.get_response().model_version == version
+        assert answer.as_numpy("output").tolist() == (rows + int(version) * 10**12).tolist()
+
+
+def test_infer_of_what_is_wrong_raises_with_the_reason(client):
+    """The client's own exception carries status and text."""
+    with pytest.raises(InferenceServerException, match="input 'input' has the wrong shape") as raised:
+        client.infer("adder", [make_input(np.zeros((1, 3), np.int64), "INT64")])
+    assert raised.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_async_infer_calls_back_with_ones_own_rows(client):
+    """The callback form of the synchronous client."""
+    answers = queue.SimpleQueue()
+    for nonce in range(20):
+        rows = make_input(np.full((1, 4), nonce), "INT64")
+        call_back = functools.partial(lambda nonce, result, error: answers.put((nonce, result, error)), nonce)
+        client.async_infer("adder", [rows], call_back, model_version="1")
+    for _ in range(20):
+        nonce, result, error = answers.get(timeout=30)
+        assert error is None
+        assert result.as_numpy("output").tolist() == [[nonce + 10**12] * 4]
+
+
+def test_server_and_models_are_ready(client):
+    """Liveness, readiness, of one version too."""
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("adder")
+    assert client.is_model_ready("adder", "2")
+
+
+def test_metadata_and_index_tell_what_there_is(client):
+    """Both as messages and as JSON, which is how its users print them."""
+    assert client.get_server_metadata().name == "sluice"
+    model = client.get_model_metadata("adder", as_json=True)
+    assert model["versions"] == ["1", "2"]
+    assert model["inputs"] == [{"name": "input", "datatype": "INT64", "shape": ["-1", "4"]}]
+    index = client.get_model_repository_index()
+    assert {entry.state for entry in index.models} == {"READY"}
+
+
+def test_asyncio_client_gives_each_call_its_own():
+    """Its second client, many calls at a time."""
+
+    async def ask_all():
+        async with triton_async.InferenceServerClient(**CONNECTION) as client:
+            assert await client.is_server_ready()
+            assert (await client.get_model_metadata("adder")).platform
+            return await asyncio.gather(
+                *(
+                    client.infer("adder", [make_input(np.full((1, 4), nonce), "INT64")], model_version="2")
+                    for nonce in range(100)
+                )
+            )
+
+    answers = [answer.as_numpy("output")[0, 0] for answer in asyncio.run(ask_all())]
+    assert answers == [nonce + 2 * 10**12 for nonce in range(100)]
+
+
+def test_asyncio_client_gives_back_bytes():
+    """The same layout both ways."""
+
+    async def ask():
+        async with triton_async.InferenceServerClient(**CONNECTION) as client:
+            return await client.infer("identity_BYTES", [make_input(STRINGS, "BYTES")], request_id="one")
+
+    answer = asyncio.run(ask())
+    assert answer.get_response().id == "one"
+    assert answer.as_numpy("output").tolist() == STRINGS.tolist()
