@@ -53,6 +53,7 @@ annotate: $(SETUP)
 
 bench: $(SETUP)
 	$(BIN)/python -m bench
+	$(BIN)/python -m pytest bench
 
 clean:
 	rm -rf build dist *.egg-info kernels/*.so $(SETUP)

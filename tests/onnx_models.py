@@ -73,7 +73,7 @@ def picker():
 def convolution(channels=64, size=64, layers=1, seed=11):
     """FP32 ``input`` [batch, 3, size, size] through 3×3 convolutions to FP32 ``output`` [batch, 10].
 
-    With the defaults about 50 MFLOP a row are in the stem and one strided body layer.
+    With the defaults a row takes 22 MFLOP, in the stem and one strided body layer; with 96 channels 48.
     """
     generator = np.random.default_rng(seed)
     initializers, nodes, previous, inputs = [], [], "input", 3
