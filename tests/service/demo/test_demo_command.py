@@ -133,12 +133,44 @@ def test_printed_grpcurl_commands_work(demo, folder, environment):
 def test_printed_shift_takes_effect(demo, folder, environment):
     """Envoy answers OK, and the next requests follow."""
     assert paste(demo, folder, environment, "shift the traffic") == "OK\n"
-    target = re.search(r"^gateway +(\S+),", demo[0], re.MULTILINE)[1]
     scan = np.load(folder / ".sluice" / "samples" / "digit.npy")
-    with Client(target, Credentials.of_state(folder / ".sluice")) as client:
+    with Client(find_gateway(demo), Credentials.of_state(folder / ".sluice")) as client:
         versions = Counter(client.infer("digits", {"input": scan}).version for _ in range(400))
     # Five deviations of a binomial.
     assert abs(versions["2"] - 320) <= 5 * (400 * 0.2 * 0.8) ** 0.5
+
+
+@pytest.mark.parametrize("name", ["infer_digits.py", "infer_digits_tritonclient.py"])
+def test_example_client_reads_the_sample(demo, folder, environment, name):
+    """A batch of two of the same scan gets the same label twice."""
+    scan = np.load(folder / ".sluice" / "samples" / "digit.npy")
+    np.save(folder / "two.npy", np.concatenate([scan, scan]))
+    output = run_example(folder, environment, name, "two.npy", "--gateway", find_gateway(demo))
+    assert re.fullmatch(r"(version [12]: (\d).*\n)\1", output)
+    label = re.search(r"a scan of (\d)", demo[0])[1]
+    assert f": {label}" in output
+
+
+def test_example_shift_moves_all_traffic(demo, folder, environment):
+    """The last step leaves nothing to version 1."""
+    port = re.search(r"https://127\.0\.0\.1:(\d+)/runtime_modify", demo[0])[1]
+    output = run_example(
+        folder, environment, "shift_traffic.py", "--gateway", find_gateway(demo), "--operator-port", port
+    )
+    assert output.splitlines()[-1] == "weights 0/100: version 1 answered 0, version 2 500"
+
+
+def run_example(folder, environment, name, *arguments):
+    """What an example prints, run beside the demonstration."""
+    command = [sys.executable, str(ROOT / "examples" / name), *arguments]
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def find_gateway(demo):
+    """Where clients go, as the demonstration says."""
+    return re.search(r"^gateway +(\S+),", demo[0], re.MULTILINE)[1]
 
 
 def test_demo_ends_at_a_signal_with_zero(demo, folder):
