@@ -57,7 +57,7 @@ def measure(effort: Effort) -> list[Row]:
 
 def measure_ways(effort: Effort, deployment: Deployment, message: bytes, in_flight: int) -> Row:
     """Both ways, and what one costs more than the other, pair by pair."""
-    calls = effort.pick(10_000, 200)
+    calls = effort.pick(4_000, 200)
     targets = (deployment.direct, deployment.through)
     direct, through = effort.interleave(
         *(lambda target=target: deployment.measure(target, message, calls, in_flight) for target in targets)

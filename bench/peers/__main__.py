@@ -1,14 +1,12 @@
 """`python -m bench.peers NAME`: installs a peer, puts it and sluice under the same loads in turn, writes the rows."""
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from unittest import mock
 
 import numpy as np
 from onnx import numpy_helper
@@ -73,7 +71,7 @@ def measure_load(
     streams: int,
 ) -> Row:
     """The row of one load."""
-    counts = (effort.pick(40_000, 1_000), effort.pick(10_000, 500))
+    counts = (effort.pick(20_000, 1_000), effort.pick(10_000, 500))
     ours, theirs = effort.interleave(
         *(
             partial(server.measure_load, *prepare_load(server, message, folder), clients, streams, requests)
@@ -96,10 +94,7 @@ def run_peer(name: str, environment: Environment, folder: Path) -> Iterator[Serv
     np.savez(folder / "weights.npz", **weights)
     ports = find_free_ports("grpc", "spare")
     command = peer.prepare(environment, folder / "weights.npz", folder / name, ports["grpc"], ports["spare"])
-    with (
-        mock.patch.dict(os.environ, peer.environ(environment, folder / name)),
-        run_server(name, command, folder, peer.READY) as (child, _),
-    ):
+    with run_server(name, command, folder, peer.READY) as (child, _):
         yield Server(name, child.pid, ports["grpc"])
 
 

@@ -1,7 +1,9 @@
 """A virtual environment for each peer, since their dependencies and ours exclude each other."""
 
+import shutil
 import subprocess
 import venv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.origin import ROOT
@@ -36,3 +38,8 @@ class Environment:
         read = f"from importlib.metadata import version; print(version({package!r}))"
         done = subprocess.run([self.python, "-c", read], check=True, capture_output=True, text=True)
         return f"{package} {done.stdout.strip()}"
+
+
+def with_variables(variables: Mapping[str, str | Path], command: Sequence[str | Path]) -> list[str | Path]:
+    """A command that runs another one with some environment variables, in the same process."""
+    return [shutil.which("env"), *(f"{name}={value}" for name, value in variables.items()), *command]

@@ -2,10 +2,9 @@
 
 import json
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
-from bench.peers.environments import Environment
+from bench.peers.environments import Environment, with_variables
 
 PACKAGE = "mlserver"
 PACKAGES = ("mlserver==1.7.1", "numpy")
@@ -27,9 +26,5 @@ def prepare(environment: Environment, weights: Path, folder: Path, port: int, sp
     (folder / "model-settings.json").write_text(json.dumps(MODEL_SETTINGS))
     shutil.copy(weights, folder / "weights.npz")
     shutil.copy(Path(__file__).with_name("mlserver_runtime.py"), folder)
-    return [environment.python, environment.folder / "bin" / "mlserver", "start", folder]
-
-
-def environ(environment: Environment, folder: Path) -> Mapping[str, str]:
-    """Variables that the server needs."""
-    return {"PYTHONPATH": str(folder)}
+    start = [environment.python, environment.folder / "bin" / "mlserver", "start", folder]
+    return with_variables({"PYTHONPATH": folder}, start)

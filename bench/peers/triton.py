@@ -3,10 +3,9 @@
 import os
 import shutil
 import sysconfig
-from collections.abc import Mapping
 from pathlib import Path
 
-from bench.peers.environments import Environment
+from bench.peers.environments import Environment, with_variables
 
 PACKAGE = "nvidia-pytriton"
 PACKAGES = ("nvidia-pytriton==0.7.0", "numpy<2")
@@ -43,16 +42,10 @@ def prepare(environment: Environment, weights: Path, folder: Path, port: int, sp
         "allow-http": "false",
         "allow-metrics": "false",
     }
-    return [server / "bin" / "tritonserver", *(f"--{name}={value}" for name, value in options.items())]
-
-
-def environ(environment: Environment, folder: Path) -> Mapping[str, str]:
-    """Variables that the server needs.
-
-    The stub links libpython, and takes the packages of the first Python on PATH: it does not heed PYTHONPATH.
-    """
+    start = [server / "bin" / "tritonserver", *(f"--{name}={value}" for name, value in options.items())]
+    # The stub links libpython, and takes the packages of the first Python on PATH: it does not heed PYTHONPATH.
     path = f"{environment.python.parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    return {"LD_LIBRARY_PATH": sysconfig.get_config_var("LIBDIR"), "PATH": path}
+    return with_variables({"LD_LIBRARY_PATH": sysconfig.get_config_var("LIBDIR"), "PATH": path}, start)
 
 
 def _find_server(environment: Environment) -> Path:
