@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -103,12 +104,13 @@ def format_answer(answer: "Inference") -> str:
 def _format_array(array: "np.ndarray") -> str:
     import numpy as np
 
+    form = {"max_line_width": 10**9, "threshold": SHOWN_ELEMENTS, "separator": ", "}
     if array.dtype.kind == "O":
         array = np.array([_to_text(element) for element in array.ravel()], object).reshape(array.shape)
-    text = np.array2string(
-        array, max_line_width=10**9, precision=4, suppress_small=True, threshold=SHOWN_ELEMENTS, separator=", "
-    )
-    return " ".join(text.split())
+        return " ".join(np.array2string(array, **form).split("\n"))
+    # Without the blanks that align columns: it is one line.
+    text = np.array2string(array, precision=4, suppress_small=True, **form)
+    return re.sub(r"(?<=\[)\s+|\s+(?=[,\]])", "", " ".join(text.split()))
 
 
 def format_json(answer: "Inference") -> str:
