@@ -52,7 +52,7 @@ def measure(effort: Effort) -> list[Row]:
         )
         with run_sluice(folder / "models", folder) as server:
             sizes = watch_server(server, folder, rounds, share)
-        engine_share = share * effort.pick(10, 1)
+        engine_share = share * effort.pick(3, 1)
         messages = [*VALID.values(), *REFUSED.values()]
         with EngineLoop(path, messages, max_batch_size=MAX_BATCH_SIZE, name=MODEL) as loop:
             engine_sizes = watch_engine(loop, rounds, engine_share)

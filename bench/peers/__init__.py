@@ -3,5 +3,5 @@
 `mlserver` is MLServer. `triton` is the Triton server binary that the wheel of nvidia-pytriton carries, with its Python
 backend, the only one in there. Both run the perceptron of the other measurements in NumPy, so that what differs is the
 server; sluice, measured in turn with them, runs it in ONNX Runtime. The environments are made under build/peers on the
-first run (MLServer 400 MB, Triton 200 MB) and need Python 3.11, for which the wheels have what is used here.
+first run, with the Python that runs this (tried with 3.11; about 350 MB each).
 """
