@@ -110,26 +110,37 @@ def _has_tritonclient() -> bool:
 
 
 def _show_grpcurl(plan: Plan, sample: Sample) -> list[Snippet]:
+    program, setup, advice = _find_grpcurl(plan)
     folder = show_path(plan.certificates)
     files = {"-cacert": "gateway-ca.pem", "-cert": "client.pem", "-key": "client.key"}
-    options = " ".join(f"{flag} {quote(f'{folder}/{file}')}" for flag, file in files.items())
-    call = f"grpcurl {options}"
+    call = " ".join([program, *(f"{flag} {quote(f'{folder}/{file}')}" for flag, file in files.items())])
     inputs = {"name": "input", "datatype": "FP32", "shape": [1, 64]}
     inputs["contents"] = {"fp32_contents": [int(level) for level in sample.image.ravel()]}
     request = quote(json.dumps({"model_name": MODEL, "inputs": [inputs]}, separators=(",", ":")))
     service = "inference.GRPCInferenceService"
     health = quote(json.dumps({"service": MODEL}))
-    title = "grpcurl, by reflection: no proto files needed"
-    if shutil.which("grpcurl") is None:
-        title += f" (go install {GRPCURL})"
     return [
-        Snippet(title, f"{call} {plan.gateway} list\n{call} {plan.gateway} describe {service}"),
+        Snippet(
+            f"grpcurl, by reflection: no proto files needed{advice}",
+            f"{setup}{call} {plan.gateway} list\n{call} {plan.gateway} describe {service}",
+        ),
         Snippet(
             "grpcurl, inference and health; the outputs are raw bytes, which JSON carries in base64",
             f"{call} -d {request} {plan.gateway} {service}/ModelInfer\n"
             f"{call} -d {health} {plan.gateway} grpc.health.v1.Health/Check",
         ),
     ]
+
+
+def _find_grpcurl(plan: Plan) -> tuple[str, str, str]:
+    """How it is called, what to type before when it is not installed, and where it comes from when Go is not either."""
+    if shutil.which("grpcurl"):
+        return "grpcurl", "", ""
+    if not shutil.which("go"):
+        return "grpcurl", "", " (it is not installed; https://github.com/fullstorydev/grpcurl/releases has it)"
+    folder = show_path(plan.state_folder / "bin")
+    path = quote(folder) if os.path.isabs(folder) else f'"$PWD"/{quote(folder)}'
+    return quote(f"{folder}/grpcurl"), f"GOBIN={path} go install {GRPCURL}\n", ""
 
 
 def _show_sluice(plan: Plan, sample: Sample) -> Snippet:
