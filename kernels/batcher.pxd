@@ -9,11 +9,11 @@ from kernels.signature cimport signature
 from kernels.sync cimport pthread_cond_t, pthread_mutex_t
 
 
-cdef struct statistics:      # all but the first three are cumulative over executed batches
-    int64_t success
+cdef struct statistics:
+    int64_t success          # requests
     int64_t failed
     int64_t cancelled        # cancelled or expired before their reply stood
-    int64_t executions
+    int64_t executions       # runs that succeeded, and their rows
     int64_t rows
     int64_t queue_ns
     int64_t gather_ns
@@ -39,7 +39,8 @@ cdef struct batcher:
     int64_t alarm_ns         # the alarm that is set, 0 for none
     int32_t running          # batches
     bint scheduled           # in the executor's ready list
-    bint closing             # runs what it has without waiting for more
+    bint hurried             # a queued request would expire within the delay: run without waiting for more
+    bint closing             # the same, for a drain
     instance* instances      # all, as one array
     int32_t n_instances
     instance* unused         # those that do not run

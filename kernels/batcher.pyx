@@ -168,6 +168,8 @@ cdef void append_request(batcher* target, request* admitted) noexcept nogil:
     int_store(&admitted.state, QUEUED)
     if admitted.deadline_ns != 0:
         wake_by(target, admitted.deadline_ns)
+        if admitted.deadline_ns <= target.first.arrival_ns + target.delay_ns:
+            target.hurried = True
 
 
 cdef void unlink_request(batcher* target, request* leaving) noexcept nogil:
@@ -205,12 +207,16 @@ cdef void start_or_wait(batcher* target, int64_t now_ns) noexcept nogil:
     """Schedule a run when one may start; when only the delay forbids it, have the timer come back."""
     if target.queued == 0 or target.scheduled or target.unused == NULL:
         return
-    if (target.delay_ns == 0 or target.closing or target.queued_rows >= target.accepted.max_batch_size
+    if (target.delay_ns == 0 or target.closing or target.hurried or target.queued_rows >= target.accepted.max_batch_size
             or target.first.arrival_ns + target.delay_ns <= now_ns):
         target.scheduled = True
         schedule(target.pool, &target.task)
     else:
         wake_by(target, target.first.arrival_ns + target.delay_ns)
+
+
+cdef bint has_expired(const request* member, int64_t now_ns) noexcept nogil:
+    return member.deadline_ns != 0 and member.deadline_ns <= now_ns
 
 
 cdef request* take_expired(batcher* target, int64_t now_ns) noexcept nogil:
@@ -221,7 +227,7 @@ cdef request* take_expired(batcher* target, int64_t now_ns) noexcept nogil:
     cdef int64_t earliest = INT64_MAX
     while member != NULL:
         following = member.next
-        if member.deadline_ns != 0 and member.deadline_ns <= now_ns:
+        if has_expired(member, now_ns):
             unlink_request(target, member)
             target.counts.cancelled += 1
             member.next = expired
@@ -235,20 +241,28 @@ cdef request* take_expired(batcher* target, int64_t now_ns) noexcept nogil:
 
 
 cdef request* take_batch(batcher* target, int64_t now_ns, int64_t* rows) noexcept nogil:
-    """Unlink the oldest request and those behind it that fit with it, up to max_batch_size rows."""
+    """Unlink the oldest request and those behind it that fit with it, up to max_batch_size rows.
+
+    What has expired is left to the timer, which is on its way to settle it.
+    """
     cdef request* head = target.first
-    cdef request* tail = head
+    cdef request* tail
     cdef request* member
     cdef request* following
     cdef int32_t scanned = 0
     rows[0] = 0
+    while head != NULL and has_expired(head, now_ns):
+        head = head.next
     if head == NULL:
         return NULL
+    tail = head
     member = head.next
+    target.hurried = False
     start_request(target, head, now_ns, rows)
     while member != NULL and rows[0] < target.accepted.max_batch_size and scanned < SCANNED_REQUESTS:
         following = member.next
-        if rows[0] + member.rows <= target.accepted.max_batch_size and can_merge(&target.accepted, head, member):
+        if (rows[0] + member.rows <= target.accepted.max_batch_size and not has_expired(member, now_ns)
+                and can_merge(&target.accepted, head, member)):
             start_request(target, member, now_ns, rows)
             tail.next = member
             tail = member

@@ -16,7 +16,10 @@ from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, open_request, submit_request, withdraw_request
 from kernels.engine cimport Engine
 from kernels.request cimport request
-from kernels.sync cimport counter_add, counter_load, monotonic_ns, pointer_exchange, pointer_load, pointer_replace
+from kernels.status cimport EXHAUSTED, OK
+from kernels.sync cimport counter_add, counter_load, deadline_after, pointer_exchange, pointer_load, pointer_replace
+
+from kernels.runtime import decode_error
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t read(int descriptor, void* data, size_t size) noexcept
@@ -106,7 +109,7 @@ cdef class CompletionQueue:
         asked.message = message
         asked.message_size = len(message)
         asked.version_hint = bytes_view(<const uint8_t*> <const char*> version_hint, len(version_hint))
-        asked.deadline_ns = monotonic_ns() + timeout_us * 1000 if timeout_us >= 0 else 0
+        asked.deadline_ns = deadline_after(timeout_us) if timeout_us >= 0 else 0
         asked.context = &self.settled
         asked.call = <void*> call
         asked.done = push_settled
@@ -141,12 +144,16 @@ cdef class CompletionQueue:
     cdef tuple take_settled(self, request* asked):
         """Turn one settled request into a result and give everything it held back."""
         cdef Call call = <Call> asked.call
-        Py_DECREF(call)
+        Py_DECREF(call)  # the reference that submit took; `call` holds another
         code = asked.error.code
-        if code == 0:
-            payload = PyBytes_FromStringAndSize(<const char*> asked.reply, asked.reply_size)
-        else:
-            payload = asked.error.text.decode(errors="replace")
+        try:
+            if code == OK:
+                payload = PyBytes_FromStringAndSize(<const char*> asked.reply, asked.reply_size)
+            else:
+                payload = decode_error(asked.error.text)
+        except MemoryError:
+            # One reply that does not fit must not take the others of this turn with it.
+            code, payload = EXHAUSTED, "no memory for the reply"
         call.asked = NULL
         call.message = None
         self.in_flight -= 1

@@ -12,6 +12,7 @@ cdef struct engine_core:
     request_pool requests
     read_sections sections
     void* table              # route_table*, exchanged atomically
+    char apart[64]           # keeps what every request reads off the line that every request writes
     int64_t pending_bytes    # of messages that wait or run
 
 

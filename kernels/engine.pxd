@@ -7,10 +7,13 @@ from kernels.dispatch cimport engine_core
 
 cdef class Engine:
     cdef engine_core* core   # on cache lines of its own, as its read sections need
-    cdef object _lock        # serialises load, unload, drain and close
+    cdef object _lock        # over the versions and the published table; held for moments
+    cdef object _retiring    # over waiting for batchers, which may take as long as a run; taken before _lock
     cdef dict _versions      # (name, version) -> LoadedVersion or str, the reason why it is unavailable
     cdef bint _closed
+    cdef int _process        # that made the engine: a fork has none of its threads
     cdef readonly int64_t max_queue_requests
     cdef readonly int64_t max_pending_bytes
 
     cdef int replace_version(self, str name, int64_t version, object entry) except -1
+    cdef int retire_version(self, object entry) except -1

@@ -8,7 +8,7 @@ waits for the other with a lock held.
 import os
 import threading
 
-from cython cimport final
+from cython cimport final, no_gc_clear
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.stdlib cimport free
 from libc.string cimport memset
@@ -21,13 +21,17 @@ from kernels.request cimport close_pool, open_pool, request
 from kernels.routes cimport add_route, create_routes, free_routes, route_table
 from kernels.session cimport Session
 from kernels.signature cimport signature
-from kernels.sync cimport monotonic_ns, pointer_store, sections_wait
+from kernels.sync cimport deadline_after, pointer_store, sections_wait
+
+from kernels.runtime import decode_error
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void** place, size_t alignment, size_t size) noexcept
 
 cdef enum:
     CACHE_LINE_BYTES = 64
+    MAX_DELAY_US = 60_000_000
+    MAX_WAIT_S = 1_000_000_000
     DEFAULT_QUEUE_REQUESTS = 4096
     DEFAULT_PENDING_BYTES = 1 << 30
 
@@ -42,8 +46,9 @@ class InferError(Exception):
 
 
 @final
+@no_gc_clear
 cdef class LoadedVersion:
-    """Owns one batcher and keeps its session alive."""
+    """Owns one batcher and keeps its session alive, to the end of __dealloc__."""
 
     cdef batcher queue
     cdef Session session
@@ -54,6 +59,7 @@ cdef class LoadedVersion:
 
 
 @final
+@no_gc_clear
 cdef class Engine:
     """Loaded model versions and the threads that run them.
 
@@ -73,6 +79,8 @@ cdef class Engine:
         if workers < 0 or max_queue_requests < 1 or max_pending_bytes < 1:
             raise ValueError("workers must be at least 0, max_queue_requests and max_pending_bytes at least 1")
         self._lock = threading.Lock()
+        self._retiring = threading.Lock()
+        self._process = os.getpid()
         self._versions = {}
         self._closed = True
         self.max_queue_requests = max_queue_requests
@@ -91,7 +99,7 @@ cdef class Engine:
         self._closed = False
 
     def __dealloc__(self):
-        if self.core == NULL:
+        if self.core == NULL or self._process != os.getpid():
             return
         if not self._closed:
             self.close()
@@ -119,8 +127,10 @@ cdef class Engine:
         """
         if self._closed:
             raise ValueError("the engine is closed")
-        if version < 1 or instance_count < 1 or queue_delay_us < 0 or max_batch_size < 0:
-            raise ValueError("version and instance_count must be at least 1, the other numbers at least 0")
+        if version < 1 or instance_count < 1 or (max_queue_requests is not None and max_queue_requests < 1):
+            raise ValueError("version, instance_count and max_queue_requests must be at least 1")
+        if not 0 <= queue_delay_us <= MAX_DELAY_US or max_batch_size < 0:
+            raise ValueError(f"max_batch_size must be at least 0, queue_delay_us from 0 to {MAX_DELAY_US}")
         if max_batch_size > 0:
             check_batchable(session)
         cdef LoadedVersion made = LoadedVersion.__new__(LoadedVersion)
@@ -166,15 +176,18 @@ cdef class Engine:
 
         Whoever calls has stopped submitting.
         """
-        cdef int64_t until_ns = monotonic_ns() + <int64_t> (timeout_s * 1e9)
+        cdef int64_t until_ns = deadline_after(<int64_t> (min(max(timeout_s, 0.0), MAX_WAIT_S) * 1e6))
         cdef bint idle = True
         cdef batcher* queue
-        with self._lock:
-            for entry in self._versions.values():
-                if isinstance(entry, LoadedVersion):
-                    queue = &(<LoadedVersion> entry).queue
-                    with nogil:
-                        idle = wait_idle(queue, until_ns) and idle
+        if not self._retiring.acquire(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX)):
+            return False
+        try:
+            for entry in self._loaded():
+                queue = &(<LoadedVersion> entry).queue
+                with nogil:
+                    idle = wait_idle(queue, until_ns) and idle
+        finally:
+            self._retiring.release()
         return idle
 
     def close(self):
@@ -182,13 +195,18 @@ cdef class Engine:
         with self._lock:
             if self._closed:
                 return
+            publish_routes(self.core, {})
             self._closed = True
             versions, self._versions = self._versions, {}
-            publish_routes(self.core, {})
-            for entry in versions.values():
-                retire_version(self.core, entry)
-            with nogil:
-                close_executor(&self.core.pool)
+        for entry in versions.values():
+            self.retire_version(entry)
+        with nogil:
+            close_executor(&self.core.pool)
+
+    def _loaded(self):
+        """Return the versions that serve; they stay so while _retiring is held."""
+        with self._lock:
+            return [entry for entry in self._versions.values() if isinstance(entry, LoadedVersion)]
 
     def infer(self, bytes message not None, *, bytes version_hint not None=b"", int64_t timeout_us=0):
         """Run one ModelInferRequest and wait for it; for tests, warm-up and embedding.
@@ -209,12 +227,12 @@ cdef class Engine:
         asked.message = message
         asked.message_size = len(message)
         asked.version_hint = bytes_view(<const uint8_t*> <const char*> version_hint, len(version_hint))
-        asked.deadline_ns = monotonic_ns() + timeout_us * 1000 if timeout_us > 0 else 0
+        asked.deadline_ns = deadline_after(timeout_us) if timeout_us > 0 else 0
         try:
             with nogil:
                 infer_and_wait(self.core, asked)
             if asked.error.code != 0:
-                raise InferError(asked.error.code, asked.error.text.decode(errors="replace"))
+                raise InferError(asked.error.code, decode_error(asked.error.text))
             return asked.reply[:asked.reply_size]
         finally:
             close_request(self.core, asked)
@@ -232,7 +250,23 @@ cdef class Engine:
                 versions[name, version] = entry
             publish_routes(self.core, versions)
             self._versions = versions
-            retire_version(self.core, previous)
+        self.retire_version(previous)
+        return 0
+
+    cdef int retire_version(self, object entry) except -1:
+        """Finish what an unpublished version has admitted, then free its queue."""
+        if not isinstance(entry, LoadedVersion):
+            return 0
+        cdef batcher* queue = &(<LoadedVersion> entry).queue
+        with self._retiring:
+            with nogil:
+                wait_idle(queue, INT64_MAX)
+            with self._lock, nogil:
+                # A cancellation may have found a request of this queue still running just before it became idle.
+                sections_wait(&self.core.sections)
+            with nogil:
+                close_batcher(queue)
+            queue.pool = NULL
         return 0
 
 
@@ -291,17 +325,3 @@ def default_versions(versions):
         if name not in chosen or rank > chosen[name]:
             chosen[name] = rank
     return {name: version for name, (_, version) in chosen.items()}
-
-
-cdef int retire_version(engine_core* core, object entry) except -1:
-    """Finish what an unpublished version has admitted, then free its queue."""
-    if not isinstance(entry, LoadedVersion):
-        return 0
-    cdef batcher* queue = &(<LoadedVersion> entry).queue
-    with nogil:
-        wait_idle(queue, INT64_MAX)
-        # A cancellation may have found a request of this queue still running just before it became idle.
-        sections_wait(&core.sections)
-        close_batcher(queue)
-        queue.pool = NULL
-    return 0

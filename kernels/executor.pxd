@@ -22,7 +22,8 @@ cdef struct executor:
     pthread_cond_t work
     task* first
     task* last
-    int32_t idle                 # workers that wait
+    int32_t ready                # tasks in the list
+    int32_t idle                 # workers that wait, those signalled and not awake yet among them
     int32_t threads
     int32_t max_threads
     bint stopping

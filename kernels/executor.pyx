@@ -15,7 +15,7 @@ from kernels.sync cimport (
 
 
 cdef int open_executor(executor* pool, int32_t max_threads) noexcept nogil:
-    """Start the timer; workers follow when there is work. 0, or -1 without memory or threads."""
+    """Start the timer and one worker; others follow when there is work. 0, or -1 without memory or threads."""
     cdef pthread_condattr_t monotonic
     pool.max_threads = max_threads
     pool.handles = <pthread_t*> calloc(max_threads, sizeof(pthread_t))
@@ -30,8 +30,10 @@ cdef int open_executor(executor* pool, int32_t max_threads) noexcept nogil:
     pthread_cond_init(&pool.timer_wake, &monotonic)
     pthread_condattr_destroy(&monotonic)
     if pthread_create(&pool.timer, NULL, run_timer, pool) != 0:
-        free(pool.handles)
-        pool.handles = NULL
+        free_executor(pool)
+        return -1
+    if start_worker(pool) != 0:
+        close_executor(pool)
         return -1
     return 0
 
@@ -79,13 +81,20 @@ cdef void schedule(executor* pool, task* ready) noexcept nogil:
     else:
         pool.last.next = ready
     pool.last = ready
-    if pool.idle > 0:
-        pthread_cond_signal(&pool.work)
-    elif pool.threads < pool.max_threads:
-        # Should the system refuse another thread, those that run take the task when they come free.
-        if pthread_create(&pool.handles[pool.threads], NULL, run_worker, pool) == 0:
-            pool.threads += 1
+    pool.ready += 1
+    # Counted against all tasks in the list: an idle worker may have been signalled for an earlier one.
+    if pool.ready > pool.idle and pool.threads < pool.max_threads:
+        # Should the system refuse another thread, those there are take the task when they come free.
+        start_worker(pool)
+    pthread_cond_signal(&pool.work)
     pthread_mutex_unlock(&pool.lock)
+
+
+cdef int start_worker(executor* pool) noexcept nogil:
+    if pthread_create(&pool.handles[pool.threads], NULL, run_worker, pool) != 0:
+        return -1
+    pool.threads += 1
+    return 0
 
 
 cdef void* run_worker(void* argument) noexcept nogil:
@@ -108,6 +117,7 @@ cdef task* next_task(executor* pool) noexcept nogil:
         pool.idle -= 1
     ready = pool.first
     if ready != NULL:
+        pool.ready -= 1
         pool.first = ready.next
         if pool.first == NULL:
             pool.last = NULL

@@ -7,7 +7,7 @@ A batch is a list of bound requests linked by `next`; nothing here settles them.
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, strstr
 
 from kernels.codec cimport bytes_view, encode_response, output_view, response_size, response_view
 from kernels.datatype cimport DT_BOOL, DT_BYTES, datatype_size
@@ -17,7 +17,7 @@ from kernels.session cimport (
     MAX_RANK, bind_tensor, create_strings, describe_value, fill_strings, read_numbers, read_strings, release_values,
     run_session, session_core, tensor_data, tensor_spec,
 )
-from kernels.status cimport EXHAUSTED, INTERNAL
+from kernels.status cimport EXHAUSTED, INTERNAL, OK
 from kernels.sync cimport monotonic_ns
 
 cdef extern from "<stdlib.h>" nogil:
@@ -25,7 +25,10 @@ cdef extern from "<stdlib.h>" nogil:
 
 cdef enum:
     ALIGNMENT = 64                  # a cache line, and enough for every vector instruction
-    KEPT_BYTES = 8 * 1024 * 1024    # a larger buffer of a model with open dimensions is freed after its run
+    KEPT_BYTES = 8 * 1024 * 1024    # a larger buffer whose size the client chose is freed after its run
+
+# In every text of ONNX Runtime about an output that does not fit the buffer it was given, and in no other.
+cdef const char* OUTPUT_OF_OTHER_SHAPE = b"OrtValue"
 
 
 cdef int open_instance(instance* made, const signature* accepted, const version_name* served) noexcept nogil:
@@ -116,12 +119,23 @@ cdef int reserve(uint8_t** buffer, size_t* capacity, size_t needed, failure* err
 
 
 cdef void trim_buffers(instance* used) noexcept nogil:
+    """Free what a large request left: an input of open size, and strings with their offsets."""
+    cdef session_core* core = used.accepted.core
     cdef int32_t index
-    for index in range(used.accepted.core.n_inputs):
-        if used.input_capacities[index] > KEPT_BYTES and used.accepted.core.inputs[index].inner_elements < 0:
-            free(used.input_buffers[index])
-            used.input_buffers[index] = NULL
-            used.input_capacities[index] = 0
+    for index in range(core.n_inputs):
+        if used.accepted.max_batch_size == 0 or core.inputs[index].inner_elements < 0:
+            trim(<void**> &used.input_buffers[index], &used.input_capacities[index])
+    for index in range(core.n_outputs):
+        if core.outputs[index].datatype == DT_BYTES:
+            trim(<void**> &used.output_buffers[index], &used.output_capacities[index])
+            trim(<void**> &used.offsets[index], &used.offsets_capacities[index])
+
+
+cdef void trim(void** buffer, size_t* capacity) noexcept nogil:
+    if capacity[0] > KEPT_BYTES:
+        free(buffer[0])
+        buffer[0] = NULL
+        capacity[0] = 0
 
 
 # ---- gather
@@ -202,14 +216,14 @@ cdef int run_batch(instance* used, int64_t rows, failure* error) noexcept nogil:
     if not used.own_outputs and bind_outputs(used, rows, error) != 0:
         return -1
     if run_session(core, used.inputs, used.outputs, error) != 0:
-        if used.own_outputs:
+        if used.own_outputs or strstr(error.text, OUTPUT_OF_OTHER_SHAPE) == NULL:
             return -1
-        # The model's symbolic dimension may have promised more than it keeps: let ONNX Runtime size the outputs.
+        # The model's symbolic dimension promised more than it keeps: let ONNX Runtime size the outputs from now on.
+        used.own_outputs = True
+        error.code = OK
         release_values(core, used.outputs, core.n_outputs)
         if run_session(core, used.inputs, used.outputs, error) != 0:
             return -1
-        used.own_outputs = True
-        error.code = 0
     for index in range(core.n_outputs):
         if read_result(used, index, rows, error) != 0:
             return -1

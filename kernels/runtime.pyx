@@ -24,7 +24,7 @@ cdef extern from "<dlfcn.h>" nogil:
     int RTLD_LOCAL
 
 cdef enum:
-    SEVERITY_ERROR = 3
+    SEVERITY_FATAL = 4     # what fails is told to whoever asked; a second line on stderr would only be noise
     ORT_STATUS_INVALID_ARGUMENT = 2
     ORT_ARENA_ALLOCATOR = 1
     ORT_MEMORY_DEFAULT = 0
@@ -80,7 +80,7 @@ def find_library():
 
 
 def runtime_version():
-    """Return ONNX Runtime's version, such as ``1.22.0``."""
+    """Return the version of the installed ONNX Runtime; RuntimeLibraryError when there is none that can be opened."""
     cdef const OrtApiBase* base = _load_base(find_library())
     return base.GetVersionString().decode()
 
@@ -133,7 +133,7 @@ cdef OrtEnv* _create_env(ort_table api) except NULL:
         raise_status(api, ort_SetGlobalIntraOpNumThreads(api, threading_options, intra))
         raise_status(api, ort_SetGlobalInterOpNumThreads(api, threading_options, _options["inter_op_threads"]))
         raise_status(api, ort_SetGlobalSpinControl(api, threading_options, _options["spin"]))
-        raise_status(api, ort_CreateEnvWithGlobalThreadPools(api, SEVERITY_ERROR, "sluice", threading_options, &env))
+        raise_status(api, ort_CreateEnvWithGlobalThreadPools(api, SEVERITY_FATAL, "sluice", threading_options, &env))
     finally:
         ort_ReleaseThreadingOptions(api, threading_options)
     return env
@@ -156,3 +156,8 @@ cdef int raise_status(ort_table api, OrtStatus* status) except -1:
     message = ort_GetErrorMessage(api, status).decode(errors="replace")
     ort_ReleaseStatus(api, status)
     raise RuntimeLibraryError(f"ONNX Runtime: {SOURCE_PLACE.sub('', message)}")
+
+
+def decode_error(bytes text not None):
+    """Turn the text of a failure into one for people: valid UTF-8, without places in ONNX Runtime's own source."""
+    return SOURCE_PLACE.sub("", text.decode(errors="replace"))

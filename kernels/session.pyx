@@ -65,10 +65,12 @@ cdef class Session:
         if device != "cpu":
             raise SessionError(f"device is {device!r}; expected 'cpu'")
         self.path = os.fspath(path)
+        if intra_op_threads < 0 or inter_op_threads < 0:
+            raise SessionError("thread counts must be at least 0")
         self._keep = []
-        self.core.runtime = open_runtime()
         cdef OrtSessionOptions* options = NULL
         try:
+            self.core.runtime = open_runtime()
             raise_status(self.core.runtime.api, ort_CreateSessionOptions(self.core.runtime.api, &options))
             set_options(self.core.runtime.api, options, intra_op_threads, inter_op_threads, optimization_level, arena)
             create_session(&self.core, os.fsencode(self.path), options)

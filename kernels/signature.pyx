@@ -4,7 +4,7 @@ Whatever the checks let through is safe for the gather: each bound tensor has ex
 datatype need, and every string lies within its tensor.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint32_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcmp, memcpy
@@ -23,6 +23,11 @@ from kernels.request cimport bound_tensor, request
 from kernels.session cimport session_core, tensor_spec
 from kernels.status cimport INVALID, UNIMPLEMENTED
 from kernels.sync cimport add_overflows, multiply_overflows
+
+cdef enum:
+    # The product of the other dimensions of a tensor with a dimension of 0. Such a tensor costs its sender nothing,
+    # but a model that reduces over the empty dimension gives one element for each of them.
+    MAX_EMPTY_OUTLINE = 1 << 20
 
 cdef int64_t _no_dimensions = 0
 cdef const int64_t* NO_DIMENSIONS = <const int64_t*> &_no_dimensions  # a bound scalar's shape: not NULL, never read
@@ -52,8 +57,7 @@ cdef bint can_merge(const signature* accepted, const request* first, const reque
 
 
 cdef int reserve_bindings(const session_core* core, request* target) noexcept nogil:
-    """Make room for one binding per model input and per requested output."""
-    cdef int32_t n_outputs = max(core.n_outputs, target.view.n_outputs)
+    """Make room for one binding per model input and output: more outputs are refused before they are bound."""
     cdef void* larger
     if target.inputs_capacity < core.n_inputs:
         larger = realloc(target.inputs, core.n_inputs * sizeof(bound_tensor))
@@ -61,12 +65,12 @@ cdef int reserve_bindings(const session_core* core, request* target) noexcept no
             return refuse_memory(target)
         target.inputs = <bound_tensor*> larger
         target.inputs_capacity = core.n_inputs
-    if target.outputs_capacity < n_outputs:
-        larger = realloc(target.outputs, n_outputs * sizeof(int32_t))
+    if target.outputs_capacity < core.n_outputs:
+        larger = realloc(target.outputs, core.n_outputs * sizeof(int32_t))
         if larger == NULL:
             return refuse_memory(target)
         target.outputs = <int32_t*> larger
-        target.outputs_capacity = n_outputs
+        target.outputs_capacity = core.n_outputs
     return 0
 
 
@@ -136,7 +140,7 @@ cdef int check_shape(const signature* accepted, request* target, const tensor_sp
                      int64_t* elements) noexcept nogil:
     """Compare rank and dimensions with the model's, count the elements without overflow, agree on the batch size."""
     cdef int32_t axis
-    cdef int64_t dimension
+    cdef int64_t dimension, outline = 1
     if given.rank != spec.rank:
         return refuse_shape(target, spec, given, "has the wrong rank")
     elements[0] = 1
@@ -148,6 +152,10 @@ cdef int check_shape(const signature* accepted, request* target, const tensor_sp
             return refuse_shape(target, spec, given, "has the wrong shape")
         if multiply_overflows(elements[0], dimension, elements):
             return refuse_shape(target, spec, given, "has more elements than 63 bits can count")
+        if dimension > 0 and multiply_overflows(outline, dimension, &outline):
+            outline = INT64_MAX
+    if elements[0] == 0 and outline > MAX_EMPTY_OUTLINE:
+        return refuse_shape(target, spec, given, "has no element and too large dimensions")
     if accepted.max_batch_size > 0:
         return check_batch(accepted, target, spec, given)
     return 0

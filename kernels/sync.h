@@ -73,6 +73,13 @@ static inline int64_t counter_add(int64_t *place, int64_t value) {
 }
 static inline int64_t counter_load(int64_t *place) { return __atomic_load_n(place, __ATOMIC_ACQUIRE); }
 
+/* A monotonic time that lies `microseconds` ahead; 0, which stands for never, when that is beyond the clock. */
+static inline int64_t deadline_after(int64_t microseconds) {
+    int64_t deadline;
+    if (__builtin_mul_overflow(microseconds, 1000, &deadline)) return 0;
+    return __builtin_add_overflow(monotonic_ns(), deadline, &deadline) ? 0 : deadline;
+}
+
 /* Both return 1 when the result does not fit. */
 static inline int multiply_overflows(int64_t a, int64_t b, int64_t *product) {
     return __builtin_mul_overflow(a, b, product);

@@ -8,6 +8,7 @@ cdef extern from "sync.h" nogil:
         pass
 
     int64_t monotonic_ns() noexcept
+    int64_t deadline_after(int64_t microseconds) noexcept
     int section_enter(read_sections* sections) noexcept
     void section_leave(read_sections* sections, int phase) noexcept
     void sections_wait(read_sections* sections) noexcept

@@ -8,11 +8,14 @@ import grpc
 from kernels import status
 from kernels.completions import CompletionQueue
 from kernels.engine import Engine
-from service.status import GRPC_CODES
+from service.logs import LineLimit
+from service.status import GRPC_CODES, UNFORESEEN
 
 # Set by the gateway, which removes a client's own: the version to use when the message names none.
 VERSION_HEADER = "sluice-model-version"
 REQUEST_ID_HEADER = "x-request-id"
+# A client that makes a model fail again and again must not fill the disk.
+FAILURES_LOGGED_PER_SECOND = 10
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +26,13 @@ class InferenceHandler:
     def __init__(self, engine: Engine):
         self._loop = asyncio.get_running_loop()
         self._queue = CompletionQueue(engine)
+        self._log_limit = LineLimit(FAILURES_LOGGED_PER_SECOND)
         self._loop.add_reader(self._queue.fileno(), self._settle)
 
     def close(self) -> None:
-        """Stop listening for completions; every call has come back before."""
+        """Take the last completions and stop listening for more."""
         self._loop.remove_reader(self._queue.fileno())
+        self._settle()
 
     def methods(self) -> dict[str, grpc.RpcMethodHandler]:
         """The methods as grpcio registers them, without a deserializer: messages stay bytes."""
@@ -46,11 +51,18 @@ class InferenceHandler:
             raise
         if code == status.OK:
             return reply
-        level = logging.ERROR if code == status.INTERNAL else logging.DEBUG
+        self._log_failure(context, code, reply)
+        await context.abort(GRPC_CODES[code], UNFORESEEN if code == status.INTERNAL else reply)
+
+    def _log_failure(self, context: grpc.aio.ServicerContext, code: int, reason: str) -> None:
+        """Log what the server is to blame for, within a limit, and at debug level what the caller is."""
+        is_ours = code == status.INTERNAL
+        if is_ours and not self._log_limit.allows():
+            return
+        level = logging.ERROR if is_ours else logging.DEBUG
         if logger.isEnabledFor(level):
             request_id = read_header(context, REQUEST_ID_HEADER).decode("ascii", "replace")
-            logger.log(level, "request failed", extra={"request_id": request_id, "reason": reply})
-        await context.abort(GRPC_CODES[code], reply)
+            logger.log(level, "request failed", extra={"request_id": request_id, "reason": reason})
 
     def _settle(self) -> None:
         for call, code, reply in self._queue.drain():

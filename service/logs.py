@@ -6,7 +6,8 @@ import json
 import logging
 import re
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TextIO
 
@@ -51,6 +52,23 @@ def configure_logs(level: str, log_format: str, stream: TextIO | None = None) ->
     root.addHandler(handler)
     root.setLevel(level.upper())
     logging.captureWarnings(True)
+
+
+class LineLimit:
+    """Allows so many events a second and no more; for events that a client can bring about at will."""
+
+    def __init__(self, per_second: int, clock: Callable[[], float] = time.monotonic):
+        self._per_second = per_second
+        self._clock = clock
+        self._second, self._allowed = -1, 0
+
+    def allows(self) -> bool:
+        """Whether one more event may be logged now; counts it when it may."""
+        second = int(self._clock())
+        if second != self._second:
+            self._second, self._allowed = second, 0
+        self._allowed += 1
+        return self._allowed <= self._per_second
 
 
 class JsonFormatter(logging.Formatter):

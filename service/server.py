@@ -10,7 +10,7 @@ import grpc
 from grpc_health.v1 import health_pb2_grpc
 
 from kernels.engine import Engine
-from kernels.runtime import configure_runtime
+from kernels.runtime import configure_runtime, runtime_version
 from service import health, metadata
 from service.credentials import CertificateFiles
 from service.inference import InferenceHandler
@@ -22,6 +22,9 @@ from service.settings import Settings
 
 # Threads for the synchronous servicers; they answer from memory.
 SERVICER_THREADS = 4
+# In all, and on one connection; a call beyond is refused with RESOURCE_EXHAUSTED, or waits at its client.
+MAX_CONCURRENT_CALLS = 16384
+MAX_CONNECTION_CALLS = 1024
 # What a call that came in while the process was stopping may still take after the drain, in seconds.
 CLOSING_GRACE_S = 1.0
 
@@ -58,6 +61,7 @@ async def _serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     configure_runtime(intra_op_threads=settings.intra_op_threads, inter_op_threads=settings.inter_op_threads)
+    logger.info("starting", extra={"onnxruntime": runtime_version()})
     engine = Engine(
         workers=settings.workers,
         max_queue_requests=settings.max_queue_requests,
@@ -93,7 +97,9 @@ class InferenceServer:
         )
         self._repository.subscribe(self._board.update)
         self._threads = ThreadPoolExecutor(SERVICER_THREADS, thread_name_prefix="servicer")
-        self._server = grpc.aio.server(self._threads, options=channel_options(settings))
+        self._server = grpc.aio.server(
+            self._threads, options=channel_options(settings), maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS
+        )
         self._inference = InferenceHandler(engine)
         self._health = health.AsyncHealthServicer(self._board)
         self._register(GuardedServer(self._server, settings.allowed_clients))
@@ -106,7 +112,17 @@ class InferenceServer:
         add_reflection(guarded, (metadata.SERVICE_NAME, health.SERVICE_NAME), asynchronous=True)
 
     async def start(self) -> None:
-        """Listen and answer; not ready until mark_ready. Raises ServerError when the address cannot be had."""
+        """Find the models, listen and answer; not ready until mark_ready.
+
+        Raises
+        ------
+        ServerError
+            The address cannot be had.
+        ModelFolderError
+            The repository cannot be read.
+        """
+        # Before anybody can call: a model that is there is never unknown, not even for a moment.
+        self._repository.find_models()
         address = format_address(self._settings.host, self._settings.grpc_port)
         try:
             self.port = self._add_port(address)
@@ -120,7 +136,7 @@ class InferenceServer:
         return self._server.add_secure_port(address, CertificateFiles(self._settings).credentials())
 
     def load_models(self) -> None:
-        """Load the repository; blocks, and may run beside serving."""
+        """Load the models that start has found; blocks, and may run beside serving."""
         self._repository.load()
 
     def mark_ready(self) -> None:
@@ -157,6 +173,7 @@ def channel_options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", settings.max_message_bytes),
         # On by default in grpcio: a second server would bind the same port in silence.
         ("grpc.so_reuseport", 0),
+        ("grpc.max_concurrent_streams", MAX_CONNECTION_CALLS),
         # A gateway pings every second to notice a hung server; grpcio would take that for an attack and hang up.
         ("grpc.http2.max_ping_strikes", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", 500),

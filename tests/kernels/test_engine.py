@@ -1,15 +1,18 @@
 """kernels.engine with its batchers: everybody gets the reply to their own request, whatever happens to the others."""
 
+import gc
+import select
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx_models
 import pytest
-from inference_messages import DTYPES, decode_reply, encode_request
+from inference_messages import DTYPES, build_request, decode_reply, encode_request
 from onnx import TensorProto
 
 from kernels import reference, status
+from kernels.completions import CompletionQueue
 from kernels.engine import Engine, InferError
 from kernels.session import Session
 
@@ -330,6 +333,76 @@ def test_drain_waits_for_what_runs(engine, load):
         assert not engine.drain(0.0)
         assert engine.drain(60.0)
         assert all(one.result() for one in running)
+
+
+def test_quick_model_does_not_wait_behind_a_slow_one(tmp_path):
+    """Two models that become ready at the same moment run side by side, also when one worker is idle just then."""
+    engine = Engine(workers=4)
+    engine.load("slow", 1, Session(onnx_models.save(onnx_models.slow(), tmp_path, "slow")), max_batch_size=1)
+    engine.load("quick", 1, Session(onnx_models.save(onnx_models.identity(), tmp_path, "quick")), max_batch_size=1)
+    queue = CompletionQueue(engine)
+    row = {"input": np.zeros((1, 4), np.float32)}
+    for _ in range(5):
+        queue.submit(encode_request("slow", row), "slow")
+        queue.submit(encode_request("quick", row), "quick")
+        order = []
+        while queue.in_flight:
+            select.select([queue.fileno()], [], [], 60)
+            order += [call.context for call, _, _ in queue.drain()]
+        assert order == ["quick", "slow"]
+    engine.close()
+
+
+def test_statistics_answer_while_another_model_unloads(engine, load):
+    """Waiting for a slow run to end holds nobody up who asks for something else."""
+    load(onnx_models.slow(), "slow", max_batch_size=1)
+    load(onnx_models.identity(), "other", max_batch_size=1)
+    with ThreadPoolExecutor(2) as threads:
+        running = threads.submit(engine.infer, encode_request("slow", {"input": np.zeros((1, 4), np.float32)}))
+        while engine.statistics("slow", 1)["queued"]:
+            pass
+        unloading = threads.submit(engine.unload, "slow", 1)
+        while ("slow", 1) in engine.versions():
+            pass
+        assert engine.statistics("other", 1)["success"] == 0
+        assert not unloading.done()
+        assert running.result()
+
+
+def test_deadline_beyond_the_clock_is_none(engine, load):
+    """A client that says "for ever" in microseconds is not taken to be late."""
+    load(onnx_models.identity(), "same", max_batch_size=4)
+    for timeout_us in (2**63 - 1, 2**62, 2**60):
+        assert engine.infer(encode_request("same", {"input": nonce_rows(1, 1)}), timeout_us=timeout_us)
+
+
+def test_deadline_within_the_delay_starts_the_batch(engine, load):
+    """A request that would expire while it waits for company runs without."""
+    load(onnx_models.identity(), "same", max_batch_size=4, queue_delay_us=5_000_000)
+    assert engine.infer(encode_request("same", {"input": nonce_rows(1, 1)}), timeout_us=2_000_000)
+
+
+def test_empty_tensor_of_huge_outline_is_refused(engine, load):
+    """A few bytes must not make a model that reduces over nothing give gigabytes."""
+    load(onnx_models.column_sums(), "sums")
+    message = build_request("sums", {"input": np.zeros((0, 3), np.float32)})
+    message.inputs[0].shape[:] = [0, 1 << 33]
+    code, text = refusal_of(engine, message.SerializeToString())
+    assert code == status.INVALID
+    assert "has no element and too large dimensions: expected [-1,-1], got [0,8589934592]" in text
+
+
+def test_forgotten_engine_is_closed_by_the_collector(tmp_path):
+    """An engine that dies in a reference cycle ends its threads."""
+    before = thread_count()
+    for _ in range(3):
+        engine = Engine()
+        engine.load("tiny", 1, Session(onnx_models.save(onnx_models.tiny(), tmp_path)))
+        cycle = [engine]
+        cycle.append(cycle)
+        del engine, cycle
+    gc.collect()
+    assert thread_count() <= before
 
 
 def test_hundreds_of_idle_models_add_no_threads(engine, load):

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from service.logs import REDACTED, bind_request_id, configure_logs
+from service.logs import REDACTED, LineLimit, bind_request_id, configure_logs
 
 KEY = "-----BEGIN PRIVATE KEY-----\nMIIEvQ==\n-----END PRIVATE KEY-----"
 
@@ -122,3 +122,12 @@ def test_configure_logs_again_replaces_the_stream(stream):
     configure_logs("info", "json", stream)
     logging.getLogger("x").info("once")
     assert len(read_events(stream)) == 1
+
+
+def test_line_limit_allows_so_many_each_second():
+    """The first ones of a second pass, the rest do not, and the next second begins anew."""
+    now = [5.0]
+    limit = LineLimit(2, clock=lambda: now[0])
+    assert [limit.allows() for _ in range(4)] == [True, True, False, False]
+    now[0] = 6.1
+    assert limit.allows()
