@@ -149,6 +149,7 @@ def _train(number: int, scans: Scans) -> Any:
 
     classifiers = {
         1: LogisticRegression(max_iter=1000),
+        # By cross-validation within the training part, better than 64 or 128 hidden units.
         2: MLPClassifier((256,), max_iter=300, random_state=MODEL_SEED),
     }
     # More threads than one make matrices of this size slower, and on a busy machine much slower.
