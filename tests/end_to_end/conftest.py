@@ -4,7 +4,7 @@ import pytest
 
 from certs import ensure_certificates
 from service.pb.open_inference_pb2_grpc import GRPCInferenceServiceStub
-from tests.end_to_end.deployment_rig import run_twins, tls_options
+from tests.end_to_end.deployment_rig import TwinDeployment, tls_options
 from tests.end_to_end.load import LoopThread
 from tests.end_to_end.models import write_repository
 from tests.end_to_end.server_process import ServerProcess
@@ -74,7 +74,7 @@ def twins(transport, repository, tmp_path_factory):
     """A gateway before two servers, for tests that leave all as it was; `adder` is split evenly."""
     folder = tmp_path_factory.mktemp("twins")
     split = {"adder": {1: 50, 2: 50}}
-    with run_twins(repository, folder, weights=split, max_message_bytes=MAX_MESSAGE_BYTES) as twins:
+    with TwinDeployment(repository, folder, weights=split, max_message_bytes=MAX_MESSAGE_BYTES) as twins:
         yield twins
 
 

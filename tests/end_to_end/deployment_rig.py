@@ -1,14 +1,18 @@
 """A gateway, the real Envoy, in front of two real servers of the same models."""
 
-from contextlib import ExitStack, contextmanager
+import json
+import time
 
 from certs import ensure_certificates
 from certs.identities import GATEWAY_URI
-from service.deployment import Deployment, Endpoint, Version, assign_weights
+from service.deployment import DEFAULT_MAX_MESSAGE_BYTES, Deployment, Endpoint, Version, assign_weights
 from service.model_folders import list_models
+from tests.end_to_end.models import VERSIONS
 from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.targets import Target
 from tests.service.gateway_rig import HOST, START_TIMEOUT_S, Rig, find_free_port
+
+POLL_S = 0.05
 
 
 def tls_options(certificates, *, allowed=None):
@@ -25,47 +29,70 @@ def tls_options(certificates, *, allowed=None):
 
 
 class TwinDeployment:
-    """Two servers, the gateway's rig, and who calls it."""
+    """Two servers, the gateway's rig, and the way of a client to it; leaving it as a context ends them all.
 
-    def __init__(self, backends, rig):
-        self.backends = backends
-        self.rig = rig
-        self.certificates = rig.certificates
-        gateway = rig.deployment.gateway
-        self.target = Target.of_folder(str(gateway), rig.certificates, "gateway-ca", "client", is_gateway=True)
+    Parameters
+    ----------
+    weights
+        By model and version, for those that do not leave all to the highest version.
+    """
 
-
-@contextmanager
-def run_twins(repository, state_folder, *, weights=None, options=(), max_message_bytes=None):
-    """Start two servers and the gateway; `weights` is by model and version."""
-    certificates = state_folder / "certs"
-    ensure_certificates(certificates)
-    limit = {"max_message_bytes": max_message_bytes} if max_message_bytes else {}
-    flags = ("--max-message-bytes", max_message_bytes) if max_message_bytes else ()
-    with ExitStack() as stack:
-        started = [
-            ServerProcess(repository, *tls_options(certificates, allowed=GATEWAY_URI), *flags, *options)
-            for _ in range(2)
-        ]
-        backends = [stack.enter_context(backend) for backend in started]
+    def __init__(self, repository, state_folder, *, weights=None, max_message_bytes=DEFAULT_MAX_MESSAGE_BYTES):
+        self.certificates = state_folder / "certs"
+        ensure_certificates(self.certificates)
+        self._repository = repository
+        self._options = (
+            *tls_options(self.certificates, allowed=GATEWAY_URI),
+            "--max-message-bytes",
+            max_message_bytes,
+        )
+        self.backends = [ServerProcess(repository, *self._options) for _ in range(2)]
         deployment = Deployment(
-            models=_weigh(repository, tuple(backend.endpoint for backend in backends), weights or {}),
-            certificates=certificates,
+            models=self._weigh(tuple(backend.endpoint for backend in self.backends), weights or {}),
+            certificates=self.certificates,
             gateway=Endpoint(HOST, find_free_port()),
             operator=Endpoint(HOST, find_free_port()),
-            **limit,
+            max_message_bytes=max_message_bytes,
         )
-        rig = Rig(state_folder, deployment, START_TIMEOUT_S)
-        stack.callback(rig.stop)
-        rig.start()
-        yield TwinDeployment(backends, rig)
+        self.rig = Rig(state_folder, deployment, START_TIMEOUT_S)
+        self.rig.start()
+        address = str(deployment.gateway)
+        self.target = Target.of_folder(address, self.certificates, "gateway-ca", "client", is_gateway=True)
 
-
-def _weigh(repository, endpoints, weights):
-    return {
-        folder.name: {
-            number: Version(weight, endpoints)
-            for number, weight in (assign_weights(folder.versions) | weights.get(folder.name, {})).items()
+    def _weigh(self, endpoints, weights):
+        return {
+            folder.name: {
+                number: Version(weight, endpoints)
+                for number, weight in (assign_weights(folder.versions) | weights.get(folder.name, {})).items()
+            }
+            for folder in list_models(self._repository)
         }
-        for folder in list_models(repository)
-    }
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.rig.stop()
+        for backend in self.backends:
+            backend.terminate()
+            backend.wait()
+
+    def restart(self, *ended):
+        """Start servers that have ended again, on their ports, and return when the gateway sends them calls."""
+        for backend in ended:
+            place, port = self.backends.index(backend), backend.endpoint.port
+            self.backends[place] = ServerProcess(self._repository, *self._options, "--grpc-port", port)
+        for backend in self.backends:
+            backend.await_event("ready")
+        self.await_healthy(2)
+
+    def await_healthy(self, count):
+        """Return when the gateway takes so many of the servers for healthy, for every version of `adder`."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while {self._count_healthy(f"adder@{version}") for version in VERSIONS} != {count}:
+            assert time.monotonic() < deadline
+            time.sleep(POLL_S)
+
+    def _count_healthy(self, cluster):
+        stats = json.loads(self.rig.admin.request("GET", f"/stats?format=json&filter={cluster}.membership_healthy"))
+        return stats["stats"][0]["value"]

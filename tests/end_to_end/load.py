@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import threading
+import time
 from collections import Counter
 from contextlib import AsyncExitStack, contextmanager
 
@@ -76,6 +77,7 @@ class Load:
         self._nonces = itertools.count(1)
         self._is_over = False
         self._changed = threading.Condition()
+        self.longest_s = 0.0
         self.outcomes = Counter()
         self.versions = Counter()
         # (status, text) of every call that was not answered rightly, those of `spoil` apart.
@@ -96,8 +98,9 @@ class Load:
         while not self._is_over:
             nonce = next(self._nonces)
             is_spoilt = self._spoil is not None and nonce % 2 == 0
-            request = make_request(nonce, version=self._version)
+            request, begun = make_request(nonce, version=self._version), time.monotonic()
             outcome = await self._ask(stub, self._spoil(request) if is_spoilt else request, nonce, is_spoilt)
+            self.longest_s = max(self.longest_s, time.monotonic() - begun)
             if outcome != OK and not is_spoilt and not self._is_patient:
                 return
 
@@ -134,6 +137,11 @@ class Load:
             target = self.outcomes[OK] + count
             assert self._changed.wait_for(lambda: self.outcomes[OK] >= target, timeout_s), self.outcomes
             return self.versions - before
+
+    def await_failures(self, count, timeout_s=WAIT_TIMEOUT_S):
+        """Return when so many calls have failed in all."""
+        with self._changed:
+            assert self._changed.wait_for(lambda: len(self.failures) >= count, timeout_s), self.outcomes
 
 
 def make_request(nonce, *, model="adder", version=""):

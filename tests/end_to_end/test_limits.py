@@ -87,9 +87,11 @@ def test_requests_whose_deadline_passes_in_the_queue_never_run(plain):
         assert measure_slow(later) < CALLS / 3 * run_s
 
 
-def test_requests_that_are_cancelled_in_the_queue_never_run(plain):
+@pytest.mark.parametrize("way", ["plain", "gateway"])
+def test_requests_that_are_cancelled_in_the_queue_never_run(request, way):
     """As with deadlines; the marker behind them has come back, so the server had accepted them all."""
-    with plain.connect() as channel, plain.connect() as other:
+    target = request.getfixturevalue(way)
+    with target.connect() as channel, target.connect() as other:
         stub, later = GRPCInferenceServiceStub(channel), GRPCInferenceServiceStub(other)
         run_s = measure_slow(stub)
         calls = [stub.ModelInfer.future(slow_request(), timeout=TIMEOUT_S) for _ in range(CALLS)]
