@@ -76,6 +76,7 @@ class Repository:
         # Held while listeners are called, so that each sees the changes in their order; they may read the repository.
         self._lock = threading.RLock()
         self._versions: dict[tuple[str, int | None], ModelVersion] = {}
+        self._models: list[ModelFolder] = []
         self._listeners: list[Callable[[ModelVersion], None]] = []
         self._is_stopped = False
 
@@ -86,19 +87,22 @@ class Repository:
                 listener(version)
             self._listeners.append(listener)
 
-    def load(self) -> None:
-        """Load every version of every model; one that cannot be loaded is UNAVAILABLE and stops no other.
+    def find_models(self) -> None:
+        """Look what there is: until load has come to a version, its requests hear that it is loading.
 
         Raises
         ------
         ModelFolderError
             The repository itself cannot be read.
         """
-        models = list_models(self._root)
-        for model in models:
+        self._models = list_models(self._root)
+        for model in self._models:
             for version in model.versions:
                 self._withhold(ModelVersion(model.name, version, State.LOADING, "the model is loading"))
-        for model in models:
+
+    def load(self) -> None:
+        """Load every version that was found; one that cannot be loaded is UNAVAILABLE and stops no other."""
+        for model in self._models:
             self._load_model(model)
 
     def stop_loading(self) -> None:

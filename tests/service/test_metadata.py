@@ -25,6 +25,7 @@ def repository(tmp_path_factory):
     (folder / "nothing").mkdir()
     engine = Engine(workers=1)
     repository = Repository(folder, engine)
+    repository.find_models()
     repository.load()
     yield repository
     engine.close()

@@ -24,6 +24,7 @@ def engine():
 def load(folder, engine, **options):
     """A repository that has loaded what is in the folder."""
     repository = Repository(folder, engine, **options)
+    repository.find_models()
     repository.load()
     return repository
 
@@ -146,10 +147,10 @@ def test_load_chooses_batches_by_the_model_file(tmp_path, engine):
     assert [repository.find_ready(name).config.max_batch_size for name in ("echo", "sums")] == [16, 0]
 
 
-def test_load_of_missing_repository_says_so(tmp_path, engine):
+def test_find_models_of_missing_repository_says_so(tmp_path, engine):
     """There is nothing to go on with."""
     with pytest.raises(ModelFolderError, match="cannot be read"):
-        Repository(tmp_path / "none", engine).load()
+        Repository(tmp_path / "none", engine).find_models()
 
 
 def test_subscribe_before_loading_hears_each_state(tmp_path, engine):
@@ -158,6 +159,7 @@ def test_subscribe_before_loading_hears_each_state(tmp_path, engine):
     repository = Repository(tmp_path, engine)
     seen = []
     repository.subscribe(lambda entry: seen.append((entry.version, entry.state, dict(engine.versions()))))
+    repository.find_models()
     repository.load()
     assert seen == [
         (1, State.LOADING, {("echo", 1): "the model is loading"}),
