@@ -30,7 +30,7 @@ def add_reflection(server: grpc.Server, service_names: Iterable[str], *, asynchr
         Whether the server runs coroutines; each kind of server gets the servicer of its kind.
     """
     kind = reflection.aio if asynchronous else reflection
-    servicer = kind.ReflectionServicer([*service_names, V1ALPHA_NAME, V1_NAME], pool=_build_pool())
+    servicer = kind.ReflectionServicer([*service_names, V1ALPHA_NAME, V1_NAME], pool=_MethodPool(_build_pool()))
     # v1 is v1alpha under another name: the same messages on the wire.
     handlers = {
         METHOD: grpc.stream_stream_rpc_method_handler(
@@ -41,6 +41,26 @@ def add_reflection(server: grpc.Server, service_names: Iterable[str], *, asynchr
     }
     for name in (V1ALPHA_NAME, V1_NAME):
         server.add_registered_method_handlers(name, handlers)
+
+
+class _MethodPool:
+    """A pool that also finds the file of a method, which clients may ask for and protobuf's own pool does not know."""
+
+    def __init__(self, pool: descriptor_pool.DescriptorPool):
+        self._pool = pool
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._pool, name)
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802 - the pool's name
+        """Return the file of a symbol, or that of the service of which it names a method. Raises KeyError."""
+        service, _, method = symbol.rpartition(".")
+        try:
+            if method in self._pool.FindServiceByName(service).methods_by_name:
+                return self._pool.FindFileContainingSymbol(service)
+        except KeyError:
+            pass
+        return self._pool.FindFileContainingSymbol(symbol)
 
 
 def _build_pool() -> descriptor_pool.DescriptorPool:

@@ -78,3 +78,20 @@ def test_grpcurl_lists_and_describes_without_proto_files(address):
     assert "rpc ModelInfer ( .inference.ModelInferRequest )" in grpcurl("describe", metadata.SERVICE_NAME)
     assert "repeated bytes raw_input_contents = 7;" in grpcurl("describe", "inference.ModelInferRequest")
     assert "is a service" in grpcurl("describe")
+
+
+@both_names
+def test_file_containing_method_is_that_of_its_service(address, service):
+    """A method is a symbol too."""
+    answers = [
+        ask(address, service, file_containing_symbol=symbol).file_descriptor_response.file_descriptor_proto
+        for symbol in (f"{metadata.SERVICE_NAME}.ModelInfer", metadata.SERVICE_NAME)
+    ]
+    assert answers[0] == answers[1] != []
+
+
+@both_names
+def test_file_containing_unknown_method_is_not_found(address, service):
+    """A service's name does not make every method of it exist."""
+    answer = ask(address, service, file_containing_symbol=f"{metadata.SERVICE_NAME}.ModelGuess")
+    assert answer.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
