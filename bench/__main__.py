@@ -20,6 +20,7 @@ def main() -> int:
     effort = Effort(arguments.quick)
     failed = 0
     for name in arguments.names or MEASUREMENTS:
+        print(f"{name} ...", file=sys.stderr, flush=True)
         try:
             rows = importlib.import_module(f"bench.{name}").measure(effort)
         except BenchError as error:
