@@ -29,7 +29,7 @@ setup: $(SETUP)
 SOURCES := setup.py pyproject.toml $(wildcard kernels/*.pyx kernels/*.pxd kernels/*.h)
 
 $(SETUP): $(SOURCES)
-	@sh .ci/packages
+	@PYTHON=$(PYTHON) sh .ci/packages
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing sluice and its dependencies into $(VENV) and compiling the kernels (a few minutes the first time) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24"
