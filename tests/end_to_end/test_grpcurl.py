@@ -29,16 +29,28 @@ def grpcurl():
     go = shutil.which("go", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/go/bin"]))
     if not go:
         pytest.skip("neither grpcurl nor Go, which builds it, is installed")
-    built = subprocess.run(
-        [go, "install", PACKAGE],
-        env=os.environ | {"GOBIN": str(cache)},
-        capture_output=True,
-        text=True,
-        timeout=BUILD_TIMEOUT_S,
-    )
-    if built.returncode != 0:
-        pytest.skip(f"grpcurl is not installed and Go cannot build it: {built.stderr.strip()[-300:]}")
+    if reason := build_grpcurl(go, cache):
+        pytest.skip(f"grpcurl is not installed and Go cannot build it: {reason}")
     return str(cache / "grpcurl")
+
+
+def build_grpcurl(go, folder):
+    """Build grpcurl into a folder; returns why not, or nothing."""
+    environment = os.environ | {"GOBIN": str(folder)}
+    try:
+        subprocess.run(
+            [go, "install", PACKAGE],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=BUILD_TIMEOUT_S,
+            check=True,
+        )
+    except subprocess.TimeoutExpired:
+        return f"not done after {BUILD_TIMEOUT_S} s"
+    except subprocess.CalledProcessError as error:
+        return error.stderr.strip()[-300:]
+    return ""
 
 
 @pytest.fixture

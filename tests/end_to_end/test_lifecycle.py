@@ -21,6 +21,7 @@ from tests.end_to_end.load import find_wrong, make_request, run_load
 from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.targets import Target
 from tests.served import CLI
+from tests.service.gateway_rig import find_free_port
 
 TIMEOUT_S = 60.0
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -143,6 +144,20 @@ def test_server_that_ends_frees_its_port_for_the_next(server, repository):
         with ServerProcess(repository, "--insecure", "--grpc-port", port):
             reply = stub.ModelInfer(make_request(2), timeout=TIMEOUT_S, wait_for_ready=True)
             assert find_wrong(reply, 2) == ""
+
+
+def test_calls_while_it_starts_hear_that_it_loads_and_not_that_there_is_nothing(clients, transport, repository):
+    """Whoever calls from the first moment on waits, or is told to come again."""
+    port = find_free_port()
+    server = ServerProcess(repository, "--insecure", "--grpc-port", port)
+    with run_load(clients, Target(f"127.0.0.1:{port}"), callers=16, connections=4) as load:
+        server.await_event("ready")
+        load.wait_for_more(50)
+    server.terminate()
+    assert server.wait() == 0
+    reasons = {text for status, text in load.failures if status == "UNAVAILABLE"}
+    assert {status for status, _ in load.failures} <= {"UNAVAILABLE"}
+    assert reasons <= {"model 'adder' is unavailable: the model is loading"}
 
 
 def test_second_server_on_a_port_names_it_and_the_first_goes_on(clients, plain, plain_server, repository):
