@@ -6,6 +6,7 @@ allocator finds its level. What a leak would show is the slope of a line through
 
 import statistics
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -109,6 +110,10 @@ def describe_sizes(name: str, sizes: Sequence[int], round_requests: int) -> Row:
         "end_mib": Figure((sizes[-1] / 2**20,)),
         "slope_bytes_per_request": Figure((slope / round_requests,)),
         "slope_error_bytes_per_request": Figure((error / round_requests,)),
+        # A leak shows in every round, an allocator's new high-water mark in one.
+        "growth_bytes_per_request": Figure(
+            tuple((after - before) / round_requests for before, after in pairwise(rest))
+        ),
     }
     conditions = {
         "model": "identity",

@@ -41,6 +41,13 @@ def test_h2load_without_a_result_is_an_error():
         parse_result("starting benchmark...\n")
 
 
+def test_growth_of_a_single_step_is_none():
+    """What is taken once and kept is no leak; the slope alone would call it one."""
+    row = describe_sizes("memory", [90_000_000] * 20 + [99_000_000] * 20, 1000)
+    assert row.figures["growth_bytes_per_request"].median == 0
+    assert row.figures["slope_bytes_per_request"].median > 0
+
+
 @pytest.mark.parametrize(("share", "expected"), [(0.5, 50), (0.99, 99), (1.0, 100), (0.001, 1)])
 def test_percentile_is_a_value_that_was_measured(share, expected):
     """The smallest that the share does not exceed."""
