@@ -11,13 +11,17 @@ from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cython cimport final
 from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdio cimport snprintf
 
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, open_request, submit_request, withdraw_request
 from kernels.engine cimport Engine
-from kernels.request cimport request
-from kernels.status cimport EXHAUSTED, OK
-from kernels.sync cimport counter_add, counter_load, deadline_after, pointer_exchange, pointer_load, pointer_replace
+from kernels.failure cimport FAILURE_TEXT_BYTES
+from kernels.request cimport FRESH, SETTLED, request
+from kernels.status cimport CANCELLED, EXHAUSTED, OK
+from kernels.sync cimport (
+    counter_add, counter_load, deadline_after, int_load, int_store, pointer_exchange, pointer_load, pointer_replace,
+)
 
 from kernels.runtime import decode_error
 
@@ -47,8 +51,12 @@ cdef class Call:
     cdef readonly object context
 
     def cancel(self):
-        """Withdraw the request: queued it is settled at once, running its reply is dropped, settled nothing happens."""
-        if self.asked != NULL:
+        """Withdraw the request: waiting it is settled at once, running its reply is dropped, settled nothing happens."""
+        if self.asked == NULL:
+            return
+        if int_load(&self.asked.state) == FRESH:
+            self.asked.cancelled = True  # not submitted yet: the flush settles it
+        else:
             with nogil:
                 withdraw_request(self.queue.engine.core, self.asked)
 
@@ -59,12 +67,13 @@ cdef class CompletionQueue:
 
     Notes
     -----
-    `submit`, `Call.cancel` and `drain` belong to the loop's thread. Whoever closes the queue has drained it: every
+    `submit`, `flush`, `Call.cancel` and `drain` belong to the loop's thread. Whoever closes the queue has drained it: every
     submitted call must have come back.
     """
 
     cdef Engine engine
     cdef settled_list settled
+    cdef request* taken          # not submitted yet, the last one first, linked by `completed`
     cdef readonly int64_t in_flight
 
     def __cinit__(self, Engine engine not None):
@@ -84,7 +93,7 @@ cdef class CompletionQueue:
         return self.settled.wake
 
     def submit(self, bytes message not None, context, bytes version_hint not None=b"", int64_t timeout_us=-1):
-        """Submit one ModelInferRequest; its Call comes out of `drain`.
+        """Take one ModelInferRequest, to be submitted by the next `flush`; its Call comes out of `drain`.
 
         Parameters
         ----------
@@ -115,9 +124,23 @@ cdef class CompletionQueue:
         asked.done = push_settled
         Py_INCREF(call)  # given back by drain
         self.in_flight += 1
-        with nogil:
-            submit_request(self.engine.core, asked)
+        asked.completed = self.taken
+        self.taken = asked
         return call
+
+    def flush(self):
+        """Submit what was taken since the last flush, all at once: a worker is woken once for a whole loop turn."""
+        cdef request* asked = reverse_requests(self.taken)
+        cdef request* following
+        self.taken = NULL
+        with nogil:
+            while asked != NULL:
+                following = asked.completed
+                if asked.cancelled:
+                    refuse_cancelled(asked)
+                else:
+                    submit_request(self.engine.core, asked)
+                asked = following
 
     def drain(self):
         """Take every completion that waits.
@@ -133,12 +156,11 @@ cdef class CompletionQueue:
         cdef uint64_t wakes
         # Reset before the list is taken, so that no completion is missed; nothing to read is fine.
         read(self.settled.wake, &wakes, sizeof(wakes))
-        asked = <request*> pointer_exchange(&self.settled.last, NULL)
+        asked = reverse_requests(<request*> pointer_exchange(&self.settled.last, NULL))
         while asked != NULL:
             following = asked.completed
             taken.append(self.take_settled(asked))
             asked = following
-        taken.reverse()
         return taken
 
     cdef tuple take_settled(self, request* asked):
@@ -159,6 +181,25 @@ cdef class CompletionQueue:
         self.in_flight -= 1
         close_request(self.engine.core, asked)
         return call, code, payload
+
+
+cdef void refuse_cancelled(request* unwanted) noexcept nogil:
+    unwanted.error.code = CANCELLED
+    snprintf(unwanted.error.text, FAILURE_TEXT_BYTES, "the request was cancelled before it was queued")
+    int_store(&unwanted.state, SETTLED)
+    push_settled(unwanted)
+
+
+cdef request* reverse_requests(request* last) noexcept nogil:
+    """Turn a list linked from its last element into one linked from its first."""
+    cdef request* first = NULL
+    cdef request* before
+    while last != NULL:
+        before = last.completed
+        last.completed = first
+        first = last
+        last = before
+    return first
 
 
 cdef void push_settled(request* finished) noexcept nogil:

@@ -26,6 +26,7 @@ class InferenceHandler:
     def __init__(self, engine: Engine):
         self._loop = asyncio.get_running_loop()
         self._queue = CompletionQueue(engine)
+        self._is_flush_due = False
         self._log_limit = LineLimit(FAILURES_LOGGED_PER_SECOND)
         self._loop.add_reader(self._queue.fileno(), self._settle)
 
@@ -44,6 +45,10 @@ class InferenceHandler:
         timeout_us = -1 if remaining is None else max(0, int(remaining * 1e6))
         settled = self._loop.create_future()
         call = self._queue.submit(message, settled, read_header(context, VERSION_HEADER), timeout_us)
+        if not self._is_flush_due:
+            # At the end of this turn of the loop: all that it reads wakes a worker once.
+            self._is_flush_due = True
+            self._loop.call_soon(self._flush)
         try:
             code, reply = await settled
         except asyncio.CancelledError:
@@ -63,6 +68,10 @@ class InferenceHandler:
         if logger.isEnabledFor(level):
             request_id = read_header(context, REQUEST_ID_HEADER).decode("ascii", "replace")
             logger.log(level, "request failed", extra={"request_id": request_id, "reason": reason})
+
+    def _flush(self) -> None:
+        self._is_flush_due = False
+        self._queue.flush()
 
     def _settle(self) -> None:
         for call, code, reply in self._queue.drain():

@@ -22,6 +22,7 @@ def queue(engine):
 def collect(queue):
     """Wait for everything in flight; return {context: (code, payload)}."""
     results = {}
+    queue.flush()
     while queue.in_flight:
         readable, _, _ = select.select([queue.fileno()], [], [], 60)
         assert readable, "no completion within a minute"
@@ -75,6 +76,7 @@ def test_cancelled_request_is_settled_once_and_never_run(engine, queue, load):
     load(onnx_models.slow(), "slow", max_batch_size=1)
     message = encode_request("slow", {"input": np.zeros((1, 4), np.float32)})
     calls = [queue.submit(message, index) for index in range(20)]
+    queue.flush()
     for call in calls[2:]:
         call.cancel()
         call.cancel()
@@ -86,10 +88,21 @@ def test_cancelled_request_is_settled_once_and_never_run(engine, queue, load):
     assert engine.statistics("slow", 1)["executions"] == 2
 
 
+def test_cancelled_before_the_flush_is_never_submitted(engine, queue, load):
+    """What is cancelled in the same turn costs no run, and its neighbours are answered."""
+    load(onnx_models.identity(), "same", max_batch_size=4)
+    calls = [queue.submit(nonce_message(index), index) for index in range(3)]
+    calls[1].cancel()
+    results = collect(queue)
+    assert [results[index][0] for index in range(3)] == [status.OK, status.CANCELLED, status.OK]
+    assert engine.statistics("same", 1)["rows"] == 2
+
+
 def test_cancelled_while_running_gets_no_reply(queue, engine, load):
     """A request that runs already is let finish, and its reply is dropped."""
     load(onnx_models.slow(), "slow", max_batch_size=1)
     call = queue.submit(encode_request("slow", {"input": np.zeros((1, 4), np.float32)}), "only")
+    queue.flush()
     while engine.statistics("slow", 1)["queued"]:
         pass
     call.cancel()
@@ -105,6 +118,8 @@ def test_cancellation_storm_leaves_everybody_settled_and_nothing_held(queue, loa
         pending.append(queue.submit(nonce_message(index, 1 + index % 3), index))
         if generator.random() < 0.5:
             pending[int(generator.integers(len(pending)))].cancel()
+        if index % 7 == 6:
+            queue.flush()
         if index % 64 == 63:
             results |= {call.context: (code, payload) for call, code, payload in queue.drain()}
     results |= collect(queue)
@@ -125,6 +140,7 @@ def test_completed_call_releases_what_it_held(queue, load):
     context = Context()
     watched = weakref.ref(context)
     queue.submit(nonce_message(1), context)
+    queue.flush()
     del context
     while queue.in_flight:
         select.select([queue.fileno()], [], [], 60)

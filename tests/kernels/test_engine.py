@@ -345,6 +345,7 @@ def test_quick_model_does_not_wait_behind_a_slow_one(tmp_path):
     for _ in range(5):
         queue.submit(encode_request("slow", row), "slow")
         queue.submit(encode_request("quick", row), "quick")
+        queue.flush()
         order = []
         while queue.in_flight:
             select.select([queue.fileno()], [], [], 60)
