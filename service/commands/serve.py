@@ -12,6 +12,10 @@ def serve(settings: Settings) -> None:
 
     Logs one line when ready; SIGTERM drains: no new requests, those that were accepted are answered, exit status 0.
     """
+    from service.allocator import bound_arenas
+
+    bound_arenas()
+
     from kernels.runtime import RuntimeLibraryError
     from service.logs import configure_logs
     from service.model_folders import ModelFolderError
