@@ -8,6 +8,8 @@ from pathlib import Path
 
 LAUNCHER = Path(__file__).with_name("launch.py")
 TAIL_BYTES = 4000
+# A log that has grown beyond this is put aside, as one file with the suffix .1, when the next child starts.
+LOG_BYTES = 16 * 1024 * 1024
 KILL_TIMEOUT_S = 5.0
 
 
@@ -20,6 +22,8 @@ class Child:
     def __init__(self, name: str, command: Sequence[str | Path], folder: Path, log: Path) -> None:
         self.name = name
         self._log = log
+        if log.exists() and log.stat().st_size > LOG_BYTES:
+            log.replace(log.with_name(f"{log.name}.1"))
         self._log_start = log.stat().st_size if log.exists() else 0
         launcher = [sys.executable, "-I", LAUNCHER, str(os.getpid())]
         with log.open("ab") as output:

@@ -34,6 +34,16 @@ def wait_for_end(child):
     assert select.select([child.descriptor], [], [], TIMEOUT_S)[0]
 
 
+def test_large_log_is_put_aside_at_the_next_start(start, tmp_path, monkeypatch):
+    """Logs of many starts do not fill the disk: one older file is kept."""
+    monkeypatch.setattr("service.child.LOG_BYTES", 10)
+    (tmp_path / "it.log").write_text("more than ten bytes")
+    child = start("print('new', flush=True)")
+    wait_for_end(child)
+    assert (tmp_path / "it.log").read_text() == "new\n"
+    assert (tmp_path / "it.log.1").read_text() == "more than ten bytes"
+
+
 def test_child_that_ends_tells_its_status_and_its_last_words(start):
     """Both streams are in the log, and the descriptor says when it is over."""
     child = start("import sys; print('out', flush=True); print('err', file=sys.stderr); sys.exit(3)")
