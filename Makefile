@@ -33,7 +33,8 @@ $(SETUP): $(SOURCES)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing sluice and its dependencies into $(VENV) and compiling the kernels (a few minutes the first time) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,demo,dev,bench]'
+	@# setuptools warns of every editable installation.
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,demo,dev,bench]'
 	@touch $@
 
 # Writes service/pb from proto/; commit the result.
