@@ -3,29 +3,13 @@
 import numpy as np
 import onnx_models
 from onnx import TensorProto, helper, numpy_helper
+from onnx_models import ELEMENT_TYPES
 
 # What version 1 of `adder` adds to each element, version 2 twice; above every nonce.
 OFFSET = 10**12
 VERSIONS = (1, 2)
 SLOW_ITERATIONS = 200_000
 UNBATCHED = "max_batch_size: 0"
-
-ELEMENT_TYPES = {
-    "BOOL": TensorProto.BOOL,
-    "INT8": TensorProto.INT8,
-    "INT16": TensorProto.INT16,
-    "INT32": TensorProto.INT32,
-    "INT64": TensorProto.INT64,
-    "UINT8": TensorProto.UINT8,
-    "UINT16": TensorProto.UINT16,
-    "UINT32": TensorProto.UINT32,
-    "UINT64": TensorProto.UINT64,
-    "FP16": TensorProto.FLOAT16,
-    "BF16": TensorProto.BFLOAT16,
-    "FP32": TensorProto.FLOAT,
-    "FP64": TensorProto.DOUBLE,
-    "BYTES": TensorProto.STRING,
-}
 
 
 def adder(version):

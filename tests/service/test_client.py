@@ -3,30 +3,12 @@
 import grpc
 import numpy as np
 import pytest
-from onnx import TensorProto
 
 from service.client import Client, ClientError, Credentials, build_request, read_response
 from service.pb import open_inference_pb2 as pb
 from service.tensors import DTYPES, TensorError
-from tests.onnx_models import add_and_subtract, identity, newer_opset, save
+from tests.onnx_models import ELEMENT_TYPES, add_and_subtract, identity, newer_opset, save
 from tests.served import serving
-
-ELEMENT_TYPES = {
-    "BOOL": TensorProto.BOOL,
-    "UINT8": TensorProto.UINT8,
-    "UINT16": TensorProto.UINT16,
-    "UINT32": TensorProto.UINT32,
-    "UINT64": TensorProto.UINT64,
-    "INT8": TensorProto.INT8,
-    "INT16": TensorProto.INT16,
-    "INT32": TensorProto.INT32,
-    "INT64": TensorProto.INT64,
-    "FP16": TensorProto.FLOAT16,
-    "BF16": TensorProto.BFLOAT16,
-    "FP32": TensorProto.FLOAT,
-    "FP64": TensorProto.DOUBLE,
-    "BYTES": TensorProto.STRING,
-}
 
 
 @pytest.fixture(scope="module")
