@@ -67,7 +67,7 @@ cdef class Engine:
     ----------
     workers : int
         Threads that run batches; 0 is twice the processors this process may use, at least 4, so that a slow model
-        leaves room for a quick one. They are started on demand.
+        leaves room for a quick one. One is there from the start, the others come on demand.
     max_queue_requests : int
         Requests that may wait for one model version; one more gets EXHAUSTED.
     max_pending_bytes : int

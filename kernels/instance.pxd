@@ -1,12 +1,12 @@
 """The buffers of one run at a time, and the way through them: gather a batch, run it, encode each caller's rows."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t
 
 from kernels.codec cimport output_view
 from kernels.failure cimport failure
 from kernels.ort cimport OrtValue
 from kernels.request cimport request
-from kernels.session cimport session_core, tensor_data
+from kernels.session cimport tensor_data
 from kernels.signature cimport signature
 
 

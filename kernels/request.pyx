@@ -1,6 +1,6 @@
 """The pool of requests: decoding buffers and small replies are kept and used again."""
 
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free, malloc
 
 from kernels.codec cimport bytes_view, clear_request_view, free_request_view, init_request_view

@@ -13,7 +13,7 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memmove
 
-from kernels.datatype cimport DT_BYTES, datatype_from_onnx, datatype_name
+from kernels.datatype cimport datatype_from_onnx, datatype_name
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.ort cimport *
 from kernels.runtime cimport check_status, open_runtime, raise_status

@@ -13,10 +13,10 @@ from certs.files import replace_file
 from certs.identities import AUTHORITIES
 from service.deployment import WEIGHTS_PREFIX, Deployment, cluster_name, runtime_key, runtime_prefix
 from service.envoy_check import FOLDER, SECRETS, check
+from service.headers import VERSION_HEADER
 from service.pb import open_inference_pb2
 
 SERVICE_NAME = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
-VERSION_HEADER = "sluice-model-version"
 # Relative to the state folder, in which Envoy runs: the path of a socket may have 107 bytes at most.
 ADMIN_SOCKET = "run/admin.sock"
 SERVICE_CLUSTER = "service"

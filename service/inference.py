@@ -8,12 +8,10 @@ import grpc
 from kernels import status
 from kernels.completions import CompletionQueue
 from kernels.engine import Engine
+from service.headers import REQUEST_ID_HEADER, VERSION_HEADER
 from service.logs import LineLimit
 from service.status import GRPC_CODES, UNFORESEEN
 
-# Set by the gateway, which removes a client's own: the version to use when the message names none.
-VERSION_HEADER = "sluice-model-version"
-REQUEST_ID_HEADER = "x-request-id"
 # A client that makes a model fail again and again must not fill the disk.
 FAILURES_LOGGED_PER_SECOND = 10
 

@@ -1,0 +1,6 @@
+"""Names of request headers on which gateway and service have agreed."""
+
+# Set by the gateway, which removes a client's own: the version to use when the message names none.
+VERSION_HEADER = "sluice-model-version"
+# Made by the gateway for each request; logs carry it.
+REQUEST_ID_HEADER = "x-request-id"
