@@ -107,6 +107,7 @@ cdef void cancel_request(request* unwanted) noexcept nogil:
     queued = unwanted.state == QUEUED
     if queued:
         unlink_request(home, unwanted)
+        int_store(&unwanted.state, SETTLED)
         home.counts.cancelled += 1
         tell_if_idle(home)
     elif unwanted.state == RUNNING:
@@ -229,6 +230,8 @@ cdef request* take_expired(batcher* target, int64_t now_ns) noexcept nogil:
         following = member.next
         if has_expired(member, now_ns):
             unlink_request(target, member)
+            # Before the lock is left: a cancellation that comes now must not find it queued and settle it again.
+            int_store(&member.state, SETTLED)
             target.counts.cancelled += 1
             member.next = expired
             expired = member
