@@ -10,7 +10,8 @@ from service.model_folders import list_models
 from tests.end_to_end.models import VERSIONS
 from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.targets import Target
-from tests.service.gateway_rig import HOST, START_TIMEOUT_S, Rig, find_free_port
+from tests.free_ports import HOST, find_free_port
+from tests.service.gateway_rig import START_TIMEOUT_S, Rig
 
 POLL_S = 0.05
 

@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from inference_messages import build_request
 
+from service.deployment import Endpoint
 from service.pb.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from service.plan import Plan
 from service.supervisor import Supervisor
 from tests.end_to_end.deployment_rig import TwinDeployment
 from tests.end_to_end.load import find_wrong, make_request, run_load
 from tests.end_to_end.targets import Target
-from tests.service.gateway_rig import HOST, Endpoint, find_free_port
+from tests.free_ports import HOST, find_free_port
 
 TIMEOUT_S = 60.0
 CALLERS = 16

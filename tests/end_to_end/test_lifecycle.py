@@ -20,8 +20,8 @@ from service.pb.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.end_to_end.load import find_wrong, make_request, run_load
 from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.targets import Target
+from tests.free_ports import find_free_port
 from tests.served import CLI
-from tests.service.gateway_rig import find_free_port
 
 TIMEOUT_S = 60.0
 SERVING = health_pb2.HealthCheckResponse.SERVING

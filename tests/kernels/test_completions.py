@@ -109,6 +109,27 @@ def test_cancelled_while_running_gets_no_reply(queue, engine, load):
     assert collect(queue)["only"][0] == status.CANCELLED
 
 
+def test_cancelled_at_its_deadline_is_settled_once(engine, queue, load):
+    """Whichever comes first, the timer or the cancellation, the other one finds the request settled.
+
+    The deadlines of a round lie close together, so that the timer unlinks many at once and settles one after another
+    while they are being cancelled; settled twice, one would be given back twice.
+    """
+    load(onnx_models.slow(10_000), "slow", max_batch_size=1)
+    message = encode_request("slow", {"input": np.zeros((1, 4), np.float32)})
+    for round_ in range(100):
+        busy = [queue.submit(message, (round_, "busy", index)) for index in range(2)]
+        calls = [queue.submit(message, (round_, index), b"", 2000) for index in range(300)]
+        queue.flush()
+        while engine.statistics("slow", 1)["queued"] > 250:
+            pass
+        for call in calls:
+            call.cancel()
+        results = collect(queue)
+        assert len(results) == len(busy) + len(calls)
+        assert {results[round_, index][0] for index in range(300)} <= {status.OK, status.CANCELLED, status.EXPIRED}
+
+
 def test_cancellation_storm_leaves_everybody_settled_and_nothing_held(queue, load):
     """Thousands of cancellations at every stage: each call completes once, the others with their own rows."""
     load(onnx_models.identity(), "same", max_batch_size=8, queue_delay_us=50, instance_count=2)

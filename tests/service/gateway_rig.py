@@ -1,6 +1,5 @@
 """A real Envoy between real gRPC clients and servers, for the tests of the gateway."""
 
-import socket
 import threading
 import time
 from collections import Counter
@@ -17,18 +16,11 @@ from service.deployment import Deployment, Endpoint, Version
 from service.gateway import ADMIN_SOCKET, VERSION_HEADER, install
 from service.pb import open_inference_pb2 as pb
 from service.plan import Plan
+from tests.free_ports import HOST, find_free_port
 
-HOST = "127.0.0.1"
 PREFIX = "/inference.GRPCInferenceService/"
 MAX_MESSAGE_BYTES = 16 * 2**20
 START_TIMEOUT_S = 30.0
-
-
-def find_free_port():
-    """A port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return probe.getsockname()[1]
 
 
 class Backend(grpc.GenericRpcHandler):

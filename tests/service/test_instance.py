@@ -9,6 +9,7 @@ import pytest
 
 from service.deployment import Endpoint
 from service.instance import InstanceError, check_ports, lock_instance
+from tests.free_ports import HOST, find_free_port
 
 
 def test_lock_held_by_another_process_names_it(tmp_path):
@@ -32,9 +33,7 @@ def test_lock_held_by_another_process_names_it(tmp_path):
 
 def test_check_ports_of_free_ones_passes_and_holds_none():
     """The ports are free afterwards."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        endpoint = Endpoint(*probe.getsockname())
+    endpoint = Endpoint(HOST, find_free_port())
     check_ports({"gateway": endpoint})
     check_ports({"gateway": endpoint})
 

@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 import onnx_models
 import pytest
-from gateway_rig import HOST, find_free_port, open_channel, run_load
+from gateway_rig import open_channel, run_load
 
 from service.admin import AdminSocket
 from service.deployment import Endpoint
@@ -23,6 +23,7 @@ from service.pb import open_inference_pb2 as pb
 from service.pb import open_inference_pb2_grpc as stubs
 from service.plan import Plan
 from service.supervisor import Supervisor, SupervisorError
+from tests.free_ports import HOST, find_free_port
 
 TIMEOUT_S = 30.0
 # What a run of version 2 of the model `slow` takes at least.

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from service.client import Client, Credentials
-from tests.service.gateway_rig import find_free_port
+from tests.free_ports import find_free_port
 
 ROOT = Path(__file__).parents[3]
 CLI = "from service.cli import main; main()"
