@@ -62,6 +62,19 @@ class KernelBuild(build_ext):
         return sysconfig.get_path("include")
 
 
+# What a kernel is linked with beside libdl.
+LIBRARIES = {
+    "http2": ["nghttp2"],
+    "connection": ["nghttp2", "ssl", "crypto"],
+    "sweep": ["nghttp2"],
+    "transport": ["nghttp2", "crypto"],
+    "call": ["crypto"],
+    "python_calls": ["crypto"],
+    "tls": ["ssl", "crypto"],
+    "compression": ["z"],
+}
+
+
 def kernel_extensions():
     """One extension per kernels/*.pyx, rebuilt when a header of ours changes."""
     headers = sorted(str(path) for path in Path("kernels").glob("*.h"))
@@ -73,7 +86,7 @@ def kernel_extensions():
             include_dirs=["kernels"],
             extra_compile_args=COMPILE_ARGS,
             extra_link_args=LINK_ARGS,
-            libraries=["dl"],
+            libraries=["dl", *LIBRARIES.get(source.stem, [])],
         )
         for source in sorted(Path("kernels").glob("*.pyx"))
     ]

@@ -15,6 +15,12 @@ cdef struct task:
     void (*ring)(task* due) noexcept nogil      # on the timer thread
     int64_t due_ns                              # monotonic; meaningful while it is in the heap
     int32_t place                               # in the timer's heap plus 1; 0 when it has no alarm
+    bint is_inline                              # runs on the thread that schedules it, when that one collects tasks
+
+
+cdef struct task_list:                          # what a thread has collected and runs itself
+    task* first
+    task* last
 
 
 cdef struct executor:
@@ -45,3 +51,5 @@ cdef void schedule(executor* pool, task* ready) noexcept nogil
 cdef int reserve_alarm(executor* pool, int32_t tasks) noexcept nogil
 cdef void set_alarm(executor* pool, task* sleeper, int64_t due_ns) noexcept nogil
 cdef void drop_alarm(executor* pool, task* sleeper) noexcept nogil
+cdef void collect_tasks(task_list* mine) noexcept nogil
+cdef task* take_collected(task_list* mine) noexcept nogil

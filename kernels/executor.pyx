@@ -13,6 +13,12 @@ from kernels.sync cimport (
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, pthread_t, timespec,
 )
 
+cdef extern from *:
+    """
+    static _Thread_local void *collected;
+    """
+    void* collected  # task_list* of the calling thread, NULL unless it runs inline tasks itself
+
 
 cdef int open_executor(executor* pool, int32_t max_threads) noexcept nogil:
     """Start the timer and one worker; others follow when there is work. 0, or -1 without memory or threads."""
@@ -73,8 +79,11 @@ cdef void free_executor(executor* pool) noexcept nogil:
 
 
 cdef void schedule(executor* pool, task* ready) noexcept nogil:
-    """Append a task to the ready list. It must not be in the list already."""
+    """Append a task to the ready list, or to the calling thread's own. It must not be in a list already."""
     ready.next = NULL
+    if ready.is_inline and collected != NULL:
+        append_collected(<task_list*> collected, ready)
+        return
     pthread_mutex_lock(&pool.lock)
     if pool.last == NULL:
         pool.first = ready
@@ -122,6 +131,36 @@ cdef task* next_task(executor* pool) noexcept nogil:
         if pool.first == NULL:
             pool.last = NULL
     pthread_mutex_unlock(&pool.lock)
+    return ready
+
+
+# ---- threads that run tasks themselves
+
+
+cdef void collect_tasks(task_list* mine) noexcept nogil:
+    """Have the calling thread put the inline tasks that it schedules into a list of its own; NULL ends that.
+
+    Whoever collects must take and run them: nobody else will.
+    """
+    global collected
+    collected = mine
+
+
+cdef void append_collected(task_list* mine, task* ready) noexcept nogil:
+    if mine.last == NULL:
+        mine.first = ready
+    else:
+        mine.last.next = ready
+    mine.last = ready
+
+
+cdef task* take_collected(task_list* mine) noexcept nogil:
+    """Return the oldest task of a list, or NULL."""
+    cdef task* ready = mine.first
+    if ready != NULL:
+        mine.first = ready.next
+        if mine.first == NULL:
+            mine.last = NULL
     return ready
 
 

@@ -10,3 +10,6 @@ cpdef enum:
     CANCELLED = 6      # the caller gave up
     INTERNAL = 7       # the server's own fault
     UNIMPLEMENTED = 8  # not offered
+
+
+cdef const char* UNFORESEEN_TEXT   # what a caller hears of INTERNAL

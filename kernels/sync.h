@@ -66,8 +66,21 @@ static inline void *pointer_exchange(void **place, void *value) {
 static inline int pointer_replace(void **place, void *expected, void *value) {
     return __atomic_compare_exchange_n(place, &expected, value, 1, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
 }
+/* The list that `last` heads, each element's link to the one before it at its very start or where the caller says; what
+ * a pusher wrote before is seen by who takes the list. Sequentially consistent, so that a pusher may ask afterwards
+ * whether the taker sleeps, and a taker that is about to sleep may look once more. */
+static inline void *list_push(void **last, void *element, void **link) {
+    void *before = __atomic_load_n(last, __ATOMIC_RELAXED);
+    do {
+        *link = before;
+    } while (!__atomic_compare_exchange_n(last, &before, element, 1, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
+    return before;
+}
+static inline void *list_take(void **last) { return __atomic_exchange_n(last, NULL, __ATOMIC_SEQ_CST); }
 static inline int int_load(int *place) { return __atomic_load_n(place, __ATOMIC_ACQUIRE); }
 static inline void int_store(int *place, int value) { __atomic_store_n(place, value, __ATOMIC_RELEASE); }
+static inline int int_add(int *place, int value) { return __atomic_add_fetch(place, value, __ATOMIC_ACQ_REL); }
+static inline int int_exchange(int *place, int value) { return __atomic_exchange_n(place, value, __ATOMIC_SEQ_CST); }
 static inline int64_t counter_add(int64_t *place, int64_t value) {
     return __atomic_add_fetch(place, value, __ATOMIC_ACQ_REL);
 }

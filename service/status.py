@@ -5,6 +5,7 @@ import logging
 import grpc
 
 from kernels import status
+from kernels.status import UNFORESEEN
 
 GRPC_CODES = {
     status.OK: grpc.StatusCode.OK,
@@ -17,9 +18,6 @@ GRPC_CODES = {
     status.INTERNAL: grpc.StatusCode.INTERNAL,
     status.UNIMPLEMENTED: grpc.StatusCode.UNIMPLEMENTED,
 }
-
-# What a caller hears about an error that nobody foresaw; the detail is for the log alone.
-UNFORESEEN = "internal error; the server's log has the detail"
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,390 @@
+"""A call's memory, and gRPC's framing of its messages over whatever pieces the network makes of them.
+
+Calls come from their I/O thread's pool. A message is received into one buffer; a small one lies in the call itself.
+"""
+
+from libc.stdint cimport int64_t, uint8_t, uint32_t
+from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+from kernels.compression cimport INFLATE_LIMIT, INFLATE_NO_MEMORY, INFLATE_OK, inflate_message
+from kernels.openssl cimport X509_free
+from kernels.sync cimport counter_add, int_add
+from kernels.transport_state cimport (
+    FRAME_PREFIX_BYTES, GZIP, IDENTITY, INLINE_MESSAGE_BYTES, UNKNOWN_ENCODING, byte_buffer, call, connection,
+    io_thread, outgoing,
+)
+
+cdef enum:
+    SPARE_CALLS = 4096                 # that a thread keeps
+    KEPT_BYTES = 4096                  # a larger buffer of a spare call is freed
+    FIRST_BYTES = 1024 * 1024          # allocated for a larger message before its bytes are there
+
+
+# ---- life
+
+
+cdef call* take_call(io_thread* thread) noexcept nogil:
+    """Return a fresh call with one reference, the stream's; NULL without memory."""
+    cdef call* taken = thread.spare_calls
+    if taken != NULL:
+        thread.spare_calls = taken.next
+        thread.n_spare_calls -= 1
+        taken.next = NULL
+    else:
+        taken = <call*> calloc(1, sizeof(call))
+        if taken == NULL:
+            return NULL
+    taken.thread = thread
+    taken.references = 1
+    return taken
+
+
+cdef void drop_call(call* used) noexcept nogil:
+    """Give a reference back, on the call's I/O thread: the last one returns the call to the thread's pool."""
+    cdef io_thread* thread = used.thread
+    cdef byte_buffer metadata, status_text, trailing
+    if int_add(&used.references, -1) > 0:
+        return
+    clear_call(used)
+    if thread.n_spare_calls >= SPARE_CALLS:
+        free_call(used)
+        return
+    metadata = keep_buffer(&used.metadata)
+    status_text = keep_buffer(&used.status_text)
+    trailing = keep_buffer(&used.trailing)
+    # The inline message behind it needs no clearing.
+    memset(used, 0, <size_t> (<char*> used.inline_message - <char*> used))
+    used.metadata = metadata
+    used.status_text = status_text
+    used.trailing = trailing
+    used.next = thread.spare_calls
+    thread.spare_calls = used
+    thread.n_spare_calls += 1
+
+
+cdef void clear_call(call* used) noexcept nogil:
+    discard_message(used)
+    X509_free(used.certificate)
+    used.certificate = NULL
+
+
+cdef void free_call(call* used) noexcept nogil:
+    free_buffer(&used.metadata)
+    free_buffer(&used.status_text)
+    free_buffer(&used.trailing)
+    free(used)
+
+
+cdef void free_spare_calls(io_thread* thread) noexcept nogil:
+    """Free a thread's pool."""
+    cdef call* following
+    while thread.spare_calls != NULL:
+        following = thread.spare_calls.next
+        free_call(thread.spare_calls)
+        thread.spare_calls = following
+    thread.n_spare_calls = 0
+
+
+cdef void drop_call_elsewhere(call* used) noexcept nogil:
+    """Give a reference back from another thread, whose pool the call is not for."""
+    if int_add(&used.references, -1) == 0:
+        clear_call(used)
+        free_call(used)
+
+
+# ---- buffers
+
+
+cdef byte_buffer keep_buffer(byte_buffer* used) noexcept nogil:
+    """Return the buffer empty, with its memory when that is small."""
+    if used.capacity > KEPT_BYTES:
+        free_buffer(used)
+    used.size = 0
+    return used[0]
+
+
+cdef void free_buffer(byte_buffer* used) noexcept nogil:
+    """Free what a buffer holds; it is then empty."""
+    free(used.data)
+    used.data = NULL
+    used.size = used.capacity = 0
+
+
+cdef int append_bytes(byte_buffer* target, const void* data, size_t size) noexcept nogil:
+    """Copy bytes to the end. 0, or -1 without memory, and then the buffer is as it was."""
+    cdef size_t capacity
+    cdef uint8_t* larger
+    if size > target.capacity - target.size:
+        capacity = max(2 * target.capacity, target.size + size)
+        larger = <uint8_t*> realloc(target.data, capacity)
+        if larger == NULL:
+            return -1
+        target.data = larger
+        target.capacity = capacity
+    if size > 0:
+        memcpy(target.data + target.size, data, size)
+    target.size += size
+    return 0
+
+
+cdef int append_field(byte_buffer* target, const uint8_t* name, size_t name_size, const uint8_t* value,
+                      size_t value_size) noexcept nogil:
+    """Add a metadata field: two sizes of four bytes, then name and value. 0, or -1 without memory."""
+    cdef uint32_t[2] sizes
+    sizes[0] = <uint32_t> name_size
+    sizes[1] = <uint32_t> value_size
+    if (append_bytes(target, sizes, sizeof(sizes)) != 0 or append_bytes(target, name, name_size) != 0
+            or append_bytes(target, value, value_size) != 0):
+        return -1
+    return 0
+
+
+cdef void charge(call* payer, int64_t size) noexcept nogil:
+    """Count bytes of messages for a call's connection and for the server; negative gives back. On the I/O thread."""
+    counter_add(&payer.thread.server.buffered, size)
+    if payer.home != NULL:
+        payer.home.buffered += size
+
+
+# ---- the message that arrives
+
+
+cdef int receive_bytes(call* receiver, const uint8_t* data, size_t size) noexcept nogil:
+    """Take bytes of the call's messages, and give each whole one to the method. A RECEIVE_… code."""
+    cdef size_t part
+    cdef int outcome
+    while size > 0:
+        if receiver.has_message:
+            return keep_backlog(receiver, data, size) if receiver.is_counting else RECEIVE_TOO_MANY
+        if receiver.prefix_size < FRAME_PREFIX_BYTES:
+            part = min(size, <size_t> (FRAME_PREFIX_BYTES - receiver.prefix_size))
+            memcpy(receiver.prefix + receiver.prefix_size, data, part)
+            receiver.prefix_size += <int> part
+            data += part
+            size -= part
+            if receiver.prefix_size < FRAME_PREFIX_BYTES:
+                return RECEIVED
+            outcome = begin_message(receiver)
+            if outcome != RECEIVED:
+                return outcome
+        part = min(size, receiver.message_size - receiver.received)
+        if receiver.received + part > room_of(receiver):
+            outcome = grow_message(receiver, receiver.received + part)
+            if outcome != RECEIVED:
+                return outcome
+        memcpy(receiver.message + receiver.received, data, part)
+        receiver.received += part
+        data += part
+        size -= part
+        if receiver.received == receiver.message_size:
+            outcome = finish_message(receiver)
+            if outcome != RECEIVED:
+                return outcome
+    return RECEIVED
+
+
+cdef int begin_message(call* receiver) noexcept nogil:
+    """Read a message's prefix and make room; a large message gets all of its room only as its bytes arrive."""
+    cdef size_t size = (<size_t> receiver.prefix[1] << 24 | <size_t> receiver.prefix[2] << 16
+                        | <size_t> receiver.prefix[3] << 8 | receiver.prefix[4])
+    if receiver.prefix[0] > 1:
+        return RECEIVE_MALFORMED
+    if receiver.prefix[0] == 1 and receiver.encoding not in (1, 2):
+        return RECEIVE_MALFORMED
+    receiver.message_size = size
+    receiver.received = 0
+    if size > receiver.thread.server.limits.max_message_bytes:
+        return RECEIVE_TOO_LARGE
+    if size <= INLINE_MESSAGE_BYTES:
+        receiver.message = receiver.inline_message
+        receiver.message_capacity = 0
+        return RECEIVED
+    receiver.message = NULL
+    receiver.message_capacity = 0
+    return grow_message(receiver, min(size, <size_t> FIRST_BYTES))
+
+
+cdef size_t room_of(const call* receiver) noexcept nogil:
+    return receiver.message_capacity if receiver.message_capacity > 0 else INLINE_MESSAGE_BYTES
+
+
+cdef int grow_message(call* receiver, size_t needed) noexcept nogil:
+    """Make room for `needed` bytes of the message, doubling, within the limits of what may be buffered."""
+    cdef size_t capacity = min(max(2 * receiver.message_capacity, needed), receiver.message_size)
+    cdef int64_t more = <int64_t> (capacity - receiver.message_capacity)
+    cdef uint8_t* larger
+    if is_over_limit(receiver, more):
+        return RECEIVE_FULL
+    larger = <uint8_t*> realloc(receiver.message, capacity)
+    if larger == NULL:
+        return RECEIVE_NO_MEMORY
+    charge(receiver, more)
+    receiver.message = larger
+    receiver.message_capacity = capacity
+    return RECEIVED
+
+
+cdef bint is_over_limit(const call* receiver, int64_t more) noexcept nogil:
+    cdef const connection* home = receiver.home
+    return (receiver.thread.server.buffered + more > receiver.thread.server.limits.max_buffered_bytes
+            or (home != NULL and home.buffered + more > receiver.thread.server.limits.max_connection_bytes))
+
+
+cdef int finish_message(call* receiver) noexcept nogil:
+    """Inflate a message that needs it, and give it to the method."""
+    cdef int outcome
+    receiver.prefix_size = 0
+    if receiver.prefix[0] == 1:
+        outcome = inflate_received(receiver)
+        if outcome != RECEIVED:
+            return outcome
+    receiver.has_message = True
+    if not receiver.is_counting:
+        receiver.target.take_message(receiver)
+    elif receiver.granted > 0:
+        receiver.granted -= 1
+        receiver.target.take_message(receiver)
+    return RECEIVED
+
+
+cdef int keep_backlog(call* receiver, const uint8_t* data, size_t size) noexcept nogil:
+    """Put bytes behind a message aside until that one is granted; the stream's window bounds them."""
+    if is_over_limit(receiver, <int64_t> size):
+        return RECEIVE_FULL
+    if append_bytes(&receiver.backlog, data, size) != 0:
+        return RECEIVE_NO_MEMORY
+    charge(receiver, <int64_t> size)
+    return RECEIVED
+
+
+cdef int grant_message(call* receiver, size_t* consumed) noexcept nogil:
+    """Let the method have one more message: the one that waits, if one does, and then what came behind it.
+
+    `consumed` is what the stream's window gets back. A RECEIVE_… code.
+    """
+    cdef byte_buffer backlog
+    cdef int outcome
+    consumed[0] = 0
+    receiver.granted += 1
+    if not receiver.has_message:
+        return RECEIVED
+    receiver.granted -= 1
+    receiver.target.take_message(receiver)
+    backlog = receiver.backlog
+    receiver.backlog = byte_buffer(NULL, 0, 0)
+    consumed[0] = backlog.size
+    charge(receiver, -<int64_t> backlog.size)
+    outcome = receive_bytes(receiver, backlog.data, backlog.size)
+    free_buffer(&backlog)
+    return outcome
+
+
+cdef int inflate_received(call* receiver) noexcept nogil:
+    cdef uint8_t* plain
+    cdef size_t size
+    cdef int outcome = inflate_message(receiver.message, receiver.message_size, receiver.encoding == GZIP,
+                                       receiver.thread.server.limits.max_message_bytes, &plain, &size)
+    if outcome == INFLATE_NO_MEMORY:
+        return RECEIVE_NO_MEMORY
+    if outcome != INFLATE_OK:
+        return RECEIVE_TOO_LARGE if outcome == INFLATE_LIMIT else RECEIVE_MALFORMED
+    release_message(receiver, receiver.message, receiver.message_capacity)
+    receiver.message = plain
+    receiver.message_size = size
+    receiver.message_capacity = max(size, <size_t> 1)
+    charge(receiver, <int64_t> receiver.message_capacity)
+    return RECEIVED
+
+
+cdef uint8_t* take_message(call* receiver, size_t* size, size_t* capacity) noexcept nogil:
+    """Hand the whole message over. With a capacity of 0 it lies in the call; else release_message frees it."""
+    cdef uint8_t* message = receiver.message
+    size[0] = receiver.message_size
+    capacity[0] = receiver.message_capacity
+    receiver.message = NULL
+    receiver.message_capacity = 0
+    receiver.has_message = False
+    return message
+
+
+cdef void release_message(call* receiver, uint8_t* message, size_t capacity) noexcept nogil:
+    """Free a message that was taken over."""
+    if capacity > 0:
+        free(message)
+        charge(receiver, -<int64_t> capacity)
+
+
+cdef void discard_message(call* receiver) noexcept nogil:
+    """Forget what has arrived of a message."""
+    release_message(receiver, receiver.message, receiver.message_capacity)
+    receiver.message = NULL
+    receiver.message_capacity = 0
+    receiver.has_message = False
+    receiver.prefix_size = 0
+    charge(receiver, -<int64_t> receiver.backlog.size)
+    free_buffer(&receiver.backlog)
+
+
+# ---- the messages that leave
+
+
+cdef void write_prefix(uint8_t* target, bint is_compressed, size_t size) noexcept nogil:
+    """Write gRPC's five bytes before a message."""
+    target[0] = is_compressed
+    target[1] = <uint8_t> (size >> 24)
+    target[2] = <uint8_t> (size >> 16)
+    target[3] = <uint8_t> (size >> 8)
+    target[4] = <uint8_t> size
+
+
+cdef void queue_outgoing(call* sender, outgoing* made) noexcept nogil:
+    """Append a message to what is to be sent."""
+    made.next = NULL
+    if sender.last == NULL:
+        sender.first = made
+        sender.offset = 0
+        sender.last_sent_ns = sender.thread.now_ns
+    else:
+        sender.last.next = made
+    sender.last = made
+    sender.waiting += made.prefix_size + made.size
+    charge(sender, <int64_t> made.size)
+
+
+cdef size_t copy_outgoing(call* sender, uint8_t* target, size_t size) noexcept nogil:
+    """Copy the next `size` bytes that wait, and release each message whose end that was; `size` bytes do wait."""
+    cdef outgoing* front
+    cdef size_t part, copied = 0
+    while copied < size:
+        front = sender.first
+        if sender.offset < <size_t> front.prefix_size:
+            part = min(size - copied, front.prefix_size - sender.offset)
+            memcpy(target + copied, front.prefix + sender.offset, part)
+        else:
+            part = min(size - copied, front.prefix_size + front.size - sender.offset)
+            memcpy(target + copied, front.data + (sender.offset - front.prefix_size), part)
+        copied += part
+        sender.offset += part
+        if sender.offset == front.prefix_size + front.size:
+            release_front(sender)
+    sender.waiting -= size
+    sender.last_sent_ns = sender.thread.now_ns
+    return copied
+
+
+cdef void release_front(call* sender) noexcept nogil:
+    cdef outgoing* front = sender.first
+    sender.first = front.next
+    sender.offset = 0
+    if sender.first == NULL:
+        sender.last = NULL
+    charge(sender, -<int64_t> front.size)
+    front.release(front)
+
+
+cdef void drop_outgoing(call* sender) noexcept nogil:
+    """Release everything that waits; the call must hold a reference of its own."""
+    while sender.first != NULL:
+        release_front(sender)
+    sender.waiting = 0

@@ -1,0 +1,316 @@
+"""Moves bytes between a socket, TLS where there is any, and the HTTP/2 session; on the connection's I/O thread.
+
+Sockets are edge-triggered: a connection is read until it has no more, or put on the thread's list of unread ones. What
+a socket does not take at once is kept, and nothing more is collected for it until it has taken that.
+"""
+
+from libc.stdint cimport int64_t, uint8_t
+from libc.stdio cimport snprintf
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy, memset
+
+from kernels.call cimport drop_call
+from kernels.http2 cimport collect_frames, end_calls, mark_dirty, open_session, receive_frames, say_leaving
+from kernels.nghttp2 cimport nghttp2_session_del, nghttp2_session_want_read, nghttp2_session_want_write
+from kernels.openssl cimport (
+    ERR_clear_error, SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_do_handshake, SSL_free, SSL_get0_peer_certificate,
+    SSL_get_error, SSL_new, SSL_read, SSL_set_accept_state, SSL_set_fd, SSL_shutdown, SSL_write, X509_free, X509_up_ref,
+)
+from kernels.sockets cimport *
+from kernels.sync cimport int_add, monotonic_ns
+from kernels.tls cimport PEER_NOT_TRUSTED, judge_peer, release_context, share_context, tls_context
+from kernels.transport_state cimport (
+    ADDRESS_BYTES, CONNECTION, INPUT_BYTES, OUTPUT_BYTES, connection, io_thread, server_core,
+)
+
+cdef enum:
+    RECORD_BYTES = 16384       # the most that a TLS record holds
+    READS_A_TURN = 4           # of one connection, so that a busy one leaves room for others
+    CLOSED = 0
+    BLOCKED = -1
+    BROKEN = -2
+
+
+# ---- birth and end
+
+
+cdef connection* create_connection(int descriptor, tls_context* trust) noexcept nogil:
+    """Return a connection over an accepted socket, which it owns, with a reference to `trust`; NULL without memory."""
+    cdef connection* made = <connection*> calloc(1, sizeof(connection))
+    if made == NULL:
+        return NULL
+    made.kind = CONNECTION
+    made.descriptor = descriptor
+    made.is_writable = True
+    if trust != NULL:
+        made.trust = share_context(trust)
+        made.ssl = SSL_new(trust.ssl)
+        if made.ssl == NULL or SSL_set_fd(made.ssl, descriptor) != 1:
+            made.descriptor = -1
+            discard_connection(made)
+            return NULL
+        SSL_set_accept_state(made.ssl)
+        made.is_handshaking = True
+    return made
+
+
+cdef void discard_connection(connection* unused) noexcept nogil:
+    """Free a connection that no thread has begun."""
+    SSL_free(unused.ssl)
+    release_context(unused.trust)
+    if unused.descriptor >= 0:
+        close(unused.descriptor)
+    free(unused)
+
+
+cdef int begin_connection(connection* made, io_thread* thread) noexcept nogil:
+    """Make the connection the thread's own. 0, or -1 when it cannot be; it is then closed."""
+    cdef epoll_event interest
+    cdef int yes = 1
+    made.thread = thread
+    made.accepted_ns = made.last_read_ns = made.last_call_ns = thread.now_ns
+    made.next = thread.connections
+    if thread.connections != NULL:
+        thread.connections.previous = made
+    thread.connections = made
+    setsockopt(made.descriptor, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes))
+    memset(&interest, 0, sizeof(interest))
+    interest.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
+    interest.data.ptr = made
+    if ((made.ssl == NULL and open_session(made) != 0)
+            or epoll_ctl(thread.poller, EPOLL_CTL_ADD, made.descriptor, &interest) != 0):
+        close_connection(made)
+        return -1
+    return 0
+
+
+cdef void close_connection(connection* closed) noexcept nogil:
+    """End every call and close the socket; the memory is freed at the end of the turn, by free_connection."""
+    cdef io_thread* thread = closed.thread
+    if closed.descriptor < 0:
+        return
+    end_calls(closed)
+    if closed.ssl != NULL and not closed.is_handshaking and not closed.is_broken:
+        SSL_shutdown(closed.ssl)
+        ERR_clear_error()
+    close(closed.descriptor)
+    closed.descriptor = -1
+    if closed.previous == NULL:
+        thread.connections = closed.next
+    else:
+        closed.previous.next = closed.next
+    if closed.next != NULL:
+        closed.next.previous = closed.previous
+    closed.next = thread.buried
+    thread.buried = closed
+    int_add(&thread.load, -1)
+    int_add(&thread.server.n_connections, -1)
+
+
+cdef void free_connection(connection* closed) noexcept nogil:
+    """Free a closed connection that no list of its thread holds any more."""
+    nghttp2_session_del(closed.session)
+    SSL_free(closed.ssl)
+    X509_free(closed.peer)
+    release_context(closed.trust)
+    free(closed.pending)
+    free(closed)
+
+
+# ---- reading
+
+
+cdef void read_connection(connection* reader) noexcept nogil:
+    """Take what the socket has, up to a bound; close the connection when the peer has or when it breaks."""
+    cdef io_thread* thread = reader.thread
+    cdef ssize_t size
+    cdef int turn
+    if reader.is_handshaking and not shake_hands(reader):
+        return
+    for turn in range(READS_A_TURN):
+        size = read_bytes(reader, thread.input, INPUT_BYTES)
+        if size == BLOCKED:
+            return
+        if size == CLOSED or size == BROKEN:
+            reader.is_broken = size == BROKEN
+            close_connection(reader)
+            return
+        reader.last_read_ns = thread.now_ns
+        if receive_frames(reader, thread.input, <size_t> size) != 0:
+            # A last frame may say why; nothing more is read.
+            write_connection(reader)
+            close_connection(reader)
+            return
+        if size < INPUT_BYTES - RECORD_BYTES:
+            return  # what comes from now on is another event
+    mark_unread(reader)
+
+
+cdef void mark_unread(connection* reader) noexcept nogil:
+    if not reader.is_unread:
+        reader.is_unread = True
+        reader.next_unread = reader.thread.unread
+        reader.thread.unread = reader
+
+
+cdef ssize_t read_bytes(connection* reader, uint8_t* target, int size) noexcept nogil:
+    """Return how many bytes came, or CLOSED, BLOCKED or BROKEN."""
+    cdef ssize_t taken
+    cdef int reason
+    if reader.ssl == NULL:
+        taken = recv(reader.descriptor, target, size, 0)
+        while taken < 0 and errno == EINTR:
+            taken = recv(reader.descriptor, target, size, 0)
+        if taken >= 0:
+            return taken
+        return BLOCKED if errno == EAGAIN else BROKEN
+    return read_records(reader, target, size)
+
+
+cdef ssize_t read_records(connection* reader, uint8_t* target, int size) noexcept nogil:
+    """Decrypt records until the target is nearly full or the socket is empty: HTTP/2 then sees them as one piece."""
+    cdef int taken, reason, filled = 0
+    while filled + RECORD_BYTES <= size:
+        taken = SSL_read(reader.ssl, target + filled, size - filled)
+        if taken > 0:
+            filled += taken
+            continue
+        reason = SSL_get_error(reader.ssl, taken)
+        if reason == SSL_ERROR_WANT_READ or reason == SSL_ERROR_WANT_WRITE:
+            return filled if filled > 0 else BLOCKED
+        ERR_clear_error()
+        if filled == 0:
+            return BROKEN
+        # What came before the end is heard first; the next read finds the end again.
+        mark_unread(reader)
+        return filled
+    return filled
+
+
+cdef bint shake_hands(connection* reader) noexcept nogil:
+    """Go on with the handshake; True once it is done."""
+    cdef int outcome = SSL_do_handshake(reader.ssl), reason
+    if outcome != 1:
+        reason = SSL_get_error(reader.ssl, outcome)
+        ERR_clear_error()
+        if reason != SSL_ERROR_WANT_READ and reason != SSL_ERROR_WANT_WRITE:
+            reader.is_broken = True
+            close_connection(reader)
+        return False
+    reader.is_handshaking = False
+    reader.peer = SSL_get0_peer_certificate(reader.ssl)
+    if reader.peer != NULL:
+        X509_up_ref(reader.peer)
+    # A resumed session brings its certificate along without a check: authority, expiry, revocation and name are looked at.
+    reader.verdict = judge_peer(reader.trust, reader.ssl)
+    if reader.verdict == PEER_NOT_TRUSTED or open_session(reader) != 0:
+        close_connection(reader)
+        return False
+    return True
+
+
+cdef void judge_connection(connection* judged, tls_context* trust) noexcept nogil:
+    """Judge a peer by a newer trust: one that is not trusted any more is cut off."""
+    if judged.ssl == NULL or judged.is_handshaking or judged.trust == trust:
+        return
+    release_context(judged.trust)
+    judged.trust = share_context(trust)
+    judged.verdict = judge_peer(trust, judged.ssl)
+    if judged.verdict == PEER_NOT_TRUSTED:
+        close_connection(judged)
+
+
+# ---- writing
+
+
+cdef void write_connection(connection* writer) noexcept nogil:
+    """Collect frames and give them to the socket until it takes no more or there are none; close what is done."""
+    cdef io_thread* thread = writer.thread
+    if writer.descriptor < 0 or writer.session == NULL:
+        return
+    while write_pending(writer):
+        thread.output_size = 0
+        if collect_frames(writer) != 0:
+            writer.is_broken = True
+            break
+        if thread.output_size == 0:
+            break
+        if write_output(writer) != 0:
+            break
+    if writer.is_broken or is_finished(writer):
+        close_connection(writer)
+
+
+cdef bint is_finished(const connection* writer) noexcept nogil:
+    """Nothing is left to say, and nobody to listen to."""
+    if writer.pending_size > 0:
+        return False
+    if writer.is_leaving and writer.n_calls == 0 and not nghttp2_session_want_write(writer.session):
+        return True
+    return not nghttp2_session_want_read(writer.session) and not nghttp2_session_want_write(writer.session)
+
+
+cdef bint write_pending(connection* writer) noexcept nogil:
+    """Write what the socket did not take before; True when nothing of it is left."""
+    cdef ssize_t taken
+    while writer.pending_sent < writer.pending_size:
+        taken = write_bytes(writer, writer.pending + writer.pending_sent, writer.pending_size - writer.pending_sent)
+        if taken <= 0:
+            return False
+        writer.pending_sent += taken
+    free(writer.pending)
+    writer.pending = NULL
+    writer.pending_size = writer.pending_sent = 0
+    return True
+
+
+cdef int write_output(connection* writer) noexcept nogil:
+    """Write the thread's output; keep what the socket does not take. 0 when it took all, else -1."""
+    cdef io_thread* thread = writer.thread
+    cdef size_t sent = 0
+    cdef ssize_t taken = 0
+    while sent < thread.output_size:
+        taken = write_bytes(writer, thread.output + sent, thread.output_size - sent)
+        if taken <= 0:
+            break
+        sent += taken
+    if sent == thread.output_size:
+        return 0
+    if taken == BROKEN:
+        writer.is_broken = True
+        return -1
+    writer.pending_size = thread.output_size - sent
+    writer.pending_sent = 0
+    writer.pending = <uint8_t*> malloc(writer.pending_size)
+    if writer.pending == NULL:
+        writer.pending_size = 0
+        writer.is_broken = True
+        return -1
+    memcpy(writer.pending, thread.output + sent, writer.pending_size)
+    return -1
+
+
+cdef ssize_t write_bytes(connection* writer, const uint8_t* data, size_t size) noexcept nogil:
+    """Return how many bytes the socket took, or BLOCKED or BROKEN, and note since when it takes nothing."""
+    cdef ssize_t taken
+    cdef int reason
+    if writer.ssl == NULL:
+        taken = send(writer.descriptor, data, size, MSG_NOSIGNAL)
+        while taken < 0 and errno == EINTR:
+            taken = send(writer.descriptor, data, size, MSG_NOSIGNAL)
+        if taken < 0:
+            taken = BLOCKED if errno == EAGAIN else BROKEN
+    else:
+        taken = SSL_write(writer.ssl, data, <int> min(size, <size_t> OUTPUT_BYTES))
+        if taken <= 0:
+            reason = SSL_get_error(writer.ssl, <int> taken)
+            ERR_clear_error()
+            taken = BLOCKED if reason == SSL_ERROR_WANT_WRITE or reason == SSL_ERROR_WANT_READ else BROKEN
+    if taken > 0:
+        writer.stalled_ns = 0
+    elif taken == BLOCKED:
+        if writer.stalled_ns == 0:
+            writer.stalled_ns = writer.thread.now_ns
+    else:
+        writer.is_broken = True
+    return taken

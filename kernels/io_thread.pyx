@@ -1,0 +1,300 @@
+"""The loop of an I/O thread: read all that is ready, submit it together, run what is inline, write what came of it.
+
+A turn reads every ready connection once, then submits the requests that were complete, so that they meet in one batch;
+runs the inline models among theirs; takes what other threads settled or commanded; and writes each connection once.
+"""
+
+from libc.errno cimport errno
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memset
+
+from kernels.call cimport free_spare_calls
+from kernels.connection cimport (
+    close_connection, free_connection, judge_connection, mark_unread, read_connection, write_connection,
+)
+from kernels.executor cimport collect_tasks, task, take_collected
+from kernels.hot_method cimport finish_exchange, submit_exchange
+from kernels.http2 cimport mark_dirty, say_leaving, warn_leaving
+from kernels.listener cimport accept_connections, adopt_connection, close_listeners, watch_listeners
+from kernels.python_calls cimport carry_out, report_stopped
+from kernels.sockets cimport *
+from kernels.sweep cimport SWEEP_MS, sweep_connections
+from kernels.sync cimport (
+    int_add, int_exchange, int_load, list_push, list_take, monotonic_ns, pointer_load, pthread_create, pthread_join, pthread_mutex_lock,
+    pthread_mutex_unlock,
+)
+from kernels.tls cimport release_context, share_context, tls_context
+from kernels.transport_state cimport (
+    ABORT, ADOPT, CONNECTION, DRAIN, INPUT_BYTES, JUDGE, LISTENER, OUTPUT_BYTES, STOP, WAKE, command, connection,
+    exchange, io_thread, listener, server_core,
+)
+
+cdef enum:
+    EVENTS_A_TURN = 256
+
+
+cdef int open_thread(io_thread* made, server_core* server, int index) noexcept nogil:
+    """Make a thread's poller and buffers. 0, or -1 (close_thread frees)."""
+    cdef epoll_event interest
+    made.kind = WAKE
+    made.index = index
+    made.server = server
+    made.poller = epoll_create1(EPOLL_CLOEXEC)
+    made.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+    made.input = <uint8_t*> malloc(INPUT_BYTES)
+    made.output = <uint8_t*> malloc(OUTPUT_BYTES)
+    if made.poller < 0 or made.wake < 0 or made.input == NULL or made.output == NULL:
+        return -1
+    memset(&interest, 0, sizeof(interest))
+    interest.events = EPOLLIN
+    interest.data.ptr = made
+    return epoll_ctl(made.poller, EPOLL_CTL_ADD, made.wake, &interest)
+
+
+cdef int start_thread(io_thread* made) noexcept nogil:
+    """Start the loop. 0, or -1 without a thread."""
+    return -1 if pthread_create(&made.handle, NULL, run_loop, made) != 0 else 0
+
+
+cdef void join_thread(io_thread* used) noexcept nogil:
+    """Wait for the loop to end; it must have been told to."""
+    pthread_join(used.handle, NULL)
+
+
+cdef void close_thread(io_thread* used) noexcept nogil:
+    """Free what open_thread made; the loop has ended, or never began."""
+    if used.poller >= 0:
+        close(used.poller)
+    if used.wake >= 0:
+        close(used.wake)
+    free(used.input)
+    free(used.output)
+    free_spare_calls(used)
+
+
+# ---- the loop
+
+
+cdef void* run_loop(void* argument) noexcept nogil:
+    cdef io_thread* thread = <io_thread*> argument
+    cdef epoll_event[EVENTS_A_TURN] events
+    cdef int count, index
+    thread.now_ns = monotonic_ns()
+    collect_tasks(&thread.inlined)
+    watch_listeners(thread)
+    while not thread.is_stopping or thread.outstanding > 0:
+        count = wait_events(thread, events)
+        thread.now_ns = monotonic_ns()
+        read_again(thread)
+        for index in range(count):
+            handle_event(thread, &events[index])
+        take_commands(thread)
+        submit_exchanges(thread)
+        take_settled(thread)
+        write_dirty(thread)
+        if thread.now_ns >= thread.sweep_ns:
+            thread.sweep_ns = thread.now_ns + SWEEP_MS * 1000000
+            sweep_connections(thread)
+            write_dirty(thread)
+        bury(thread)
+    # Nothing is collected any more: what waits for a run goes to the workers.
+    collect_tasks(NULL)
+    bury(thread)
+    return NULL
+
+
+cdef int wait_events(io_thread* thread, epoll_event* events) noexcept nogil:
+    """Sleep until something happens, or until the next sweep; not at all when something waits already."""
+    cdef int timeout_ms = SWEEP_MS if thread.connections != NULL or thread.refused_until_ns != 0 else -1
+    cdef int count
+    if thread.unread != NULL:
+        return max(0, epoll_wait(thread.poller, events, EVENTS_A_TURN, 0))
+    int_exchange(&thread.is_asleep, 1)
+    if has_work(thread):
+        timeout_ms = 0
+    count = epoll_wait(thread.poller, events, EVENTS_A_TURN, timeout_ms)
+    int_exchange(&thread.is_asleep, 0)
+    return max(0, count)
+
+
+cdef bint has_work(io_thread* thread) noexcept nogil:
+    """Look, now that pushers would wake the thread, for what was pushed before they would."""
+    return pointer_load(&thread.settled) != NULL or pointer_load(&thread.commands) != NULL
+
+
+cdef void handle_event(io_thread* thread, epoll_event* happened) noexcept nogil:
+    cdef int kind = (<int*> happened.data.ptr)[0]
+    cdef connection* changed
+    cdef uint64_t count
+    if kind == WAKE:
+        read(thread.wake, &count, sizeof(count))
+        return
+    if kind == LISTENER:
+        accept_connections(thread, <listener*> happened.data.ptr)
+        return
+    changed = <connection*> happened.data.ptr
+    if changed.descriptor < 0:
+        return
+    if happened.events & EPOLLOUT and changed.pending_size > 0:
+        mark_dirty(changed)
+    if happened.events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+        read_connection(changed)
+        if happened.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) and changed.descriptor >= 0:
+            # The end came with the data: it makes no event of its own.
+            mark_unread(changed)
+
+
+cdef void read_again(io_thread* thread) noexcept nogil:
+    """Go on with the connections that had more than a turn reads."""
+    cdef connection* reader = thread.unread
+    cdef connection* following
+    thread.unread = NULL
+    while reader != NULL:
+        following = reader.next_unread
+        reader.is_unread = False
+        if reader.descriptor >= 0:
+            read_connection(reader)
+        reader = following
+
+
+cdef void submit_exchanges(io_thread* thread) noexcept nogil:
+    """Submit what the turn has read, then run the inline tasks that came of it."""
+    cdef exchange* submitted = thread.unsubmitted
+    cdef exchange* following
+    cdef task* ready
+    thread.unsubmitted = thread.last_unsubmitted = NULL
+    while submitted != NULL:
+        following = submitted.waiting
+        submit_exchange(submitted)
+        submitted = following
+    ready = take_collected(&thread.inlined)
+    while ready != NULL:
+        ready.run(ready)
+        ready = take_collected(&thread.inlined)
+
+
+cdef void take_settled(io_thread* thread) noexcept nogil:
+    """Reply to what was settled, the oldest first."""
+    cdef exchange* last = <exchange*> list_take(&thread.settled)
+    cdef exchange* first = NULL
+    cdef exchange* before
+    while last != NULL:
+        before = last.settled
+        last.settled = first
+        first = last
+        last = before
+    while first != NULL:
+        before = first.settled
+        finish_exchange(first)
+        first = before
+
+
+cdef void take_commands(io_thread* thread) noexcept nogil:
+    cdef command* last = <command*> list_take(&thread.commands)
+    cdef command* first = NULL
+    cdef command* before
+    while last != NULL:
+        before = last.next
+        last.next = first
+        first = last
+        last = before
+    while first != NULL:
+        before = first.next
+        follow_command(thread, first)
+        first = before
+
+
+cdef void follow_command(io_thread* thread, command* given) noexcept nogil:
+    if given.kind == ADOPT:
+        adopt_connection(thread, given.adopted)
+    elif given.kind == JUDGE:
+        judge_peers(thread)
+    elif given.kind == DRAIN:
+        drain_thread(thread)
+    elif given.kind == ABORT:
+        while thread.connections != NULL:
+            close_connection(thread.connections)
+    elif given.kind == STOP:
+        thread.is_stopping = True
+        while thread.connections != NULL:
+            close_connection(thread.connections)
+    else:
+        carry_out(given)
+        return
+    free(given)
+
+
+cdef void judge_peers(io_thread* thread) noexcept nogil:
+    cdef server_core* server = thread.server
+    cdef connection* judged = thread.connections
+    cdef connection* following
+    cdef tls_context* trust
+    pthread_mutex_lock(&server.trust_lock)
+    trust = share_context(server.trust)
+    pthread_mutex_unlock(&server.trust_lock)
+    while judged != NULL:
+        following = judged.next
+        judge_connection(judged, trust)
+        judged = following
+    release_context(trust)
+
+
+cdef void drain_thread(io_thread* thread) noexcept nogil:
+    """Tell every peer to go; the sweep says it a second time to those that do not answer."""
+    cdef connection* warned = thread.connections
+    close_listeners(thread)
+    if not thread.is_draining:
+        thread.is_draining = True
+        int_add(&thread.server.n_draining, 1)
+    while warned != NULL:
+        if warned.session == NULL:
+            mark_unread(warned)  # still shaking hands: told as soon as it can be
+        else:
+            warn_leaving(warned)
+        warned = warned.next
+    if thread.connections == NULL:
+        report_stopped(thread)
+
+
+cdef void write_dirty(io_thread* thread) noexcept nogil:
+    cdef connection* writer
+    while thread.dirty != NULL:
+        writer = thread.dirty
+        thread.dirty = writer.next_dirty
+        writer.is_dirty = False
+        if writer.is_warned and not writer.is_leaving and writer.pinged_ns == 0:
+            say_leaving(writer)
+        write_connection(writer)
+
+
+cdef void bury(io_thread* thread) noexcept nogil:
+    """Free the connections that were closed in this turn."""
+    cdef connection* closed = thread.buried
+    cdef connection* following
+    if closed == NULL:
+        return
+    thread.buried = NULL
+    unlist(thread)
+    while closed != NULL:
+        following = closed.next
+        free_connection(closed)
+        closed = following
+    if thread.is_draining and thread.connections == NULL:
+        report_stopped(thread)
+
+
+cdef void unlist(io_thread* thread) noexcept nogil:
+    """Take closed connections off the lists of the next turn."""
+    cdef connection** link = &thread.unread
+    while link[0] != NULL:
+        if link[0].descriptor < 0:
+            link[0] = link[0].next_unread
+        else:
+            link = &link[0].next_unread
+    link = &thread.dirty
+    while link[0] != NULL:
+        if link[0].descriptor < 0:
+            link[0] = link[0].next_dirty
+        else:
+            link = &link[0].next_dirty

@@ -1,0 +1,473 @@
+"""The native transport as Python sees it: a server that is set up, started, drained and closed, and its calls' events."""
+
+import os
+import socket
+from collections import namedtuple
+
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from cython cimport final
+from libc.stdint cimport int64_t, uint8_t
+from libc.stdlib cimport calloc, free, malloc
+from libc.string cimport memcpy
+
+from kernels.call cimport drop_call_elsewhere
+from kernels.compression cimport deflate_message
+from kernels.engine cimport Engine
+from kernels.hot_method cimport bind_stream, bind_unary
+from kernels.http2 cimport prepare_http2
+from kernels.io_thread cimport close_thread, join_thread, open_thread, start_thread
+from kernels.mailbox cimport push_command
+from kernels.nghttp2 cimport nghttp2_option_del, nghttp2_session_callbacks_del
+from kernels.openssl cimport X509, X509_free, X509_up_ref
+from kernels.python_calls cimport (
+    HIGH_MARK_BYTES, LOW_MARK_BYTES, bind_python, close_events, free_event, open_events, take_events,
+)
+from kernels.sockets cimport O_CLOEXEC, O_RDONLY, close, open as open_file
+from kernels.sync cimport (
+    counter_add, counter_load, int_add, int_exchange, int_load, int_store, monotonic_ns, pthread_mutex_destroy,
+    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+)
+from kernels.tls cimport create_context, describe_peer, release_context, tls_context
+from kernels.transport_state cimport (
+    ABORT, DRAIN, EVENT_CALL, EVENT_CLOSED, EVENT_FAILURE, EVENT_HALF_CLOSE, EVENT_MESSAGE, EVENT_STOPPED,
+    EVENT_WRITABLE, GRANT_MESSAGE, IDENTITY, JUDGE, LISTENER, MAX_LISTENERS, RESET_CALL, SEND_HEADERS, SEND_MESSAGE,
+    SEND_STATUS, STOP, command, event, io_thread, method, transport_limits,
+)
+
+from kernels.limits import Limits
+from kernels.metadata import decode_metadata, encode_metadata
+
+CALL, MESSAGE, HALF_CLOSE, CLOSED, WRITABLE, STOPPED, FAILURE = range(7)
+HIGH_MARK = HIGH_MARK_BYTES
+
+cdef enum:
+    BACKLOG = 4096
+    MAX_METHODS = 16
+    MAX_CODE = 16
+
+CallInfo = namedtuple("CallInfo", "method metadata deadline peer auth")
+CallInfo.__doc__ = """What opens a call: its path, its metadata, its deadline (seconds of the monotonic clock, or None), who calls."""
+
+
+@final
+cdef class Transport:
+    """A gRPC server without handlers: bound methods are answered natively, all other calls are events.
+
+    Parameters
+    ----------
+    limits : Limits
+        What peers are allowed.
+    io_threads : int
+        Threads that read and write; 0 takes one for each processor, at most four.
+    """
+
+    def __cinit__(self, limits not None, *, int io_threads=0):
+        if not isinstance(limits, Limits):
+            raise TypeError(f"limits must be kernels.limits.Limits, given {type(limits).__name__}")
+        if io_threads < 0:
+            raise ValueError("io_threads must be at least 0")
+        self._engines = []
+        self._paths = []
+        self._process = os.getpid()
+        self.core.reserve = -1
+        copy_limits(&self.core.limits, limits)
+        pthread_mutex_init(&self.core.trust_lock, NULL)
+        open_events(&self.core.events)
+        bind_python(&self.core.fallback)
+        self.core.n_threads = io_threads or min(4, len(os.sched_getaffinity(0)))
+        self.core.threads = <io_thread*> calloc(self.core.n_threads, sizeof(io_thread))
+        self.core.methods = <method*> calloc(MAX_METHODS, sizeof(method))
+        if self.core.threads == NULL or self.core.methods == NULL or prepare_http2(&self.core) != 0:
+            raise MemoryError
+        for index in range(self.core.n_threads):
+            self.core.threads[index].poller = self.core.threads[index].wake = -1
+        for index in range(self.core.n_threads):
+            if open_thread(&self.core.threads[index], &self.core, index) != 0:
+                raise OSError("no descriptor or no memory for an I/O thread")
+        self.core.reserve = open_file(b"/dev/null", O_RDONLY | O_CLOEXEC)
+
+    def __dealloc__(self):
+        if self._process != os.getpid():
+            return
+        if self._started and not self._closed:
+            self.close()
+        for index in range(self.core.n_listeners if not self._started else 0):
+            close(self.core.listeners[index].descriptor)
+        for index in range(self.core.n_threads if self.core.threads != NULL else 0):
+            close_thread(&self.core.threads[index])
+        for index in range(self.core.n_methods):
+            free(self.core.methods[index].path)
+            free(self.core.methods[index].version_header)
+            free(self.core.methods[index].request_id_header)
+        free(self.core.threads)
+        free(self.core.methods)
+        release_context(self.core.trust)
+        if self.core.callbacks != NULL:
+            nghttp2_session_callbacks_del(self.core.callbacks)
+        if self.core.options != NULL:
+            nghttp2_option_del(self.core.options)
+        if self.core.reserve >= 0:
+            close(self.core.reserve)
+        pthread_mutex_destroy(&self.core.trust_lock)
+
+    def listen(self, str address not None, tls=None):
+        """Listen on "host:port", "[IPv6]:port" or "unix:path"; with TlsSettings, over TLS.
+
+        Returns
+        -------
+        int
+            The port; the one that was found when 0 was asked for, 0 for a Unix socket.
+
+        Raises
+        ------
+        OSError
+            The address is taken, or none of this machine's.
+        TlsError
+            The certificates cannot be used.
+        """
+        if self._started or self.core.n_listeners == MAX_LISTENERS:
+            raise ValueError(f"addresses are added before the start, at most {MAX_LISTENERS}")
+        if tls is not None:
+            self.replace_tls(tls)
+        made = open_socket(address)
+        port = 0
+        if made.family == socket.AF_UNIX:
+            self._paths.append(made.getsockname())
+        else:
+            port = made.getsockname()[1]
+        self.core.listeners[self.core.n_listeners].kind = LISTENER
+        self.core.listeners[self.core.n_listeners].has_tls = tls is not None
+        self.core.listeners[self.core.n_listeners].descriptor = made.detach()
+        self.core.n_listeners += 1
+        return port
+
+    def replace_tls(self, tls not None):
+        """Have new handshakes use other certificates; peers that they do not trust any more are cut off.
+
+        All TLS listeners of a server share one set. Raises TlsError, and then nothing has changed.
+        """
+        cdef tls_context* made = create_context(tls)
+        cdef tls_context* old
+        pthread_mutex_lock(&self.core.trust_lock)
+        old = self.core.trust
+        self.core.trust = made
+        pthread_mutex_unlock(&self.core.trust_lock)
+        release_context(old)
+        if self._started and not self._closed:
+            self.command_all(JUDGE)
+
+    def bind(self, str path not None, Engine engine not None, *, str version_header="", str request_id_header="",
+             bint streaming=False):
+        """Answer a method from the engine, from socket to socket without the GIL.
+
+        Parameters
+        ----------
+        path : str
+            Of the method: "/package.Service/Method".
+        version_header : str
+            The header that says which version a request means that names none.
+        request_id_header : str
+            The header whose value failures are reported with.
+        streaming : bool
+            Whether the method is a stream of requests and responses, in the same order.
+        """
+        if self._started or self.core.n_methods == MAX_METHODS:
+            raise ValueError(f"methods are bound before the start, at most {MAX_METHODS}")
+        cdef method* made = &self.core.methods[self.core.n_methods]
+        made.path = copy_text(path, &made.path_size)
+        made.version_header = copy_text(version_header, &made.version_header_size)
+        made.request_id_header = copy_text(request_id_header, &made.request_id_header_size)
+        if streaming:
+            bind_stream(made, engine.core)
+        else:
+            bind_unary(made, engine.core)
+        self._engines.append(engine)
+        self.core.n_methods += 1
+
+    def start(self):
+        """Accept connections and serve them."""
+        if self._started:
+            raise ValueError("the server was started before")
+        self._started = True
+        for index in range(self.core.n_threads):
+            if start_thread(&self.core.threads[index]) != 0:
+                self.core.n_threads = index
+                self.close()
+                raise OSError("no thread for the server")
+
+    def wait_events(self, double timeout_s):
+        """Wait, without the GIL, for what happened to calls.
+
+        Returns
+        -------
+        list of (int, Call or None, object)
+            CALL with CallInfo; MESSAGE with bytes; HALF_CLOSE; CLOSED, the last of a call's, with whether its status
+            was sent; WRITABLE; STOPPED, once a drained server has no connection left; FAILURE with (request id, text).
+        """
+        cdef event* taken
+        cdef event* following
+        with nogil:
+            taken = take_events(&self.core.events, timeout_s)
+        happened = []
+        while taken != NULL:
+            following = taken.next
+            happened.append(self.describe_event(
+                taken.kind, taken.subject,
+                None if taken.data == NULL else PyBytes_FromStringAndSize(<char*> taken.data, taken.size))
+                if taken.kind != EVENT_CLOSED else self.describe_event(
+                    EVENT_CLOSED, taken.subject, b"1" if taken.size else b""))
+            free_event(taken)
+            taken = following
+        return happened
+
+    cdef tuple describe_event(self, int kind, call* subject, bytes data):
+        if kind == EVENT_CALL:
+            made = self.open_call(subject)
+            return CALL, made, describe_call(subject)
+        if kind == EVENT_STOPPED:
+            return STOPPED, None, None
+        if kind == EVENT_FAILURE:
+            request_id, _, reason = data.partition(b"\0")
+            return FAILURE, None, (request_id.decode("ascii", "replace"), reason.decode("utf-8", "replace"))
+        found = <Call> subject.handle
+        if kind == EVENT_CLOSED:
+            subject.handle = NULL
+            Py_DECREF(found)
+            return CLOSED, found, bool(data)
+        return (MESSAGE if kind == EVENT_MESSAGE else HALF_CLOSE if kind == EVENT_HALF_CLOSE else WRITABLE), found, data
+
+    cdef Call open_call(self, call* subject):
+        """Make the Python object of a call; it takes over the reference that the event held."""
+        cdef Call made = Call.__new__(Call)
+        made.subject = subject
+        made.transport = self
+        subject.handle = <void*> made
+        Py_INCREF(made)  # given back with CLOSED
+        return made
+
+    cdef int command_all(self, int kind) except -1:
+        cdef command* given
+        for index in range(self.core.n_threads):
+            given = <command*> calloc(1, sizeof(command))
+            if given == NULL:
+                raise MemoryError
+            given.kind = kind
+            push_command(&self.core.threads[index], given)
+        return 0
+
+    def drain(self):
+        """Accept no more, tell every client to go, and let calls go on; STOPPED comes when all are gone."""
+        if self._started and not self._closed:
+            self.command_all(DRAIN)
+
+    def abort(self):
+        """Close every connection and cancel its calls."""
+        if self._started and not self._closed:
+            self.command_all(ABORT)
+
+    def close(self):
+        """Close everything that is left and stop the threads; waits for what the engine still has of this server."""
+        if not self._started or self._closed:
+            return
+        self._closed = True
+        self.command_all(DRAIN)
+        self.command_all(STOP)
+        with nogil:
+            for index in range(self.core.n_threads):
+                join_thread(&self.core.threads[index])
+        close_events(&self.core.events)
+        for path in self._paths:
+            if os.path.exists(path):
+                os.unlink(path)
+
+    def statistics(self):
+        """Return {"connections", "buffered_bytes"} of this moment."""
+        return {"connections": int_load(&self.core.n_connections), "buffered_bytes": counter_load(&self.core.buffered)}
+
+
+@final
+cdef class Call:
+    """One call of a method that Python serves. Its methods may be called from any thread; after CLOSED they do nothing."""
+
+    def __dealloc__(self):
+        if self.subject != NULL:
+            drop_call_elsewhere(self.subject)
+
+    def request_message(self):
+        """Let one more MESSAGE come; none comes before the first was asked for."""
+        self.command(GRANT_MESSAGE, None, None, 0)
+
+    def send_initial_metadata(self, metadata=(), int compress=0):
+        """Begin the reply with pairs of names and values; `compress` (1 deflate, 2 gzip) as for send_message."""
+        self.begin(compress)
+        self.command(SEND_HEADERS, None, encode_metadata(metadata), self.encoding)
+
+    def begin(self, int compress):
+        """Settle the reply's encoding: what is asked for, where the client takes it."""
+        if not self.has_begun:
+            self.has_begun = True
+            self.encoding = compress if compress in (1, 2) and self.subject.accepted & (1 << compress) else IDENTITY
+
+    def send_message(self, bytes message not None, int compress=0):
+        """Send a message.
+
+        Parameters
+        ----------
+        message : bytes
+            The message.
+        compress : int
+            0 as it is, 1 deflate, 2 gzip; used where the client takes it and the reply began with the same.
+
+        Returns
+        -------
+        int
+            Bytes of this call that wait to be sent; above HIGH_MARK the sender should wait for WRITABLE or CLOSED.
+        """
+        cdef uint8_t* deflated = NULL
+        cdef size_t size = 0
+        cdef const uint8_t* plain = <const uint8_t*> <const char*> message
+        cdef size_t plain_size = len(message)
+        cdef int encoding, failed
+        cdef int64_t waiting
+        self.begin(compress)
+        if self.subject.is_over:
+            return 0
+        encoding = self.encoding if compress != 0 else IDENTITY
+        if encoding != IDENTITY:
+            with nogil:
+                failed = deflate_message(plain, plain_size, encoding == 2, &deflated, &size)
+            if failed != 0:
+                raise MemoryError
+            message = PyBytes_FromStringAndSize(<char*> deflated, size)
+            free(deflated)
+        waiting = counter_add(&self.subject.queued, len(message))
+        self.command(SEND_MESSAGE, message, None, self.encoding << 1 | (encoding != IDENTITY))
+        if waiting > HIGH_MARK_BYTES:
+            int_store(&self.subject.was_high, 1)
+            waiting = counter_load(&self.subject.queued)
+            if waiting < LOW_MARK_BYTES and int_exchange(&self.subject.was_high, 0):
+                return waiting
+            return max(waiting, HIGH_MARK_BYTES + 1)
+        return waiting
+
+    def send_status(self, int code, str details="", trailing=()):
+        """End the call with a gRPC status, behind the messages that wait; the first status holds."""
+        if not 0 <= code <= MAX_CODE:
+            raise ValueError(f"code is {code}; expected a gRPC status from 0 to {MAX_CODE}")
+        self.command(SEND_STATUS, details.encode("utf-8", "replace"), encode_metadata(trailing), code)
+
+    def cancel(self):
+        """Break the call off with RST_STREAM."""
+        self.command(RESET_CALL, None, None, 0)
+
+    cdef int command(self, int kind, bytes data, bytes metadata, int number) except -1:
+        """Hand something to do to the call's I/O thread."""
+        cdef command* given
+        if self.subject.is_over:
+            return 0
+        given = <command*> calloc(1, sizeof(command))
+        if given == NULL:
+            raise MemoryError
+        given.kind = kind
+        given.number = number
+        if (copy_bytes(data, &given.data, &given.size) != 0
+                or copy_bytes(metadata, &given.metadata.data, &given.metadata.size) != 0):
+            free(given.data)
+            free(given)
+            raise MemoryError
+        given.metadata.capacity = given.metadata.size
+        int_add(&self.subject.references, 1)
+        given.subject = self.subject
+        push_command(self.subject.thread, given)
+        return 0
+
+
+cdef int copy_bytes(bytes source, uint8_t** data, size_t* size) except? -1:
+    """Copy bytes (None leaves NULL) into memory of C's. 0, or -1 without memory."""
+    if source is None:
+        return 0
+    size[0] = len(source)
+    data[0] = <uint8_t*> malloc(max(size[0], <size_t> 1))
+    if data[0] == NULL:
+        return -1
+    memcpy(data[0], <const char*> source, size[0])
+    return 0
+
+
+cdef object describe_call(call* subject):
+    """Read what an open call has told; its headers do not change any more."""
+    fields = decode_metadata(subject.metadata.data[:subject.metadata.size] if subject.metadata.size else b"")
+    deadline = subject.deadline_ns / 1e9 if subject.deadline_ns else None
+    return CallInfo(
+        dict(fields[:1]).get(":path", ""), tuple(fields[1:]), deadline, decode_peer(subject), describe_auth(subject))
+
+
+cdef str decode_peer(call* subject):
+    return (<const char*> subject.peer).decode("ascii", "replace")
+
+
+cdef dict describe_auth(call* subject):
+    return describe_peer(subject.certificate, subject.has_tls)
+
+
+cdef char* copy_text(str text, size_t* size) except NULL:
+    cdef bytes encoded = text.encode()
+    cdef char* copied = <char*> calloc(len(encoded) + 1, 1)
+    if copied == NULL:
+        raise MemoryError
+    memcpy(copied, <const char*> encoded, len(encoded))
+    size[0] = len(encoded)
+    return copied
+
+
+cdef int copy_limits(transport_limits* target, limits) except -1:
+    """Check a Limits and copy it, seconds as nanoseconds."""
+    for name, value in vars(limits).items():
+        if value < 0 or (not name.endswith("_s") and value < 1):
+            raise ValueError(f"{name} is {value}; expected at least {0 if name.endswith('_s') else 1}")
+    target.max_connections = limits.max_connections
+    target.max_streams = limits.max_streams
+    target.max_header_bytes = limits.max_header_bytes
+    target.max_header_fields = limits.max_header_fields
+    target.max_message_bytes = limits.max_message_bytes
+    target.max_connection_bytes = limits.max_connection_bytes
+    target.max_buffered_bytes = limits.max_buffered_bytes
+    target.handshake_ns = nanoseconds(limits.handshake_timeout_s)
+    target.header_ns = nanoseconds(limits.header_timeout_s)
+    target.receive_ns = nanoseconds(limits.receive_timeout_s)
+    target.send_ns = nanoseconds(limits.send_timeout_s)
+    target.idle_ns = nanoseconds(limits.idle_timeout_s)
+    target.keepalive_ns = nanoseconds(limits.keepalive_time_s)
+    target.keepalive_timeout_ns = nanoseconds(limits.keepalive_timeout_s)
+    target.age_ns = nanoseconds(limits.max_connection_age_s)
+    target.age_grace_ns = nanoseconds(limits.max_connection_age_grace_s)
+    target.max_idle_frames = limits.max_idle_frames_per_s
+    target.max_resets = limits.max_resets_per_s
+    return 0
+
+
+cdef int64_t nanoseconds(double seconds):
+    return <int64_t> (min(seconds, 1e9) * 1e9)
+
+
+def open_socket(str address not None):
+    """Return a listening socket that shares its port with nobody. Raises OSError."""
+    if address.startswith("unix:"):
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        place = address[5:].removeprefix("//") if address.startswith("unix:///") else address[5:]
+    else:
+        host, _, port = address.rpartition(":")
+        family, kind, _, _, place = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        made = socket.socket(family, kind)
+        # A port whose connections were closed a moment ago is free; one that is listened on is not.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.setblocking(False)
+        made.bind(place)
+        made.listen(BACKLOG)
+    except BaseException:
+        made.close()
+        raise
+    return made
