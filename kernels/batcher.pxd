@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, int64_t
 
 from kernels.executor cimport executor, task
 from kernels.instance cimport instance, version_name
+from kernels.placement cimport placement
 from kernels.request cimport request
 from kernels.signature cimport signature
 from kernels.sync cimport pthread_cond_t, pthread_mutex_t
@@ -43,6 +44,8 @@ cdef struct batcher:
     bint closing             # the same, for a drain
     instance* instances      # all, as one array
     int32_t n_instances
+    placement place          # where runs take place; changed by the run that set is_placing, outside the lock
+    bint is_placing
     instance* unused         # those that do not run
     statistics counts
 

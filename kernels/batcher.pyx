@@ -12,6 +12,7 @@ from libc.string cimport memcpy, memset
 from kernels.executor cimport drop_alarm, executor, schedule, set_alarm, task
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
 from kernels.instance cimport close_instance, execute_batch, instance, open_instance
+from kernels.placement cimport open_placement, place_next
 from kernels.request cimport QUEUED, RUNNING, SETTLED, request
 from kernels.signature cimport can_merge, signature
 from kernels.status cimport CANCELLED, EXHAUSTED, EXPIRED, OK
@@ -36,6 +37,7 @@ cdef int open_batcher(batcher* made, executor* pool, const signature* accepted, 
     made.task.ring = ring_alarm
     made.pool = pool
     made.accepted = accepted[0]
+    open_placement(&made.place, accepted)
     pthread_mutex_init(&made.lock, NULL)
     pthread_condattr_init(&monotonic)
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC)
@@ -299,11 +301,12 @@ cdef void ring_alarm(task* due) noexcept nogil:
 
 
 cdef void run_ready(task* ready) noexcept nogil:
-    """Form one batch and run it. On a worker; nothing is touched once the batcher may be idle and gone."""
+    """Form one batch and run it. On a worker or inline; nothing is touched once the batcher may be idle and gone."""
     cdef batcher* target = <batcher*> ready
     cdef int64_t now_ns = monotonic_ns(), rows
     cdef instance* chosen
     cdef request* batch
+    cdef bint decides
     pthread_mutex_lock(&target.lock)
     target.scheduled = False
     chosen = target.unused
@@ -314,10 +317,17 @@ cdef void run_ready(task* ready) noexcept nogil:
         return
     target.unused = chosen.next
     target.running += 1
+    decides = not target.is_placing
+    target.is_placing = True
     start_or_wait(target, now_ns)
     pthread_mutex_unlock(&target.lock)
     run_requests(target, chosen, batch, rows)
+    if decides:
+        place_next(&target.place, chosen)
     pthread_mutex_lock(&target.lock)
+    if decides:
+        target.is_placing = False
+        target.task.is_inline = target.place.is_inline
     target.running -= 1
     chosen.next = target.unused
     target.unused = chosen

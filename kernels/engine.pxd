@@ -11,6 +11,7 @@ cdef class Engine:
     cdef object _retiring    # over waiting for batchers, which may take as long as a run; taken before _lock
     cdef dict _versions      # (name, version) -> LoadedVersion or str, the reason why it is unavailable
     cdef bint _closed
+    cdef int _placement      # placement_mode of every version
     cdef int _process        # that made the engine: a fork has none of its threads
     cdef readonly int64_t max_queue_requests
     cdef readonly int64_t max_pending_bytes

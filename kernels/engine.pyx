@@ -17,6 +17,7 @@ from kernels.batcher cimport batcher, close_batcher, open_batcher, read_counts, 
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request
 from kernels.executor cimport close_executor, open_executor, reserve_alarm
+from kernels.placement cimport PLACE_INLINE, PLACE_MEASURED, PLACE_WORKER
 from kernels.request cimport close_pool, open_pool, request
 from kernels.routes cimport add_route, create_routes, free_routes, route_table
 from kernels.session cimport Session
@@ -34,6 +35,9 @@ cdef enum:
     MAX_WAIT_S = 1_000_000_000
     DEFAULT_QUEUE_REQUESTS = 4096
     DEFAULT_PENDING_BYTES = 1 << 30
+
+
+PLACEMENTS = {"auto": PLACE_MEASURED, "never": PLACE_WORKER, "always": PLACE_INLINE}
 
 
 class InferError(Exception):
@@ -72,12 +76,18 @@ cdef class Engine:
         Requests that may wait for one model version; one more gets EXHAUSTED.
     max_pending_bytes : int
         Message bytes that may wait or run in all; a message beyond that gets EXHAUSTED.
+    inline : str
+        Whether models run on the I/O threads of a transport that has such: "auto" for those whose largest batch was
+        measured and takes less than 100 µs, "never", or "always".
     """
 
     def __cinit__(self, *, int workers=0, int64_t max_queue_requests=DEFAULT_QUEUE_REQUESTS,
-                  int64_t max_pending_bytes=DEFAULT_PENDING_BYTES):
+                  int64_t max_pending_bytes=DEFAULT_PENDING_BYTES, str inline="auto"):
         if workers < 0 or max_queue_requests < 1 or max_pending_bytes < 1:
             raise ValueError("workers must be at least 0, max_queue_requests and max_pending_bytes at least 1")
+        if inline not in PLACEMENTS:
+            raise ValueError(f"inline is {inline!r}; expected one of {', '.join(PLACEMENTS)}")
+        self._placement = PLACEMENTS[inline]
         self._lock = threading.Lock()
         self._retiring = threading.Lock()
         self._process = os.getpid()
@@ -145,6 +155,8 @@ cdef class Engine:
         made.queue.max_queued = max_queue_requests or self.max_queue_requests
         made.queue.pending_bytes = &self.core.pending_bytes
         made.queue.max_pending_bytes = self.max_pending_bytes
+        made.queue.place.mode = self._placement
+        made.queue.task.is_inline = made.queue.place.is_inline = self._placement == PLACE_INLINE
         self.replace_version(name, version, made)
 
     def unload(self, str name not None, int64_t version):
@@ -161,15 +173,18 @@ cdef class Engine:
             return {key: None if isinstance(entry, LoadedVersion) else entry for key, entry in self._versions.items()}
 
     def statistics(self, str name not None, int64_t version):
-        """Return the counters of a serving version, as {name: count or nanoseconds}; KeyError when it does not serve."""
+        """Return the counters of a serving version, as {name: count or nanoseconds}, and whether it runs
+        "inline"; KeyError when it does not serve."""
         cdef statistics counts
         cdef int64_t queued = 0
+        cdef bint is_inline = False
         with self._lock:
             entry = self._versions[name, version]
             if not isinstance(entry, LoadedVersion):
                 raise KeyError((name, version))
             queued = read_counts(&(<LoadedVersion> entry).queue, &counts)
-        return {**counts, "queued": queued}
+            is_inline = (<LoadedVersion> entry).queue.task.is_inline
+        return {**counts, "queued": queued, "inline": bool(is_inline)}
 
     def drain(self, double timeout_s):
         """Wait until every admitted request has been settled; True when that happened in time.

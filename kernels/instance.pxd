@@ -41,3 +41,4 @@ cdef struct instance:
 cdef int open_instance(instance* made, const signature* accepted, const version_name* served) noexcept nogil
 cdef void close_instance(instance* used) noexcept nogil
 cdef int execute_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil
+cdef int run_zeros(instance* used, failure* error) noexcept nogil

@@ -1,0 +1,75 @@
+"""Measures whether a model is quick enough to run on an I/O thread, which nothing else can use meanwhile.
+
+A model starts on the workers. After each of its first runs there its largest batch is run once more, on zeros: no
+caller waits longer for that than one such run. When the 99th percentile is within the limit, the model runs inline;
+one run over the limit sends it back, to be measured again later.
+"""
+
+from libc.stdint cimport int64_t
+
+from kernels.datatype cimport DT_BYTES, datatype_size
+from kernels.failure cimport failure
+from kernels.instance cimport instance, run_zeros
+from kernels.signature cimport signature
+from kernels.status cimport OK
+
+cdef enum:
+    LIMIT_NS = 100_000
+    PROBES = 128
+    ALLOWED_OVERRUNS = 1               # of so many: the 99th percentile
+    RUNS_UNTIL_NEXT = 4096             # after a measurement that spoke against it
+    MAX_INPUT_BYTES = 1024 * 1024      # a larger batch takes longer than the limit to be copied
+
+
+cdef void open_placement(placement* made, const signature* accepted) noexcept nogil:
+    """Say whether the model can be measured: inputs of fixed size but for the batch, and no strings."""
+    cdef int64_t rows = max(accepted.max_batch_size, <int64_t> 1), elements, total = 0
+    cdef int index
+    made.is_measurable = True
+    for index in range(accepted.core.n_inputs):
+        elements = accepted.core.inputs[index].inner_elements
+        if (elements < 0 or accepted.core.inputs[index].datatype == DT_BYTES or accepted.core.inputs[index].rank == 0
+                or (accepted.max_batch_size == 0 and accepted.core.inputs[index].dims[0] < 0)):
+            made.is_measurable = False
+            return
+        if accepted.max_batch_size == 0:
+            rows = accepted.core.inputs[index].dims[0]
+        if elements > MAX_INPUT_BYTES or rows > MAX_INPUT_BYTES:
+            made.is_measurable = False
+            return
+        total += rows * elements * <int64_t> datatype_size(accepted.core.inputs[index].datatype)
+    made.is_measurable = total <= MAX_INPUT_BYTES
+
+
+cdef void place_next(placement* place, instance* used) noexcept nogil:
+    """Decide where the next runs take place, after one whose phases `used` holds. No lock held."""
+    cdef bint was_quick = used.gather_ns + used.run_ns + used.encode_ns <= LIMIT_NS
+    if place.mode != PLACE_MEASURED:
+        place.is_inline = place.mode == PLACE_INLINE
+        return
+    if place.is_inline:
+        if not was_quick:
+            place.is_inline = False
+            place.probes = place.overruns = 0
+        return
+    if not was_quick or not place.is_measurable:
+        return
+    if place.overruns > ALLOWED_OVERRUNS:
+        place.runs += 1
+        if place.runs == RUNS_UNTIL_NEXT:
+            place.runs = place.probes = place.overruns = 0
+        return
+    probe(place, used)
+
+
+cdef void probe(placement* place, instance* used) noexcept nogil:
+    cdef failure error
+    error.code = OK
+    if run_zeros(used, &error) != 0:
+        place.is_measurable = False
+        return
+    place.probes += 1
+    if used.gather_ns + used.run_ns > LIMIT_NS:
+        place.overruns += 1
+    elif place.probes >= PROBES and place.overruns <= ALLOWED_OVERRUNS:
+        place.is_inline = True
