@@ -28,7 +28,8 @@ class HealthBoard:
         self._is_ready = False
         self._is_draining = False
         self._versions: dict[str, dict[int | None, bool]] = {}
-        self._listeners: list[Callable[[], None]] = []
+        # In the order of their subscription; a dict, because thousands of watchers may leave at once.
+        self._listeners: dict[Callable[[], None], None] = {}
 
     @property
     def is_draining(self) -> bool:
@@ -43,12 +44,12 @@ class HealthBoard:
     def subscribe(self, listener: Callable[[], None]) -> None:
         """Call `listener` after every change, in the thread that made it."""
         with self._lock:
-            self._listeners.append(listener)
+            self._listeners[listener] = None
 
     def unsubscribe(self, listener: Callable[[], None]) -> None:
         """End what subscribe began."""
         with self._lock:
-            self._listeners.remove(listener)
+            del self._listeners[listener]
 
     def mark_ready(self) -> None:
         """Say that the server takes requests from now on."""
@@ -90,6 +91,69 @@ class HealthBoard:
             listener()
 
 
+class HealthServicer(health_pb2_grpc.HealthServicer):
+    """The board on a server of synchronous servicers that honours `experimental_non_blocking`.
+
+    A Watch holds no thread, and ends once it has told of the drain.
+    """
+
+    def __init__(self, board: HealthBoard):
+        self._board = board
+
+    def Check(self, request, context):  # noqa: N802 - the protocol's name
+        """Answer with the status of one service, or NOT_FOUND."""
+        status = self._board.read(request.service)
+        if status is None:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"unknown service {request.service!r}")
+        return health_pb2.HealthCheckResponse(status=status)
+
+    def Watch(self, request, context, send):  # noqa: N802
+        """Answer with the status of one service now and at every change; SERVICE_UNKNOWN until it is known."""
+        watcher = _Watcher(self._board, request.service, send)
+        self._board.subscribe(watcher.tell)
+        if not context.add_callback(watcher.close):
+            watcher.close()
+        watcher.tell()
+
+    Watch.experimental_non_blocking = True
+
+
+class _Watcher:
+    """One Watch; tells of a change in the thread that made it."""
+
+    def __init__(self, board: HealthBoard, service: str, send: Callable[[object], None]):
+        self._board = board
+        self._service = service
+        self._send = send
+        self._lock = threading.Lock()
+        self._last: int | None = None
+        self._is_over = False
+
+    def tell(self) -> None:
+        """Send the status if it has changed; None, which ends the stream, after that of the drain."""
+        with self._lock:
+            if self._is_over:
+                return
+            # Before the status: what is sent as the last one must be that of the drain.
+            self._is_over = self._board.is_draining
+            status = read_watched(self._board, self._service)
+            if status != self._last:
+                self._send(health_pb2.HealthCheckResponse(status=status))
+            self._last = status
+            if self._is_over:
+                self._send(None)
+
+    def close(self) -> None:
+        """Leave the board."""
+        self._board.unsubscribe(self.tell)
+
+
+def read_watched(board: HealthBoard, service: str) -> int:
+    """The status that a watcher is sent."""
+    status = board.read(service)
+    return SERVICE_UNKNOWN if status is None else status
+
+
 class AsyncHealthServicer(health_pb2_grpc.HealthServicer):
     """The board on grpcio's asyncio server; made inside the running loop.
 
@@ -122,8 +186,7 @@ class AsyncHealthServicer(health_pb2_grpc.HealthServicer):
             # Taken before reading, so that a change in between is not missed.
             changed = self._changed
             is_last = self._board.is_draining
-            status = self._board.read(request.service)
-            status = SERVICE_UNKNOWN if status is None else status
+            status = read_watched(self._board, request.service)
             if status != last:
                 yield health_pb2.HealthCheckResponse(status=status)
             if is_last:

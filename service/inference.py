@@ -1,7 +1,8 @@
-"""ModelInfer on grpcio's asyncio server: raw bytes in, raw bytes out; in between the request is the engine's."""
+"""ModelInfer and ModelStreamInfer on grpcio's asyncio server: bytes in and out; in between they are the engine's."""
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 
 import grpc
 
@@ -11,7 +12,10 @@ from kernels.engine import Engine
 from service.headers import REQUEST_ID_HEADER, VERSION_HEADER
 from service.logs import LineLimit
 from service.status import GRPC_CODES, UNFORESEEN
+from service.stream_replies import encode_stream_failure, encode_stream_reply
 
+# Requests of one stream that are under way or whose replies wait; no more are read until the client takes some.
+MAX_STREAM_REQUESTS = 64
 # A client that makes a model fail again and again must not fill the disk.
 FAILURES_LOGGED_PER_SECOND = 10
 
@@ -35,14 +39,47 @@ class InferenceHandler:
 
     def methods(self) -> dict[str, grpc.RpcMethodHandler]:
         """The methods as grpcio registers them, without a deserializer: messages stay bytes."""
-        return {"ModelInfer": grpc.unary_unary_rpc_method_handler(self.infer)}
+        return {
+            "ModelInfer": grpc.unary_unary_rpc_method_handler(self.infer),
+            "ModelStreamInfer": grpc.stream_stream_rpc_method_handler(self.infer_stream),
+        }
 
     async def infer(self, message: bytes, context: grpc.aio.ServicerContext) -> bytes:
         """Answer one ModelInferRequest; the call's deadline bounds its time in the queue."""
-        remaining = context.time_remaining()
-        timeout_us = -1 if remaining is None else max(0, int(remaining * 1e6))
+        code, reply = await self._ask(message, context)
+        if code == status.OK:
+            return reply
+        await context.abort(GRPC_CODES[code], reply)
+
+    async def infer_stream(self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
+        """Answer ModelInferRequests in their order, however the model is done with them; a failure is an answer."""
+        replies: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(MAX_STREAM_REQUESTS)
+        # Cancels what is under way when the stream is, and withdraws it from the engine.
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._submit_stream(tasks, messages, context, replies))
+            while (reply := await replies.get()) is not None:
+                await context.write(await reply)
+
+    async def _submit_stream(
+        self,
+        tasks: asyncio.TaskGroup,
+        messages: AsyncIterator[bytes],
+        context: grpc.aio.ServicerContext,
+        replies: asyncio.Queue[asyncio.Task[bytes] | None],
+    ) -> None:
+        """Submit the messages of a stream as they come, as long as there is place for their replies."""
+        async for message in messages:
+            await replies.put(tasks.create_task(self._answer_streamed(message, context)))
+        await replies.put(None)
+
+    async def _answer_streamed(self, message: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        code, reply = await self._ask(message, context)
+        return encode_stream_reply(reply) if code == status.OK else encode_stream_failure(message, reply)
+
+    async def _ask(self, message: bytes, context: grpc.aio.ServicerContext) -> tuple[int, bytes | str]:
+        """The engine's code and reply to one message; for a failure, the text that its caller is to see."""
         settled = self._loop.create_future()
-        call = self._queue.submit(message, settled, read_header(context, VERSION_HEADER), timeout_us)
+        call = self._queue.submit(message, settled, read_header(context, VERSION_HEADER), read_timeout_us(context))
         if not self._is_flush_due:
             # At the end of this turn of the loop: all that it reads wakes a worker once.
             self._is_flush_due = True
@@ -52,10 +89,9 @@ class InferenceHandler:
         except asyncio.CancelledError:
             call.cancel()
             raise
-        if code == status.OK:
-            return reply
-        self._log_failure(context, code, reply)
-        await context.abort(GRPC_CODES[code], UNFORESEEN if code == status.INTERNAL else reply)
+        if code != status.OK:
+            self._log_failure(context, code, reply)
+        return code, UNFORESEEN if code == status.INTERNAL else reply
 
     def _log_failure(self, context: grpc.aio.ServicerContext, code: int, reason: str) -> None:
         """Log what the server is to blame for, within a limit, and at debug level what the caller is."""
@@ -76,6 +112,12 @@ class InferenceHandler:
             # A cancelled handler no longer waits.
             if not call.context.done():
                 call.context.set_result((code, reply))
+
+
+def read_timeout_us(context: grpc.aio.ServicerContext) -> int:
+    """How long the call has until its deadline; negative without one."""
+    remaining = context.time_remaining()
+    return -1 if remaining is None else max(0, int(remaining * 1e6))
 
 
 def read_header(context: grpc.aio.ServicerContext, name: str) -> bytes:

@@ -1,7 +1,7 @@
 """The rpcs that tell what there is: liveness, readiness, metadata of server and models, the repository's index."""
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from kernels.session import TensorSpec
 from service import __version__
@@ -38,15 +38,15 @@ def _answers(method: Callable[..., object]) -> Callable[..., object]:
 class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     """The synchronous rpcs of GRPCInferenceService; runs on any transport that takes grpcio servicers.
 
-    ModelInfer is bound to the engine by the transport and never comes here. What is not served answers UNIMPLEMENTED.
+    ModelInfer and ModelStreamInfer are bound to the engine by the transport and never come here. What is not served
+    answers UNIMPLEMENTED.
     """
 
     def __init__(self, repository: Repository, board: HealthBoard):
         self._repository = repository
         self._board = board
         for name in UNSERVED:
-            refuse = _refuse_stream if METHODS[name].server_streaming else _refuse
-            setattr(self, name, functools.partial(refuse, name))
+            setattr(self, name, functools.partial(_refuse, name))
 
     @_answers
     def ServerLive(self, request):  # noqa: N802, D102 - the protocol's names and words
@@ -86,18 +86,12 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
 
 # Every rpc of the service that the class above does not answer and the transport does not take.
-UNSERVED = sorted(set(METHODS) - set(vars(InferenceServicer)) - {"ModelInfer"})
+UNSERVED = sorted(set(METHODS) - set(vars(InferenceServicer)) - {"ModelInfer", "ModelStreamInfer"})
 
 
 def _refuse(name: str, request: object, context: object) -> None:
     code, text = describe_error(UnimplementedError(f"{name} is not served by this version of {SERVER_NAME}"))
     context.abort(code, text)
-
-
-def _refuse_stream(name: str, requests: object, context: object) -> Iterator[None]:
-    """A generator, because grpcio's asyncio server calls anything else in its loop, where abort waits for that loop."""
-    _refuse(name, requests, context)
-    yield from ()
 
 
 def _describe_tensor(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:

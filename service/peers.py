@@ -9,6 +9,8 @@ import grpc
 # The key of grpcio's auth context that holds a peer's names, URI names among them.
 SUBJECT_NAMES = "x509_subject_alternative_name"
 REFUSAL = "this server takes calls from its gateway only: no name in the caller's certificate is an allowed one"
+# The attribute by which grpcio knows a method that returns at once and sends later.
+NON_BLOCKING = "experimental_non_blocking"
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
@@ -23,7 +25,7 @@ class GuardedServer:
         URI names of which a peer's certificate must carry one; empty lets everybody in.
     """
 
-    def __init__(self, server: grpc.aio.Server, allowed: Collection[str]):
+    def __init__(self, server: grpc.Server | grpc.aio.Server, allowed: Collection[str]):
         self._server = server
         self._allowed = frozenset(name.encode() for name in allowed)
 
@@ -45,7 +47,7 @@ class GuardedServer:
 
 
 def guard_method(method: Callable[..., object], allowed: frozenset[bytes], *, streams: bool) -> Callable[..., object]:
-    """Return a method of the same kind (coroutine or not, streaming or not) that checks its caller first."""
+    """Return a method of the same kind (coroutine or not, streaming or not, blocking or not) that checks its caller."""
     if inspect.isasyncgenfunction(method):
 
         async def checked(request, context):
@@ -60,6 +62,15 @@ def guard_method(method: Callable[..., object], allowed: frozenset[bytes], *, st
             if not _is_allowed(context, allowed):
                 await context.abort(grpc.StatusCode.PERMISSION_DENIED, REFUSAL)
             return await method(request, context)
+
+    elif getattr(method, NON_BLOCKING, False):
+
+        def checked(request, context, send):
+            if not _is_allowed(context, allowed):
+                context.abort(grpc.StatusCode.PERMISSION_DENIED, REFUSAL)
+            method(request, context, send)
+
+        setattr(checked, NON_BLOCKING, True)
 
     elif streams:
 

@@ -54,6 +54,19 @@ class Settings:
         default=64 * 1024 * 1024,
         metadata=_about("Largest message in either direction, in bytes.", checks.between(1024, 2**31 - 1)),
     )
+    transport: str = field(
+        default="grpcio",
+        metadata=_about(
+            "Who speaks gRPC: native, the compiled transport, or grpcio, the reference.",
+            checks.one_of("native", "grpcio"),
+        ),
+    )
+    io_threads: int = field(
+        default=0,
+        metadata=_about(
+            "Threads of the native transport that read and write; 0 chooses by processors.", checks.between(0, 256)
+        ),
+    )
     drain_timeout_s: float = field(
         default=30.0,
         metadata=_about("How long requests may take to finish after SIGTERM, in seconds.", checks.between(0, 3600)),

@@ -17,6 +17,7 @@ def serve(settings: Settings) -> None:
     bound_arenas()
 
     from kernels.runtime import RuntimeLibraryError
+    from service.credentials import CertificateError
     from service.logs import configure_logs
     from service.model_folders import ModelFolderError
     from service.server import ServerError
@@ -25,6 +26,6 @@ def serve(settings: Settings) -> None:
     configure_logs(settings.log_level, settings.log_format)
     try:
         raise typer.Exit(run_server(settings))
-    except (ServerError, RuntimeLibraryError, ModelFolderError) as error:
+    except (ServerError, CertificateError, RuntimeLibraryError, ModelFolderError) as error:
         typer.echo(f"sluice: {error}", err=True)
         raise typer.Exit(1) from None

@@ -186,7 +186,8 @@ class GRPCInferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ModelStreamInfer(self, request_iterator, context):
-        """Many inferences over one stream; an error settles its own request and leaves the stream open. Not served yet.
+        """Many inferences over one stream, answered in the order of the requests; an error settles its own request and leaves
+        the stream open. The stream's deadline holds for each.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

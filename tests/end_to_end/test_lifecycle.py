@@ -29,7 +29,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 ROW = np.array([[1, 2, 3, 4]], np.float32)
 CALLS = 8
 # What a call is told that comes when the server stops. grpcio resets those that it has read and not yet begun.
-TURNED_AWAY = {"grpcio": {"UNAVAILABLE", "CANCELLED"}}
+TURNED_AWAY = {"grpcio": {"UNAVAILABLE", "CANCELLED"}, "native": {"UNAVAILABLE"}}
 # More than a minute's work, were it not given up.
 ENDLESS_ITERATIONS = 60_000_000
 

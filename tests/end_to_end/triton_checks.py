@@ -111,6 +111,24 @@ def test_async_infer_calls_back_with_ones_own_rows(client):
         assert result.as_numpy("output").tolist() == [[nonce + 10**12] * 4]
 
 
+def test_stream_calls_back_in_order_and_with_the_reason_of_what_failed(client):
+    """Its streaming form; a failure does not end the stream."""
+    answers = queue.SimpleQueue()
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    for nonce in range(20):
+        rows = np.full((1, 3 if nonce == 7 else 4), nonce)
+        client.async_stream_infer("adder", [make_input(rows, "INT64")], model_version="1", request_id=str(nonce))
+    for nonce in range(20):
+        result, error = answers.get(timeout=30)
+        if nonce == 7:
+            assert "input 'input' has the wrong shape" in str(error)
+        else:
+            assert error is None
+            assert result.get_response().id == str(nonce)
+            assert result.as_numpy("output").tolist() == [[nonce + 10**12] * 4]
+    client.stop_stream()
+
+
 def test_server_and_models_are_ready(client):
     """Liveness, readiness, of one version too."""
     assert client.is_server_live()
@@ -145,6 +163,26 @@ def test_asyncio_client_gives_each_call_its_own():
 
     answers = [answer.as_numpy("output")[0, 0] for answer in asyncio.run(ask_all())]
     assert answers == [nonce + 2 * 10**12 for nonce in range(100)]
+
+
+def test_asyncio_client_streams():
+    """Requests from an asynchronous iterator, answers in their order."""
+
+    async def ask_all():
+        async def requests():
+            for nonce in range(20):
+                yield {
+                    "model_name": "adder",
+                    "model_version": "1",
+                    "inputs": [make_input(np.full((1, 4), nonce), "INT64")],
+                }
+
+        async with triton_async.InferenceServerClient(**CONNECTION) as client:
+            return [answer async for answer in client.stream_infer(requests())]
+
+    answers = asyncio.run(ask_all())
+    assert all(error is None for _, error in answers)
+    assert [result.as_numpy("output")[0, 0] for result, _ in answers] == [nonce + 10**12 for nonce in range(20)]
 
 
 def test_asyncio_client_gives_back_bytes():

@@ -5,6 +5,7 @@ import pytest
 
 from kernels.engine import Engine
 from kernels.session import Session
+from tests.kernels.raw_service import RawService
 
 
 @pytest.fixture
@@ -24,3 +25,17 @@ def load(engine, tmp_path):
         engine.load(name, version, Session(path), **options)
 
     return load_model
+
+
+@pytest.fixture
+def serve():
+    """Start servers of raw methods: serve({"Method": handler}, **options of Server) gives a RawService."""
+    started = []
+
+    def start(handlers, **options):
+        started.append(RawService(handlers, **options))
+        return started[-1]
+
+    yield start
+    for service in started:
+        service.close()

@@ -4,12 +4,15 @@ import contextlib
 import queue
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from service.health import NOT_SERVING, SERVICE_UNKNOWN, SERVING, AsyncHealthServicer, HealthBoard
+from service.health import NOT_SERVING, SERVICE_UNKNOWN, SERVING, AsyncHealthServicer, HealthBoard, HealthServicer
 from service.repository import ModelVersion, State
 from tests.aio_server import running_server
 
@@ -22,9 +25,17 @@ def board():
     return HealthBoard()
 
 
-@pytest.fixture
-def running(board):
-    """A server with the health servicer."""
+@dataclass
+class Running:
+    """A server with a health servicer, and how it is stopped."""
+
+    address: str
+    stop: Callable[[float], object]
+
+
+@contextlib.contextmanager
+def serve_asyncio(board):
+    """grpcio's asyncio server."""
     made = []
 
     def register(server):
@@ -32,8 +43,27 @@ def running(board):
         health_pb2_grpc.add_HealthServicer_to_server(made[0], server)
 
     with running_server(register) as running:
-        yield running
+        yield Running(running.address, lambda grace: running.call(running.server.stop(grace=grace), timeout_s=WAIT_S))
         made[0].close()
+
+
+@contextlib.contextmanager
+def serve_threads(board):
+    """grpcio's server of synchronous servicers, with one thread."""
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool, options=[("grpc.so_reuseport", 0)])
+        health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(board), server)
+        address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        server.start()
+        yield Running(address, lambda grace: server.stop(grace).wait(WAIT_S))
+        server.stop(0).wait()
+
+
+@pytest.fixture(params=[serve_asyncio, serve_threads])
+def running(board, request):
+    """A server with the health servicer of its kind."""
+    with request.param(board) as running:
+        yield running
 
 
 @pytest.fixture
@@ -133,9 +163,22 @@ def test_server_with_watchers_stops_at_once_after_draining(board, running, stub)
         assert seen.get(timeout=WAIT_S) == NOT_SERVING
         board.drain()
         begun = time.monotonic()
-        running.call(running.server.stop(grace=60), timeout_s=WAIT_S)
+        running.stop(60)
         assert time.monotonic() - begun < WAIT_S
         assert seen.get(timeout=WAIT_S) is None
+
+
+@pytest.mark.parametrize("running", [serve_threads], indirect=True)
+def test_watchers_that_leave_are_forgotten(board, running, stub):
+    """They leave nothing behind on the board."""
+    with contextlib.ExitStack() as watchers:
+        for _ in range(8):
+            assert watchers.enter_context(watching(stub, "")).get(timeout=WAIT_S) == NOT_SERVING
+        assert len(board._listeners) == 8
+    until = time.monotonic() + WAIT_S
+    while board._listeners:
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def test_board_that_nobody_listens_to_any_more_calls_nobody(board):

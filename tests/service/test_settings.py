@@ -60,6 +60,8 @@ def test_settings_once_loaded_cannot_be_changed(insecure):
         ("drain_timeout_s", "nan", "a number from 0 to 3600"),
         ("drain_timeout_s", "soon", "a number"),
         ("insecure", "maybe", "true or false"),
+        ("transport", "carrier pigeon", "one of native, grpcio"),
+        ("io_threads", "257", "a number from 0 to 256"),
         ("log_level", "loud", "one of debug, info, warning, error"),
         ("host", " ", "a text that is not empty"),
         ("model_repository", "/nowhere/at/all", "a folder that exists and can be read"),
