@@ -20,7 +20,7 @@ def running_server(kind, register, *, identity=None, threads=THREADS):
         try:
             yield server, f"{HOST}:{port}"
         finally:
-            assert server.stop(None).wait(STOP_TIMEOUT_S)
+            assert server.stop(0).wait(STOP_TIMEOUT_S)
 
 
 def add_port(server, kind, identity=None, address=f"{HOST}:0"):
