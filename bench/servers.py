@@ -11,6 +11,7 @@ import grpc
 
 from bench.h2load import INFER_PATH, run_load, write_frame
 from bench.processes import read_tree_cpu_ns, run_python, run_server
+from bench.programs import compile_program
 
 READY = '"event": "ready"'
 RUN_CLI = "from service.cli import main; main()"
@@ -58,6 +59,14 @@ def run_echo(folder: Path) -> Iterator[Server]:
     """The echo on the same transport."""
     with run_server("echo", run_python("bench.echo_server"), folder, READY) as (child, line):
         yield Server("echo", child.pid, _read_port(line))
+
+
+@contextmanager
+def run_floor(folder: Path, *, is_empty: bool = False) -> Iterator[Server]:
+    """The echo on nghttp2 in C; with `is_empty` every reply is an empty message."""
+    command = [compile_program("floor"), *(["--empty"] if is_empty else [])]
+    with run_server("floor", command, folder, READY) as (child, line):
+        yield Server("floor", child.pid, _read_port(line))
 
 
 def prepare_load(server: Server, message: bytes, folder: Path) -> tuple[Path, int]:
