@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from bench.h2load import INFER_PATH
 from bench.processes import HOST, LOAD_CORE, STOP_TIMEOUT_S, BenchError, pinned
 from bench.programs import compile_program
@@ -34,6 +36,12 @@ class Credentials:
         files = {"ca": self.authority, "cert": self.certificate, "key": self.key}
         return [*(f"--tls-{name}={path}" for name, path in files.items()), f"--server-name={self.server_name}"]
 
+    def for_grpcio(self) -> grpc.ChannelCredentials:
+        """For grpcio's client, which takes the server's name from the address."""
+        return grpc.ssl_channel_credentials(
+            self.authority.read_bytes(), self.key.read_bytes(), self.certificate.read_bytes()
+        )
+
 
 @dataclass(frozen=True)
 class Calls:
@@ -51,6 +59,9 @@ class Calls:
         Of gRPC messages, their prefixes among them.
     seconds
         From the first call to the last answer, connecting excluded.
+    lateness_us
+        At a rate: how long after it was due a call was begun. It is part of the call's latency; where it is a large
+        part, the generator could not keep up, or all the calls that there may be at a time were under way.
     """
 
     requests: int
@@ -61,6 +72,7 @@ class Calls:
     reply_bytes: int
     failures: Mapping[str, int]
     latency_us: Mapping[str, float]
+    lateness_us: Mapping[str, float]
 
 
 @dataclass(frozen=True)

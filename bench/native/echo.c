@@ -4,7 +4,8 @@
 
 #define PREFIX_BYTES 5
 #define MESSAGE_LIMIT (64u * 1024 * 1024)
-#define KEPT_BYTES (64 * 1024)
+/* A larger buffer is given back to the system; of those in between, getting pages anew would be most of a call's cost. */
+#define KEPT_BYTES (1024 * 1024)
 #define STREAM_WINDOW (16 * 1024 * 1024)
 #define CONNECTION_WINDOW ((1 << 30) + STREAM_WINDOW)
 #define MAX_STREAMS 1024

@@ -46,11 +46,13 @@ static int64_t begin_due_calls(struct load *load)
         int64_t due_ns = load->start_ns + (int64_t)((double)load->sent * 1e9 / load->options->rate);
         if (load->sent == load->options->requests || load->in_flight >= load->options->in_flight)
             return -1;
-        if (due_ns > read_clock_ns())
+        int64_t now_ns = read_clock_ns();
+        if (due_ns > now_ns)
             return due_ns;
         struct connection *connection = choose_connection(load);
         if (!connection)
             return -1;
+        histogram_add(&load->lateness, now_ns - due_ns);
         begin_call(load, connection, due_ns);
     }
 }

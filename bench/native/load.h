@@ -23,7 +23,8 @@ struct load {
     int64_t lost_calls;  /* with their connection */
     int64_t unanswered;  /* under way at the time limit */
     uint64_t reply_bytes;
-    struct histogram latency; /* of the calls that succeeded */
+    struct histogram latency;  /* of the calls that succeeded */
+    struct histogram lateness; /* at a rate: how long after it was due each call was begun */
 };
 
 /* Run to the end or the time limit. Ends the program when a connection cannot be made. */

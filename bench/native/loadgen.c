@@ -1,5 +1,6 @@
 /* Sends gRPC calls over HTTP/2, in a closed loop or at a rate, and prints what came of them; `loadgen --help`. */
 
+#include <signal.h>
 #include <stdio.h>
 #include <sys/resource.h>
 
@@ -15,14 +16,14 @@ static void raise_file_limit(void)
     }
 }
 
-static void print_latency(const struct histogram *latency)
+static void print_histogram(const char *name, const struct histogram *histogram)
 {
-    printf("\"latency_us\": {\"count\": %llu, \"min\": %.3f, \"mean\": %.3f, \"p50\": %.3f, \"p90\": %.3f, "
+    printf("\"%s\": {\"count\": %llu, \"min\": %.3f, \"mean\": %.3f, \"p50\": %.3f, \"p90\": %.3f, "
            "\"p99\": %.3f, \"p999\": %.3f, \"max\": %.3f}",
-           (unsigned long long)latency->count, (double)latency->min_ns / 1e3, histogram_mean(latency) / 1e3,
-           (double)histogram_percentile(latency, 0.5) / 1e3, (double)histogram_percentile(latency, 0.9) / 1e3,
-           (double)histogram_percentile(latency, 0.99) / 1e3, (double)histogram_percentile(latency, 0.999) / 1e3,
-           (double)latency->max_ns / 1e3);
+           name, (unsigned long long)histogram->count, (double)histogram->min_ns / 1e3, histogram_mean(histogram) / 1e3,
+           (double)histogram_percentile(histogram, 0.5) / 1e3, (double)histogram_percentile(histogram, 0.9) / 1e3,
+           (double)histogram_percentile(histogram, 0.99) / 1e3, (double)histogram_percentile(histogram, 0.999) / 1e3,
+           (double)histogram->max_ns / 1e3);
 }
 
 static void run_calls(const struct options *options, struct tls *tls)
@@ -42,7 +43,9 @@ static void run_calls(const struct options *options, struct tls *tls)
            (long long)outcomes[OUTCOME_STATUS], (long long)outcomes[OUTCOME_HTTP],
            (long long)outcomes[OUTCOME_TRAILERS], (long long)outcomes[OUTCOME_RESET], (long long)load.lost_calls,
            (long long)load.unanswered);
-    print_latency(&load.latency);
+    print_histogram("lateness_us", &load.lateness);
+    printf(", ");
+    print_histogram("latency_us", &load.latency);
     puts("}");
     load_free(&load);
 }
@@ -54,7 +57,7 @@ static void run_handshakes(const struct options *options, struct tls *tls)
     printf("{\"requests\": %lld, \"succeeded\": %lld, \"failed\": %lld, \"resumed\": %lld, \"seconds\": %.9f, ",
            (long long)options->requests, (long long)handshakes.succeeded, (long long)handshakes.failed,
            (long long)handshakes.resumed, (double)(handshakes.last_ns - handshakes.start_ns) / 1e9);
-    print_latency(&handshakes.latency);
+    print_histogram("latency_us", &handshakes.latency);
     puts("}");
     handshakes_free(&handshakes);
 }
@@ -71,6 +74,8 @@ int main(int count, char **arguments)
     struct options options;
     struct tls tls;
     read_options(&options, count, arguments);
+    /* OpenSSL writes without MSG_NOSIGNAL. */
+    signal(SIGPIPE, SIG_IGN);
     raise_file_limit();
     if (options.tls_ca)
         tls_init(&tls, &options);

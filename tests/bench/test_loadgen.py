@@ -19,6 +19,8 @@ from bench.servers import run_floor
 from certs import ensure_certificates
 from tests.end_to_end.raw_http2 import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS
 
+pytestmark = pytest.mark.usefixtures("native_programs")
+
 MESSAGE = b"m" * 91
 DELAY_S = 0.05
 RST_STREAM, INTERNAL_ERROR = 0x3, 0x2
@@ -168,6 +170,7 @@ def test_latency_at_a_rate_begins_when_the_call_was_due(port, frame):
     expected_us = (calls + 1) / 2 * DELAY_S * 1e6
     assert expected_us <= found.latency_us["max"] <= expected_us * 1.5
     assert found.latency_us["p50"] == pytest.approx(expected_us / 2, rel=0.5)
+    assert found.lateness_us["max"] >= expected_us - 1.5 * DELAY_S * 1e6
 
 
 def test_rate_that_the_server_follows_is_kept(port, frame):

@@ -7,7 +7,9 @@ import pytest
 
 from bench import programs
 from bench.processes import BenchError
-from bench.programs import compile_program
+from bench.programs import FLAGS, PROGRAMS, compile_program
+
+pytestmark = pytest.mark.usefixtures("native_programs")
 
 
 @pytest.fixture
@@ -25,6 +27,13 @@ def test_program_is_compiled_when_missing_or_stale(build):
     os.utime(program, (0, 0))
     assert compile_program("floor").stat().st_mtime_ns > made
     assert [path.name for path in build.iterdir()] == ["floor"]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_program_compiles_without_a_warning(name, build, monkeypatch):
+    """Of those that -Wall and -Wextra know."""
+    monkeypatch.setattr(programs, "FLAGS", (*FLAGS, "-Werror"))
+    assert compile_program(name).exists()
 
 
 def test_compiler_that_is_missing_is_named(build, monkeypatch):
