@@ -59,6 +59,8 @@ class Calls:
         Of gRPC messages, their prefixes among them.
     seconds
         From the first call to the last answer, connecting excluded.
+    cpu_seconds
+        CPU time that the watched process took meanwhile, user and system, all its threads; 0 without one.
     lateness_us
         At a rate: how long after it was due a call was begun. It is part of the call's latency; where it is a large
         part, the generator could not keep up, or all the calls that there may be at a time were under way.
@@ -69,6 +71,7 @@ class Calls:
     failed: int
     unsent: int
     seconds: float
+    cpu_seconds: float
     reply_bytes: int
     failures: Mapping[str, int]
     latency_us: Mapping[str, float]
@@ -97,6 +100,7 @@ def run_calls(
     requests: int | None = None,
     duration_s: float | None = None,
     rate: float | None = None,
+    cpu_of: int | None = None,
     path: str = INFER_PATH,
     headers: Sequence[str] = (),
     credentials: Credentials | None = None,
@@ -114,13 +118,15 @@ def run_calls(
         Most calls at a time in all, taking the connections in turn; None: connections × streams.
     rate
         Calls a second, at fixed intervals; None sends the next when one is answered.
+    cpu_of
+        Process whose CPU time is watched.
 
     Raises
     ------
     BenchError
         The server could not be reached. Calls that fail are counted.
     """
-    limits = {"in-flight": in_flight, "requests": requests, "duration": duration_s, "rate": rate}
+    limits = {"in-flight": in_flight, "requests": requests, "duration": duration_s, "rate": rate, "cpu-of": cpu_of}
     options = [f"--{name}={value}" for name, value in limits.items() if value is not None]
     options += [f"--connections={connections}", f"--streams={streams}", f"--frame={frame}", f"--path={path}"]
     options += [f"--header={header}" for header in headers]

@@ -60,16 +60,20 @@ class Server:
         }
 
     def measure_calls(self, frame: Path, reply_bytes: int, **load: Any) -> tuple[float, Calls]:
-        """CPU time a call in microseconds, and what our own generator saw; `load` is for `run_calls`.
+        """CPU time a call of the server's process in microseconds, and what our own generator saw.
+
+        Parameters
+        ----------
+        load
+            For `run_calls`.
 
         Raises
         ------
         BenchError
             A call failed, or got another reply than one of `reply_bytes`.
         """
-        before_ns = read_tree_cpu_ns(self.pid)
-        calls = run_calls(self.port, frame, credentials=self.credentials, **load)
-        cpu_us = (read_tree_cpu_ns(self.pid) - before_ns) / max(calls.requests, 1) / 1000
+        calls = run_calls(self.port, frame, credentials=self.credentials, cpu_of=self.pid, **load)
+        cpu_us = calls.cpu_seconds * 1e6 / max(calls.requests, 1)
         if calls.failed or calls.reply_bytes != (PREFIX_BYTES + reply_bytes) * calls.requests:
             raise BenchError(f"{self.name}: expected replies of {reply_bytes} bytes to all calls, given {calls}")
         return cpu_us, calls

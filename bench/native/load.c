@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "session.h"
@@ -140,10 +141,23 @@ static void wait_until(struct load *load, int64_t wake_ns, int64_t limit_ns)
     client_wait(&load->client, end_ns > now_ns ? end_ns - now_ns : 0);
 }
 
+/* CPU time so far of the process that is watched, all its threads; 0 when there is none. */
+static int64_t read_cpu_ns(const struct options *options)
+{
+    clockid_t clock;
+    struct timespec taken;
+    if (options->cpu_of == 0)
+        return 0;
+    if (clock_getcpuclockid(options->cpu_of, &clock) || clock_gettime(clock, &taken))
+        session_fail("cannot read the CPU time of the process that --cpu-of names");
+    return taken.tv_sec * SECOND_NS + taken.tv_nsec;
+}
+
 void load_run(struct load *load, const struct options *options, struct tls *tls)
 {
     open_connections(load, options, tls);
     prctl(PR_SET_TIMERSLACK, 1);
+    int64_t cpu_ns = read_cpu_ns(options);
     load->start_ns = load->last_ns = load->client.now_ns = read_clock_ns();
     load->end_ns = load->start_ns + (int64_t)(options->duration_s * 1e9);
     int64_t limit_ns = load->start_ns + (int64_t)(options->time_limit_s * 1e9);
@@ -154,6 +168,7 @@ void load_run(struct load *load, const struct options *options, struct tls *tls)
         client_flush(&load->client);
         wait_until(load, wake_ns, limit_ns);
     }
+    load->cpu_ns = read_cpu_ns(options) - cpu_ns;
     load->unanswered = load->in_flight;
     if (load->unanswered > 0)
         load->last_ns = read_clock_ns();

@@ -17,6 +17,7 @@ struct load {
     int64_t start_ns;
     int64_t end_ns; /* no call is begun after it */
     int64_t last_ns; /* when the last call ended */
+    int64_t cpu_ns;  /* that the watched process took between the first call and the last answer */
     int64_t in_flight;
     int64_t sent;
     int64_t outcomes[OUTCOMES];

@@ -35,9 +35,10 @@ static void run_calls(const struct options *options, struct tls *tls)
                      outcomes[OUTCOME_RESET] + load.lost_calls + load.unanswered;
     int64_t unsent = options->requests > 0 && options->duration_s == 0 ? options->requests - load.sent : 0;
     printf("{\"requests\": %lld, \"succeeded\": %lld, \"failed\": %lld, \"unsent\": %lld, \"seconds\": %.9f, "
-           "\"reply_bytes\": %llu, ",
+           "\"cpu_seconds\": %.9f, \"reply_bytes\": %llu, ",
            (long long)load.sent, (long long)outcomes[OUTCOME_OK], (long long)failed, (long long)unsent,
-           (double)(load.last_ns - load.start_ns) / 1e9, (unsigned long long)load.reply_bytes);
+           (double)(load.last_ns - load.start_ns) / 1e9, (double)load.cpu_ns / 1e9,
+           (unsigned long long)load.reply_bytes);
     printf("\"failures\": {\"status\": %lld, \"http\": %lld, \"trailers\": %lld, \"reset\": %lld, \"connection\": %lld, "
            "\"unanswered\": %lld}, ",
            (long long)outcomes[OUTCOME_STATUS], (long long)outcomes[OUTCOME_HTTP],

@@ -31,12 +31,13 @@ static const char usage[] =
     "  --handshakes N       no calls: connections that are made and closed, --connections at a time\n"
     "  --resume             handshakes take up the TLS session of an earlier one\n"
     "  --idle               no calls: connections are kept until standard input ends\n"
+    "  --cpu-of PID         process of the server: its CPU time under the calls is told, connecting excluded\n"
     "  --time-limit S       when everything ends; default 60\n"
     "  --tls-ca FILE        speaks TLS and trusts these authorities; --tls-cert, --tls-key: the client's certificate\n"
     "  --server-name NAME   that the server's certificate must have; default localhost\n";
 
 enum { ADDRESS = 1, PATH, MESSAGE, FRAME, HEADER, CONNECTIONS, STREAMS, IN_FLIGHT, REQUESTS, DURATION, RATE, HANDSHAKES,
-       RESUME, IDLE, TIME_LIMIT, TLS_CA, TLS_CERT, TLS_KEY, SERVER_NAME, HELP };
+       RESUME, IDLE, CPU_OF, TIME_LIMIT, TLS_CA, TLS_CERT, TLS_KEY, SERVER_NAME, HELP };
 
 static const struct option known[] = {
     {"address", required_argument, NULL, ADDRESS},
@@ -53,6 +54,7 @@ static const struct option known[] = {
     {"handshakes", required_argument, NULL, HANDSHAKES},
     {"resume", no_argument, NULL, RESUME},
     {"idle", no_argument, NULL, IDLE},
+    {"cpu-of", required_argument, NULL, CPU_OF},
     {"time-limit", required_argument, NULL, TIME_LIMIT},
     {"tls-ca", required_argument, NULL, TLS_CA},
     {"tls-cert", required_argument, NULL, TLS_CERT},
@@ -165,6 +167,7 @@ static void set_option(struct options *options, int option, char *value)
         break;
     case RESUME: options->is_resuming = true; break;
     case IDLE: options->mode = MODE_IDLE; break;
+    case CPU_OF: options->cpu_of = (pid_t)read_count("cpu-of", value, 1 << 30); break;
     case TIME_LIMIT: options->time_limit_s = read_number("time-limit", value, MAX_SECONDS); break;
     case TLS_CA: options->tls_ca = value; break;
     case TLS_CERT: options->tls_cert = value; break;

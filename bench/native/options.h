@@ -5,6 +5,7 @@
 #include <nghttp2/nghttp2.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #define MAX_HEADERS 32
 
@@ -25,6 +26,7 @@ struct options {
     double duration_s;   /* no call is begun after it; 0 when the number alone decides */
     double rate;         /* calls a second whether or not earlier ones were answered; 0 is the closed loop */
     double time_limit_s; /* after which whatever has not happened counts as failed */
+    pid_t cpu_of;        /* process whose CPU time under the calls is told; 0: none */
     bool is_resuming;    /* handshakes take up an earlier TLS session */
     const char *tls_ca;  /* NULL: plain text */
     const char *tls_cert;

@@ -16,8 +16,8 @@ from bench.servers import TRANSPORT_OPTIONS, Server, run_echo, run_sluice
 from bench.transport.comparison import TRANSPORT
 
 CONNECTIONS = 8
-# The handshake's arithmetic is the same library's on both sides; what differs is all else.
-GOAL_ECHO_RATIO = 1.0
+# Nearly all of it is arithmetic, which is another library's on either side: OpenSSL's, and BoringSSL's in grpcio.
+GOAL_ECHO_RATIO = 1.25
 
 
 def measure(effort: Effort) -> list[Row]:

@@ -14,7 +14,7 @@ import pytest
 from bench import h2load
 from bench.h2load import write_frame
 from bench.loadgen import Credentials, keep_idle, run_calls, run_handshakes
-from bench.processes import BenchError
+from bench.processes import BenchError, read_cpu_ns
 from bench.servers import run_floor
 from certs import ensure_certificates
 from tests.end_to_end.raw_http2 import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS
@@ -226,6 +226,15 @@ def test_calls_of_few_in_flight_take_the_connections_in_turn(tmp_path, frame):
     with run_floor(tmp_path) as floor:
         found = run_calls(floor.port, frame, connections=50, in_flight=3, requests=200)
     assert found.succeeded == 200
+
+
+def test_cpu_time_is_that_of_the_calls_alone(tmp_path, frame):
+    """The server's own clock, without what connecting took."""
+    with run_floor(tmp_path) as floor:
+        before = read_cpu_ns(floor.pid)
+        found = run_calls(floor.port, frame, connections=200, in_flight=10, requests=2_000, cpu_of=floor.pid)
+        assert 0 < found.cpu_seconds < (read_cpu_ns(floor.pid) - before) / 1e9
+        assert run_calls(floor.port, frame, connections=1, requests=1).cpu_seconds == 0
 
 
 def test_connections_can_be_kept_idle(tmp_path):
