@@ -7,6 +7,7 @@ import grpc
 
 from kernels.grpc_call import CallEndedError, RefusedError, ServerCall
 from kernels.grpc_context import ServicerContext
+from kernels.grpc_metadata import MetadataError
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,9 @@ class _Run:
             pass  # nobody is left to be told
         except RefusedError as refused:
             self._call.finish(refused.code, refused.text)
+        except MetadataError as error:
+            logger.error(str(error), exc_info=error)
+            self._call.finish(grpc.StatusCode.INTERNAL, str(error))
         except BaseException as error:
             # A handler that ends its thread, by SystemExit say, must not leave its client waiting.
             self._fail(error)

@@ -26,12 +26,16 @@ RESERVED = frozenset(
 )
 
 
+class MetadataError(ValueError):
+    """Metadata that cannot be sent; the call of a handler that lets it pass ends as INTERNAL."""
+
+
 def check_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> tuple[Metadatum, ...]:
     """The same metadata in the form that the transport takes: values are text, or bytes where the key ends in "-bin".
 
     Raises
     ------
-    ValueError
+    MetadataError
         A key or a value that cannot be sent.
     """
     return tuple(_check_metadatum(*pair) for pair in metadata or ())
@@ -40,12 +44,12 @@ def check_metadata(metadata: Iterable[tuple[str, str | bytes]] | None) -> tuple[
 def _check_metadatum(key: str | bytes, value: str | bytes) -> Metadatum:
     name = key.decode("latin-1") if isinstance(key, bytes) else key
     if not KEY.fullmatch(name) or name in RESERVED:
-        raise ValueError(f"metadata was invalid: key {key!r}")
+        raise MetadataError(f"metadata was invalid: key {key!r}")
     if name.endswith(BINARY_SUFFIX):
         if not isinstance(value, bytes):
-            raise ValueError(f"metadata was invalid: the value of {name!r} must be bytes")
+            raise MetadataError(f"metadata was invalid: the value of {name!r} must be bytes")
         return Metadatum(name, value)
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     if not isinstance(text, str) or not TEXT.fullmatch(text):
-        raise ValueError(f"metadata was invalid: value {value!r} of {name!r}")
+        raise MetadataError(f"metadata was invalid: value {value!r} of {name!r}")
     return Metadatum(name, text)

@@ -8,7 +8,9 @@ from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strlen
 
-from kernels.call cimport charge, drop_call, release_message, take_message, write_prefix
+from kernels.call cimport (
+    append_bytes, charge, drop_call, free_buffer, release_message, take_message, write_prefix,
+)
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, open_request, submit_request, withdraw_request
 from kernels.headers cimport (
@@ -24,13 +26,16 @@ from kernels.status cimport (
 )
 from kernels.sync cimport int_add
 from kernels.transport_state cimport (
-    FRAME_PREFIX_BYTES, INLINE_MESSAGE_BYTES, call, exchange, io_thread, method, outgoing,
+    FRAME_PREFIX_BYTES, OUTGOING_PREFIX_BYTES, byte_buffer, call, exchange, io_thread, method, outgoing,
 )
+from kernels.wire cimport is_utf8
 
 cdef enum:
     STREAM_EXCHANGES = 64          # messages of one stream that wait or run at a time
     ERROR_FIELD = 0x0A             # ModelStreamInferResponse: 1, error_message
     RESPONSE_FIELD = 0x12          # 2, infer_response
+    ID_FIELD = 0x1A                # ModelInferResponse: 3, id
+    MAX_VARINT_BYTES = 10
 
 
 cdef void bind_unary(method* made, engine_core* engine) noexcept nogil:
@@ -181,6 +186,8 @@ cdef void finish_exchange(exchange* finished) noexcept nogil:
     cdef call* home = finished.home
     home.thread.outstanding -= 1
     finished.finished = True
+    if home.is_counting and home.home != NULL:
+        write_failure(finished)
     release_message(home, finished.message, finished.message_capacity)
     finished.message = NULL
     finished.message_capacity = 0
@@ -232,6 +239,7 @@ cdef void release_exchange(exchange* used) noexcept nogil:
         used.asked = NULL
     used.submitted = False
     if is_streamed:
+        free_buffer(&used.refusal)
         free(used)
     drop_call(home)
 
@@ -277,36 +285,71 @@ cdef void free_finished(call* ended) noexcept nogil:
 
 
 cdef void answer_in_stream(exchange* front) noexcept nogil:
-    """Wrap a response, or the text of an error, into a ModelStreamInferResponse; neither is copied."""
-    cdef call* home = front.home
-    cdef request* asked = front.asked
-    cdef const char* text
-    if asked == NULL:
-        wrap_reply(front, ERROR_FIELD, <const uint8_t*> b"no memory for the request", 25)
-    elif asked.error.code != OK:
-        text = client_text(home, asked)
-        wrap_reply(front, ERROR_FIELD, <const uint8_t*> text, strlen(text))
-    elif asked.reply_size + 16 > home.thread.server.limits.max_message_bytes:
-        wrap_reply(front, ERROR_FIELD, <const uint8_t*> b"the reply is larger than a message may be", 41)
-    else:
-        wrap_reply(front, RESPONSE_FIELD, asked.reply, asked.reply_size)
-
-
-cdef void wrap_reply(exchange* front, int field, const uint8_t* data, size_t size) noexcept nogil:
+    """Send a response inside a ModelStreamInferResponse, without a copy, or what was written about its failure."""
     cdef uint8_t* prefix = front.reply.prefix
     cdef int used = FRAME_PREFIX_BYTES
-    cdef size_t rest = size
-    prefix[used] = <uint8_t> field
-    used += 1
-    while rest >= 0x80:
-        prefix[used] = <uint8_t> (rest & 0x7F | 0x80)
-        rest >>= 7
-        used += 1
-    prefix[used] = <uint8_t> rest
-    used += 1
-    write_prefix(prefix, False, size + used - FRAME_PREFIX_BYTES)
+    if front.refusal.size > 0:
+        write_prefix(prefix, False, front.refusal.size)
+        front.reply.prefix_size = FRAME_PREFIX_BYTES
+        send_reply(front, front.refusal.data, front.refusal.size)
+        return
+    prefix[used] = RESPONSE_FIELD
+    used += 1 + write_varint(prefix + used + 1, front.asked.reply_size)
+    write_prefix(prefix, False, front.asked.reply_size + used - FRAME_PREFIX_BYTES)
     front.reply.prefix_size = used
-    send_reply(front, data, size)
+    send_reply(front, front.asked.reply, front.asked.reply_size)
+
+
+cdef void write_failure(exchange* failed) noexcept nogil:
+    """Write a ModelStreamInferResponse about a failed request: why, and a response with nothing but its id.
+
+    While the message, in which the id lies, is still there.
+    """
+    cdef call* home = failed.home
+    cdef request* asked = failed.asked
+    cdef bytes_view text, id = bytes_view(NULL, 0)
+    cdef byte_buffer nested = byte_buffer(NULL, 0, 0)
+    if asked == NULL:
+        text = view_text(b"no memory for the request")
+    elif asked.error.code != OK:
+        text = view_text(client_text(home, asked))
+        if is_utf8(asked.view.id):
+            id = asked.view.id
+    elif asked.reply_size + OUTGOING_PREFIX_BYTES > home.thread.server.limits.max_message_bytes:
+        text = view_text(b"the reply is larger than a message may be")
+        id = asked.view.id
+    else:
+        return
+    if append_field_bytes(&failed.refusal, ERROR_FIELD, text) != 0:
+        return
+    if id.size > 0:
+        append_field_bytes(&nested, ID_FIELD, id)
+    append_field_bytes(&failed.refusal, RESPONSE_FIELD, bytes_view(nested.data, nested.size))
+    free_buffer(&nested)
+
+
+cdef bytes_view view_text(const char* text) noexcept nogil:
+    return bytes_view(<const uint8_t*> text, strlen(text))
+
+
+cdef int append_field_bytes(byte_buffer* target, int tag, bytes_view value) noexcept nogil:
+    """Append a length-delimited field of one-byte tag. 0, or -1 without memory."""
+    cdef uint8_t[MAX_VARINT_BYTES + 1] head
+    head[0] = <uint8_t> tag
+    if append_bytes(target, head, 1 + write_varint(&head[1], value.size)) != 0:
+        return -1
+    return append_bytes(target, value.data, value.size)
+
+
+cdef int write_varint(uint8_t* target, size_t value) noexcept nogil:
+    """Write a varint of up to ten bytes; return how many."""
+    cdef int used = 0
+    while value >= 0x80:
+        target[used] = <uint8_t> (value & 0x7F | 0x80)
+        value >>= 7
+        used += 1
+    target[used] = <uint8_t> value
+    return used + 1
 
 
 # ---- errors

@@ -5,6 +5,7 @@ thread; none of them frees a connection.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t
+from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strlen
 
 from kernels.call cimport (
@@ -31,6 +32,7 @@ cdef enum:
     MAX_CONTINUATIONS = 8
     RESET_BURST_S = 10
     MAX_REPLY_HEADER_BYTES = 256 * 1024
+    ERROR_TEXT_BYTES = 128
 
 
 cdef int prepare_http2(server_core* server) noexcept nogil:
@@ -203,11 +205,14 @@ cdef int on_data_chunk_recv(nghttp2_session* session, uint8_t flags, int32_t str
 
 cdef void check_received(call* receiver, int outcome) noexcept nogil:
     """Answer a call whose message cannot be taken."""
+    cdef char[ERROR_TEXT_BYTES] text
     if outcome == RECEIVED:
         return
     discard_message(receiver)
     if outcome == RECEIVE_TOO_LARGE:
-        fail_call(receiver, GRPC_RESOURCE_EXHAUSTED, b"the message is larger than this server takes")
+        snprintf(text, ERROR_TEXT_BYTES, "the message is larger than the %zu bytes that this server takes",
+                 receiver.thread.server.limits.max_message_bytes)
+        fail_call(receiver, GRPC_RESOURCE_EXHAUSTED, text)
     elif outcome == RECEIVE_FULL:
         fail_call(receiver, GRPC_RESOURCE_EXHAUSTED, b"the server holds as many bytes of messages as it may")
     elif outcome == RECEIVE_NO_MEMORY:

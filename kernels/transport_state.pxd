@@ -123,6 +123,7 @@ cdef struct exchange:              # one message of a bound method, from its sub
     bint submitted
     bint finished                  # settled and taken from the list
     bint unwanted                  # the stream ended before the submission
+    byte_buffer refusal            # a stream's answer to a request that failed
     outgoing reply
 
 

@@ -39,10 +39,12 @@ def make_grpcio_credentials(identity):
 
 
 def make_native_server(pool):
-    """Ours."""
+    """Ours; it has threads of its own, as many as the pool."""
     from kernels.grpc_server import Server
+    from kernels.limits import Limits
 
-    return Server(pool, max_message_bytes=MAX_MESSAGE_BYTES)
+    threads = pool._max_workers
+    return Server(Limits(max_message_bytes=MAX_MESSAGE_BYTES), threads=threads, stream_threads=threads)
 
 
 def make_native_credentials(identity):
@@ -59,4 +61,5 @@ def make_native_credentials(identity):
 
 SERVERS = {
     "grpcio": ServerKind(make_grpcio_server, make_grpcio_credentials),
+    "native": ServerKind(make_native_server, make_native_credentials),
 }
