@@ -2,32 +2,85 @@
 
 import socket
 import struct
+from typing import NamedTuple
 
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, SETTINGS, PING, WINDOW_UPDATE = 0x0, 0x1, 0x4, 0x6, 0x8
-END_STREAM, ACK, END_HEADERS = 0x1, 0x1, 0x4
-INITIAL_WINDOW_SIZE = 0x4
-LARGEST_WINDOW = 2**31 - 1
-FRAME_BYTES = 16384
+from hpack import Decoder
+
+from tests.http2_frames import (
+    ACK,
+    DATA,
+    DEFAULT_WINDOW,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_BYTES,
+    HEAD_BYTES,
+    HEADERS,
+    INITIAL_WINDOW_SIZE,
+    LARGEST_WINDOW,
+    PING,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    Frame,
+    encode_frame,
+    encode_header,
+    encode_message,
+    encode_settings,
+    encode_window_update,
+)
+
 TIMEOUT_S = 30.0
+HEADER_FIELDS = {
+    ":method": "POST",
+    ":scheme": "http",
+    ":path": "/inference.GRPCInferenceService/ModelInfer",
+    ":authority": "localhost",
+    "te": "trailers",
+    "content-type": "application/grpc",
+}
+
+
+class Reply(NamedTuple):
+    """What became of a stream: fields of all its headers, the bytes of its data, and the code of its reset or None."""
+
+    fields: dict
+    data: bytes
+    reset: int | None
+
+    @property
+    def status(self):
+        """gRPC's status."""
+        return int(self.fields["grpc-status"])
+
+    @property
+    def message(self):
+        """The only message, without its prefix."""
+        return self.data[5:]
 
 
 class RawConnection:
-    """One connection in plain text; nothing is read or sent but what is asked for.
+    """One connection; nothing is read or sent but what is asked for.
 
     Parameters
     ----------
     window
         Bytes that the server may send on each stream; also for the whole connection when it is the largest.
+    greets
+        Whether HTTP/2's preface is sent.
+    tls
+        An ssl.SSLContext of a client's; plain text without.
     """
 
-    def __init__(self, address, *, window=65535):
+    def __init__(self, address, *, window=DEFAULT_WINDOW, greets=True, tls=None):
         self._socket = connect(address)
-        self._socket.sendall(PREFACE)
-        self._send(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, window))
-        if window == LARGEST_WINDOW:
-            self._send(WINDOW_UPDATE, 0, 0, struct.pack(">I", LARGEST_WINDOW - 65535))
+        if tls is not None:
+            self._socket = tls.wrap_socket(self._socket, server_hostname="localhost")
+        self._decoder = Decoder()
         self._next_stream = 1
+        if greets:
+            self.send(PREFACE + encode_settings({INITIAL_WINDOW_SIZE: window}))
+        if window == LARGEST_WINDOW:
+            self.send(encode_window_update(0, LARGEST_WINDOW - DEFAULT_WINDOW))
 
     def __enter__(self):
         return self
@@ -35,44 +88,93 @@ class RawConnection:
     def __exit__(self, *_):
         self._socket.close()
 
-    def send_call(self, message, *, missing=0):
-        """Send a ModelInfer; `missing` bytes at its end are not sent, so that it never ends."""
-        stream, self._next_stream = self._next_stream, self._next_stream + 2
-        headers = {
-            ":method": "POST",
-            ":scheme": "http",
-            ":path": "/inference.GRPCInferenceService/ModelInfer",
-            ":authority": "localhost",
-            "te": "trailers",
-            "content-type": "application/grpc",
-        }
-        self._send(HEADERS, END_HEADERS, stream, b"".join(encode_header(*header) for header in headers.items()))
-        content = b"\0" + struct.pack(">I", len(message)) + message
-        content = content[: len(content) - missing]
-        for start in range(0, len(content), FRAME_BYTES):
-            part = content[start : start + FRAME_BYTES]
-            is_last = start + len(part) == len(content) and not missing
-            self._send(DATA, END_STREAM if is_last else 0, stream, part)
+    def send(self, content):
+        """Send bytes as they are."""
+        self._socket.sendall(content)
 
-    def _send(self, kind, flags, stream, payload):
-        self._socket.sendall(struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload)
+    def send_frame(self, kind, flags=0, stream=0, payload=b""):
+        """Send a frame."""
+        self.send(encode_frame(kind, flags, stream, payload))
+
+    def take_stream(self):
+        """The number of a stream that has not been used."""
+        stream, self._next_stream = self._next_stream, self._next_stream + 2
+        return stream
+
+    def open_call(self, flags=END_HEADERS, extra=b"", **fields):
+        """Send the headers of a ModelInfer, or of what `fields` make of it; return the stream.
+
+        Underscores in a name are hyphens, and a first one is a colon; None leaves a field out. `extra` is
+        appended to the header block.
+        """
+        stream = self.take_stream()
+        self.send_frame(HEADERS, flags, stream, encode_request(**fields) + extra)
+        return stream
+
+    def send_call(self, message, *, missing=0, **fields):
+        """Send a whole call and return its stream; `missing` bytes at its end are not sent, so that it never ends."""
+        stream = self.open_call(**fields)
+        content = encode_message(message)
+        self.send_data(stream, content[: len(content) - missing], ends=not missing)
+        return stream
+
+    def send_data(self, stream, content, *, ends=False, frame_bytes=FRAME_BYTES):
+        """Send DATA in frames of a size, the last of which ends the stream or not."""
+        frames = [content[start : start + frame_bytes] for start in range(0, len(content), frame_bytes)] or [b""]
+        self.send(
+            b"".join(
+                encode_frame(DATA, END_STREAM if ends and place == len(frames) else 0, stream, part)
+                for place, part in enumerate(frames, 1)
+            )
+        )
+
+    def acknowledge_settings(self):
+        """Read the server's settings and acknowledge them."""
+        self.await_frame(SETTINGS)
+        self.send_frame(SETTINGS, ACK)
 
     def await_ping(self):
         """Return when the server has read all that was sent before."""
-        self._send(PING, 0, 0, b"in order")
-        self._await_frame(lambda kind, flags: kind == PING and flags & ACK)
+        self.send_frame(PING, 0, 0, b"in order")
+        self._await_frame(lambda frame: frame.kind == PING and frame.flags & ACK)
 
-    def await_frame(self, wanted):
-        """Return when the first frame of a kind has been read."""
-        self._await_frame(lambda kind, flags: kind == wanted)
+    def await_frame(self, kind):
+        """The first frame of a kind, once it has been read."""
+        return self._await_frame(lambda frame: frame.kind == kind)
 
     def _await_frame(self, is_wanted):
+        while not is_wanted(frame := self.read_frame()):
+            pass
+        return frame
+
+    def await_reply(self, stream):
+        """What the server says on a stream, once it has ended."""
+        fields, data, reset = {}, b"", None
         while True:
-            head = self._read(9)
-            size = int.from_bytes(head[:3], "big")
-            self._read(size)
-            if is_wanted(head[3], head[4]):
-                return
+            frame = self.read_frame()
+            if frame.stream != stream:
+                continue
+            fields |= dict(frame.fields)
+            data += frame.payload if frame.kind == DATA else b""
+            reset = frame.error if frame.kind == RST_STREAM else None
+            if frame.ends_stream or frame.kind == RST_STREAM:
+                return Reply(fields, data, reset)
+
+    def read_frame(self):
+        """The next frame."""
+        head = self._read(HEAD_BYTES)
+        payload = self._read(int.from_bytes(head[:3], "big"))
+        fields = tuple(self._decoder.decode(payload)) if head[3] == HEADERS else ()
+        return Frame(head[3], head[4], int.from_bytes(head[5:], "big") & LARGEST_WINDOW, payload, fields)
+
+    def await_end(self):
+        """The frames that come until the server closes the connection; none when it takes them along."""
+        frames = []
+        try:
+            while True:
+                frames.append(self.read_frame())
+        except (AssertionError, ConnectionError):
+            return frames
 
     def _read(self, size):
         parts = bytearray()
@@ -91,9 +193,17 @@ class RawConnection:
 def connect(address):
     """A TCP connection, over which nothing has been said."""
     host, _, port = address.rpartition(":")
-    return socket.create_connection((host, int(port)), TIMEOUT_S)
+    made = socket.create_connection((host, int(port)), TIMEOUT_S)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return made
 
 
-def encode_header(name, value):
-    """A header in HPACK's plainest form: literal, never indexed, not compressed; both parts below 127 bytes."""
-    return b"\x10" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+def encode_request(**fields):
+    """The header block of a ModelInfer, or of what `fields` make of it, as in `open_call`."""
+    given = {_field_name(name): value for name, value in fields.items()}
+    merged = {name: value for name, value in (HEADER_FIELDS | given).items() if value is not None}
+    return b"".join(encode_header(name, value) for name, value in merged.items())
+
+
+def _field_name(name):
+    return name.replace("_", ":", 1).replace("_", "-") if name.startswith("_") else name.replace("_", "-")
