@@ -17,7 +17,7 @@ from kernels.openssl cimport (
     SSL_get_error, SSL_new, SSL_read, SSL_set_accept_state, SSL_set_fd, SSL_shutdown, SSL_write, X509_free, X509_up_ref,
 )
 from kernels.sockets cimport *
-from kernels.sync cimport int_add, monotonic_ns
+from kernels.sync cimport counter_add, int_add, monotonic_ns
 from kernels.tls cimport PEER_NOT_TRUSTED, judge_peer, release_context, share_context, tls_context
 from kernels.transport_state cimport (
     ADDRESS_BYTES, CONNECTION, INPUT_BYTES, OUTPUT_BYTES, connection, io_thread, server_core,
@@ -90,9 +90,12 @@ cdef void close_connection(connection* closed) noexcept nogil:
     if closed.descriptor < 0:
         return
     end_calls(closed)
+    drop_pending(closed)
     if closed.ssl != NULL and not closed.is_handshaking and not closed.is_broken:
         SSL_shutdown(closed.ssl)
         ERR_clear_error()
+    # A process that was forked a moment ago may hold the socket too: then closing it here would not end its events.
+    epoll_ctl(thread.poller, EPOLL_CTL_DEL, closed.descriptor, NULL)
     close(closed.descriptor)
     closed.descriptor = -1
     if closed.previous == NULL:
@@ -113,7 +116,6 @@ cdef void free_connection(connection* closed) noexcept nogil:
     SSL_free(closed.ssl)
     X509_free(closed.peer)
     release_context(closed.trust)
-    free(closed.pending)
     free(closed)
 
 
@@ -258,10 +260,23 @@ cdef bint write_pending(connection* writer) noexcept nogil:
         if taken <= 0:
             return False
         writer.pending_sent += taken
+    if writer.pending_size > 0:
+        drop_pending(writer)
+    return True
+
+
+cdef void drop_pending(connection* writer) noexcept nogil:
+    """Forget what the socket has taken, or never will."""
+    count_pending(writer, -<int64_t> writer.pending_size)
     free(writer.pending)
     writer.pending = NULL
     writer.pending_size = writer.pending_sent = 0
-    return True
+
+
+cdef void count_pending(connection* writer, int64_t size) noexcept nogil:
+    """Count bytes that wait for the socket among those that are buffered."""
+    writer.buffered += size
+    counter_add(&writer.thread.server.buffered, size)
 
 
 cdef int write_output(connection* writer) noexcept nogil:
@@ -287,6 +302,7 @@ cdef int write_output(connection* writer) noexcept nogil:
         writer.is_broken = True
         return -1
     memcpy(writer.pending, thread.output + sent, writer.pending_size)
+    count_pending(writer, <int64_t> writer.pending_size)
     return -1
 
 

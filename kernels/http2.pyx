@@ -10,7 +10,7 @@ from libc.string cimport memcpy, strlen
 
 from kernels.call cimport (
     RECEIVED, RECEIVE_FULL, RECEIVE_NO_MEMORY, RECEIVE_TOO_LARGE, RECEIVE_TOO_MANY, copy_outgoing, discard_message,
-    drop_call, drop_outgoing, grant_message, queue_outgoing, receive_bytes, take_call,
+    drop_call, drop_outgoing, grant_message, is_over_limit, queue_outgoing, receive_bytes, take_call,
 )
 from kernels.headers cimport (
     GRPC_INTERNAL, GRPC_OK, GRPC_PERMISSION_DENIED, GRPC_RESOURCE_EXHAUSTED, REPLY_FIELDS, append_encoded, check_headers, fill_reply,
@@ -231,7 +231,7 @@ cdef void check_received(call* receiver, int outcome) noexcept nogil:
                  receiver.thread.server.limits.max_message_bytes)
         fail_call(receiver, GRPC_RESOURCE_EXHAUSTED, text)
     elif outcome == RECEIVE_FULL:
-        fail_call(receiver, GRPC_RESOURCE_EXHAUSTED, b"the server holds as many bytes of messages as it may")
+        fail_call(receiver, GRPC_RESOURCE_EXHAUSTED, FULL_TEXT)
     elif outcome == RECEIVE_NO_MEMORY:
         fail_call(receiver, GRPC_RESOURCE_EXHAUSTED, b"no memory for the message")
     elif outcome == RECEIVE_TOO_MANY:
@@ -355,9 +355,13 @@ cdef void send_headers(call* sender, const byte_buffer* metadata) noexcept nogil
 
 
 cdef void send_outgoing(call* sender, outgoing* made) noexcept nogil:
-    """Send a message, behind those before it; one that comes too late is released at once."""
+    """Send a message, behind those before it; one that comes too late or is too much is released at once."""
     if sender.home == NULL or sender.status_sent:
         made.release(made)
+        return
+    if is_over_limit(sender, made.size):
+        made.release(made)
+        fail_call(sender, GRPC_RESOURCE_EXHAUSTED, FULL_TEXT)
         return
     queue_outgoing(sender, made)
     if not sender.headers_sent:
@@ -433,13 +437,15 @@ cdef void submit_trailers(nghttp2_session* session, call* sender) noexcept nogil
 
 cdef int on_send_data(nghttp2_session* session, nghttp2_frame* frame, const uint8_t* framehd, size_t length,
                       nghttp2_data_source* source, void* user_data) noexcept nogil:
-    cdef connection* home = <connection*> user_data
-    cdef io_thread* thread = home.thread
+    cdef io_thread* thread = (<connection*> user_data).thread
+    cdef call* sender = <call*> source.ptr
     if thread.output_size + 9 + length > OUTPUT_BYTES:
         return NGHTTP2_ERR_WOULDBLOCK
     memcpy(thread.output + thread.output_size, framehd, 9)
     thread.output_size += 9
-    thread.output_size += copy_outgoing(<call*> source.ptr, thread.output + thread.output_size, length)
+    thread.output_size += copy_outgoing(sender, thread.output + thread.output_size, length)
+    if sender.target.sent != NULL:
+        sender.target.sent(sender)
     return 0
 
 

@@ -108,6 +108,7 @@ cdef struct method:                # what is called for a method's calls, on the
     void (*open)(call* opened) noexcept nogil
     void (*take_message)(call* receiver) noexcept nogil       # `message` is whole; the method takes it over
     void (*finish_input)(call* receiver) noexcept nogil
+    void (*sent)(call* sender) noexcept nogil                 # bytes of its messages have left
     void (*end)(call* ended, bint sent) noexcept nogil        # the stream is gone; last of all
 
 
@@ -124,6 +125,7 @@ cdef struct exchange:              # one message of a bound method, from its sub
     bint finished                  # settled and taken from the list
     bint unwanted                  # the stream ended before the submission
     byte_buffer refusal            # a stream's answer to a request that failed
+    size_t charged                 # bytes of a stream's reply that waits for those before it
     outgoing reply
 
 
@@ -160,6 +162,7 @@ cdef struct call:
     uint8_t* message               # points to inline_message or was allocated
     size_t message_size
     size_t message_capacity        # 0 when inline
+    size_t message_charged         # of the message: bytes that have come, rounded up
     size_t received
     bint has_message               # a whole one, not taken yet
     int granted                    # messages that the method may still be given; only where it counts them
@@ -184,7 +187,7 @@ cdef struct call:
     exchange only                  # of a unary call
     exchange* exchanges            # of a stream, in order
     exchange* last_exchange
-    int n_exchanges
+    int n_left                     # of a stream: exchanges whose replies have left, not made good with a grant yet
     # Python's
     char[ADDRESS_BYTES] peer       # what Python is told of the caller, copied when it is told
     X509* certificate              # a reference of its own
