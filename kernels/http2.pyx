@@ -437,13 +437,15 @@ cdef void submit_trailers(nghttp2_session* session, call* sender) noexcept nogil
 
 cdef int on_send_data(nghttp2_session* session, nghttp2_frame* frame, const uint8_t* framehd, size_t length,
                       nghttp2_data_source* source, void* user_data) noexcept nogil:
-    cdef io_thread* thread = (<connection*> user_data).thread
+    cdef connection* home = <connection*> user_data
+    cdef io_thread* thread = home.thread
     cdef call* sender = <call*> source.ptr
     if thread.output_size + 9 + length > OUTPUT_BYTES:
         return NGHTTP2_ERR_WOULDBLOCK
     memcpy(thread.output + thread.output_size, framehd, 9)
     thread.output_size += 9
     thread.output_size += copy_outgoing(sender, thread.output + thread.output_size, length)
+    home.last_sent_ns = thread.now_ns
     if sender.target.sent != NULL:
         sender.target.sent(sender)
     return 0

@@ -299,9 +299,9 @@ cdef class Call:
         if self.subject != NULL:
             drop_call_elsewhere(self.subject)
 
-    def request_message(self):
-        """Let one more MESSAGE come; none comes before the first was asked for."""
-        self.command(GRANT_MESSAGE, None, None, 0)
+    def request_message(self, bint must_come=False):
+        """Let one more MESSAGE come; none comes before the first was asked for. One that must come has its time limit."""
+        self.command(GRANT_MESSAGE, None, None, must_come)
 
     def send_initial_metadata(self, metadata=(), int compress=0):
         """Begin the reply with pairs of names and values; `compress` (1 deflate, 2 gzip) as for send_message."""
