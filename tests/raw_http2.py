@@ -206,6 +206,10 @@ class RawConnection:
             parts += part
         return bytes(parts)
 
+    def shut(self):
+        """Say that nothing more comes."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def reset(self):
         """Vanish: the server learns of it by a reset, or when it next writes."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
