@@ -440,8 +440,9 @@ cdef char* copy_text(str text, size_t* size) except NULL:
 cdef int copy_limits(transport_limits* target, limits) except -1:
     """Check a Limits and copy it, seconds as nanoseconds."""
     for name, value in vars(limits).items():
-        if value < 0 or (not name.endswith("_s") and value < 1):
-            raise ValueError(f"{name} is {value}; expected at least {0 if name.endswith('_s') else 1}")
+        least = 0 if name.endswith("_s") and not name.endswith("_per_s") else 1
+        if not value >= least:
+            raise ValueError(f"{name} is {value}; expected at least {least}")
     target.max_connections = limits.max_connections
     target.max_streams = limits.max_streams
     target.max_header_bytes = limits.max_header_bytes
