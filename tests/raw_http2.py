@@ -206,6 +206,10 @@ class RawConnection:
             parts += part
         return bytes(parts)
 
+    def detach(self):
+        """Give its socket's descriptor away, without TLS's good-bye."""
+        return self._socket.detach()
+
     def shut(self):
         """Say that nothing more comes."""
         self._socket.shutdown(socket.SHUT_WR)
