@@ -106,7 +106,8 @@ cdef void* run_loop(void* argument) noexcept nogil:
 
 cdef int wait_events(io_thread* thread, epoll_event* events) noexcept nogil:
     """Sleep until something happens, or until the next sweep; not at all when something waits already."""
-    cdef int timeout_ms = SWEEP_MS if thread.connections != NULL or thread.refused_until_ns != 0 else -1
+    cdef bint is_swept = thread.connections != NULL or thread.refused_until_ns != 0 or thread.bulky_ns != 0
+    cdef int timeout_ms = SWEEP_MS if is_swept else -1
     cdef int count
     if thread.unread != NULL or thread.unsubmitted != NULL:
         return max(0, epoll_wait(thread.poller, events, EVENTS_A_TURN, 0))
