@@ -1,5 +1,6 @@
 """A client that does nothing wrong: it calls without pause while others attack, and notes every call that fails."""
 
+import contextlib
 import threading
 import time
 
@@ -33,6 +34,7 @@ class Bystander:
         )
         self._stub = GRPCInferenceServiceStub(self._channel)
         self._stopped = threading.Event()
+        self._rested = threading.Lock()
         self._changed = threading.Condition()
         self._count = 0
         self.failures = []
@@ -42,8 +44,9 @@ class Bystander:
     def _run(self):
         nonce = 0
         while not self._stopped.wait(PAUSE_S):
-            nonce += 1
-            wrong = self._call(nonce)
+            with self._rested:
+                nonce += 1
+                wrong = self._call(nonce)
             with self._changed:
                 self._count += not wrong
                 self.failures += [wrong] if wrong else []
@@ -72,6 +75,12 @@ class Bystander:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self.await_calls(1)
+
+    @contextlib.contextmanager
+    def resting(self):
+        """Make no call for the time of a block."""
+        with self._rested:
+            yield
 
     def close(self):
         """Stop calling and hang up."""
