@@ -62,7 +62,7 @@ class Bystander:
         given = read_raw(reply.raw_output_contents[0], "FP32", (1, 4))
         return "" if np.array_equal(given, rows) else f"call {nonce}: given {given.tolist()}"
 
-    def await_calls(self, count=20):
+    def await_calls(self, count=5):
         """Return when so many more calls have been answered rightly; a failure fails the test."""
         with self._changed:
             target = self._count + count
