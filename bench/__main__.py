@@ -5,12 +5,15 @@ import importlib
 import sys
 from pathlib import Path
 
+from bench import transport
 from bench.effort import Effort
 from bench.origin import describe_origin
 from bench.processes import BenchError
 from bench.rows import format_rows, write_rows
 
-MEASUREMENTS = ("engine", "codec", "copy", "convolution", "grpc", "gateway", "memory")
+MEASUREMENTS = ("engine", "codec", "copy", "convolution", "grpc", "gateway", "memory", "transport")
+# Of a measurement that takes long, and can be made in parts.
+PARTS = tuple(f"transport.{part}" for part in transport.PARTS)
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -37,11 +40,11 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition(":")[2].strip())
-    parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join(MEASUREMENTS)}; default: all")
+    parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join((*MEASUREMENTS, *PARTS))}; default: all")
     parser.add_argument("--quick", action="store_true", help="show that everything runs; the figures mean nothing")
     parser.add_argument("--results", type=Path, help="folder for the rows; default: bench/results, none with --quick")
     arguments = parser.parse_args()
-    if unknown := set(arguments.names) - set(MEASUREMENTS):
+    if unknown := set(arguments.names) - {*MEASUREMENTS, *PARTS}:
         parser.error(f"no measurement {', '.join(sorted(unknown))}; there are {', '.join(MEASUREMENTS)}")
     return arguments
 

@@ -13,8 +13,8 @@ class Effort:
 
     is_quick: bool = False
 
-    def pick(self, full: int, quick: int) -> int:
-        """A count: of requests, runs or turns."""
+    def pick(self, full: T, quick: T) -> T:
+        """A count, of requests, runs or turns; or a time."""
         return quick if self.is_quick else full
 
     @property

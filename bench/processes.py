@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -57,6 +58,17 @@ def read_resident_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+def count_threads(pid: int) -> int:
+    """Threads of a process."""
+    return len(list(Path(f"/proc/{pid}/task").iterdir()))
+
+
+def raise_file_limit() -> None:
+    """Let this process, and those that it starts from now on, have as many open files as the machine allows."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def list_children(pid: int) -> list[int]:
     """Process numbers of a process's children."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
@@ -67,6 +79,8 @@ def list_children(pid: int) -> list[int]:
 def run_server(name: str, command: Sequence[str | Path], folder: Path, ready: str) -> Iterator[tuple[Child, str]]:
     """A server on the server's core, once a line of its log holds `ready`; yields it and that line."""
     log = folder / f"{name}.log"
+    # An earlier server of that name said there that it was ready.
+    log.unlink(missing_ok=True)
     with pinned(SERVER_CORE):
         child = Child(name, command, Path.cwd(), log)
     try:

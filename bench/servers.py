@@ -2,32 +2,47 @@
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 
-from bench.h2load import INFER_PATH, run_load, write_frame
-from bench.processes import read_tree_cpu_ns, run_python, run_server
+from bench.certificates import Certificates
+from bench.h2load import INFER_PATH, PREFIX_BYTES, run_load, write_frame
+from bench.loadgen import Calls, Credentials, run_calls
+from bench.processes import BenchError, read_tree_cpu_ns, run_python, run_server
+from bench.programs import compile_program
 
 READY = '"event": "ready"'
 RUN_CLI = "from service.cli import main; main()"
 CALL_TIMEOUT_S = 30.0
+# What has `sluice serve` take its calls by the transport that bench.transport measures.
+TRANSPORT_OPTIONS: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Server:
-    """A running server: its process, and its port on 127.0.0.1."""
+    """A running server: its process, its port on 127.0.0.1, and what to call it with, if it speaks TLS."""
 
     name: str
     pid: int
     port: int
+    credentials: Credentials | None = None
 
     def call(self, message: bytes) -> bytes:
         """Send one request and return the reply, both on the wire; grpc.RpcError when it is refused."""
-        with grpc.insecure_channel(f"127.0.0.1:{self.port}") as channel:
+        # The largest message that is measured is longer than what grpcio's client takes by itself.
+        options = [("grpc.max_receive_message_length", -1)]
+        address = f"127.0.0.1:{self.port}"
+        if self.credentials:
+            credentials = self.credentials.for_grpcio()
+            channel = grpc.secure_channel(address, credentials, options)
+        else:
+            channel = grpc.insecure_channel(address, options)
+        with channel:
             return channel.unary_unary(INFER_PATH)(message, timeout=CALL_TIMEOUT_S, wait_for_ready=True)
 
     def measure_load(
@@ -44,24 +59,61 @@ class Server:
             "mean_latency_us": result.mean_us,
         }
 
+    def measure_calls(self, frame: Path, reply_bytes: int, **load: Any) -> tuple[float, Calls]:
+        """CPU time a call of the server's process in microseconds, and what our own generator saw.
+
+        Parameters
+        ----------
+        load
+            For `run_calls`.
+
+        Raises
+        ------
+        BenchError
+            A call failed, or got another reply than one of `reply_bytes`.
+        """
+        calls = run_calls(self.port, frame, credentials=self.credentials, cpu_of=self.pid, **load)
+        cpu_us = calls.cpu_seconds * 1e6 / max(calls.requests, 1)
+        if calls.failed or calls.reply_bytes != (PREFIX_BYTES + reply_bytes) * calls.requests:
+            raise BenchError(f"{self.name}: expected replies of {reply_bytes} bytes to all calls, given {calls}")
+        return cpu_us, calls
+
 
 @contextmanager
-def run_sluice(repository: Path, folder: Path) -> Iterator[Server]:
-    """`sluice serve`, in plain text, with its ordinary settings."""
-    options = [f"--model-repository={repository}", "--host=127.0.0.1", "--grpc-port=0", "--insecure"]
-    with run_server("sluice", [sys.executable, "-c", RUN_CLI, "serve", *options], folder, READY) as (child, line):
-        yield Server("sluice", child.pid, _read_port(line))
+def run_sluice(
+    repository: Path,
+    folder: Path,
+    *,
+    name: str = "sluice",
+    certificates: Certificates | None = None,
+    options: Sequence[str] = (),
+) -> Iterator[Server]:
+    """`sluice serve`, with its ordinary settings but for `options`; in plain text where there are no certificates."""
+    fixed = [f"--model-repository={repository}", "--host=127.0.0.1", "--grpc-port=0"]
+    security = certificates.sluice_options if certificates else ["--insecure"]
+    command = [sys.executable, "-c", RUN_CLI, "serve", *fixed, *security, *options]
+    with run_server(name, command, folder, READY) as (child, line):
+        yield Server(name, child.pid, _read_port(line), certificates.client if certificates else None)
 
 
 @contextmanager
-def run_echo(folder: Path) -> Iterator[Server]:
-    """The echo on the same transport."""
-    with run_server("echo", run_python("bench.echo_server"), folder, READY) as (child, line):
-        yield Server("echo", child.pid, _read_port(line))
+def run_echo(folder: Path, *, name: str = "echo", certificates: Certificates | None = None) -> Iterator[Server]:
+    """The echo on the same transport as sluice's first."""
+    files = [certificates.certificate, certificates.key, certificates.client_authority] if certificates else []
+    with run_server(name, run_python("bench.echo_server", *files), folder, READY) as (child, line):
+        yield Server(name, child.pid, _read_port(line), certificates.client if certificates else None)
+
+
+@contextmanager
+def run_floor(folder: Path, *, is_empty: bool = False) -> Iterator[Server]:
+    """The echo on nghttp2 in C; with `is_empty` every reply is an empty message."""
+    command = [compile_program("floor"), *(["--empty"] if is_empty else [])]
+    with run_server("floor", command, folder, READY) as (child, line):
+        yield Server("floor", child.pid, _read_port(line))
 
 
 def prepare_load(server: Server, message: bytes, folder: Path) -> tuple[Path, int]:
-    """Call once; returns the file for h2load and the size that every reply must have."""
+    """Call once; returns the file for the load generator and the size that every reply must have."""
     reply = server.call(message)
     return write_frame(folder / f"{server.name}.frame", message), len(reply)
 

@@ -15,7 +15,7 @@ from kernels.grpc_deadlines import Deadlines
 from kernels.grpc_handlers import HandlerCallDetails, HandlerTable
 from kernels.grpc_metadata import Metadatum
 from kernels.grpc_pool import BoundedPool
-from kernels.transport import CALL, CLOSED, HALF_CLOSE, MESSAGE, STOPPED, WRITABLE, Call, CallInfo, Transport
+from kernels.transport import CALL, CLOSED, FAILURE, HALF_CLOSE, MESSAGE, STOPPED, WRITABLE, Call, CallInfo, Transport
 
 # How long it takes at most until the end of a server that was dropped without a stop is noticed.
 MAX_WAIT_S = 1.0
@@ -105,6 +105,11 @@ class Dispatcher:
     def _stop(self, _call: None, _payload: None) -> None:
         self._is_running = False
 
+    def _log_failure(self, _call: None, failure: tuple[str, str]) -> None:
+        """Log what a bound method's client is not told; the transport bounds how often that is."""
+        request_id, reason = failure
+        logger.error("request failed", extra={"request_id": request_id, "reason": reason})
+
     # ---- a call's beginning
 
     def _accept(self, call: Call, info: CallInfo) -> None:
@@ -185,6 +190,7 @@ REACTIONS = {
     MESSAGE: Dispatcher._take_message,
     HALF_CLOSE: Dispatcher._take_half_close,
     CLOSED: Dispatcher._close,
+    FAILURE: Dispatcher._log_failure,
     WRITABLE: Dispatcher._resume,
     STOPPED: Dispatcher._stop,
 }

@@ -72,17 +72,23 @@ class Server(grpc.Server):
         """Register the methods of one service."""
         self._handlers.add_registered(service_name, method_handlers)
 
-    def bind(self, path: str, engine: Engine, *, version_header: str, streaming: bool = False) -> None:
+    def bind(
+        self, path: str, engine: Engine, *, version_header: str, request_id_header: str = "", streaming: bool = False
+    ) -> None:
         """Have a method, such as "/package.Service/Method", answered by an engine, without Python.
 
         Parameters
         ----------
         version_header
             Metadata that names the model version of a request that names none.
+        request_id_header
+            Metadata whose value is logged with what the server itself is to blame for.
         streaming
             Whether requests and replies are streams.
         """
-        self._transport.bind(path, engine, version_header=version_header, streaming=streaming)
+        self._transport.bind(
+            path, engine, version_header=version_header, request_id_header=request_id_header, streaming=streaming
+        )
 
     def add_insecure_port(self, address: str) -> int:
         """Listen in plain text; return the port. "host:port", "[v6]:port" or "unix:path"; RuntimeError if it cannot."""

@@ -21,7 +21,7 @@ from kernels.mailbox cimport push_command
 from kernels.nghttp2 cimport nghttp2_option_del, nghttp2_session_callbacks_del
 from kernels.openssl cimport X509, X509_free, X509_up_ref
 from kernels.python_calls cimport (
-    HIGH_MARK_BYTES, LOW_MARK_BYTES, bind_python, close_events, free_event, open_events, take_events,
+    HIGH_MARK_BYTES as HIGH_MARK, LOW_MARK_BYTES, bind_python, close_events, free_event, open_events, take_events,
 )
 from kernels.sockets cimport O_CLOEXEC, O_RDONLY, close, open as open_file
 from kernels.sync cimport (
@@ -39,7 +39,7 @@ from kernels.limits import Limits
 from kernels.metadata import decode_metadata, encode_metadata
 
 CALL, MESSAGE, HALF_CLOSE, CLOSED, WRITABLE, STOPPED, FAILURE = range(7)
-HIGH_MARK = HIGH_MARK_BYTES
+HIGH_MARK_BYTES = HIGH_MARK
 
 cdef enum:
     BACKLOG = 4096
@@ -88,13 +88,11 @@ cdef class Transport:
         self.core.reserve = open_file(b"/dev/null", O_RDONLY | O_CLOEXEC)
 
     def __dealloc__(self):
-        if self._process != os.getpid():
+        if self.core.threads == NULL or self._process != os.getpid():
             return
-        if self._started and not self._closed:
-            self.close()
-        for index in range(self.core.n_listeners if not self._started else 0):
-            close(self.core.listeners[index].descriptor)
-        for index in range(self.core.n_threads if self.core.threads != NULL else 0):
+        self.close()
+        drop_events(take_events(&self.core.events, 0))
+        for index in range(self.core.n_threads):
             close_thread(&self.core.threads[index])
         for index in range(self.core.n_methods):
             free(self.core.methods[index].path)
@@ -126,7 +124,7 @@ cdef class Transport:
         TlsError
             The certificates cannot be used.
         """
-        if self._started or self.core.n_listeners == MAX_LISTENERS:
+        if self._started or self._closed or self.core.n_listeners == MAX_LISTENERS:
             raise ValueError(f"addresses are added before the start, at most {MAX_LISTENERS}")
         if tls is not None:
             self.replace_tls(tls)
@@ -187,8 +185,8 @@ cdef class Transport:
 
     def start(self):
         """Accept connections and serve them."""
-        if self._started:
-            raise ValueError("the server was started before")
+        if self._started or self._closed:
+            raise ValueError("the server was started or closed before")
         self._started = True
         for index in range(self.core.n_threads):
             if start_thread(&self.core.threads[index]) != 0:
@@ -268,14 +266,19 @@ cdef class Transport:
 
     def close(self):
         """Close everything that is left and stop the threads; waits for what the engine still has of this server."""
-        if not self._started or self._closed:
+        cdef int index
+        if self._closed:
             return
         self._closed = True
-        self.command_all(DRAIN)
-        self.command_all(STOP)
-        with nogil:
-            for index in range(self.core.n_threads):
-                join_thread(&self.core.threads[index])
+        if self._started:
+            self.command_all(DRAIN)
+            self.command_all(STOP)
+            with nogil:
+                for index in range(self.core.n_threads):
+                    join_thread(&self.core.threads[index])
+        for index in range(self.core.n_listeners):
+            close(self.core.listeners[index].descriptor)
+        self.core.n_listeners = 0
         close_events(&self.core.events)
         for path in self._paths:
             if os.path.exists(path):
@@ -322,7 +325,7 @@ cdef class Call:
         Returns
         -------
         int
-            Bytes of this call that wait to be sent; above HIGH_MARK the sender should wait for WRITABLE or CLOSED.
+            Bytes of this call that wait to be sent; above HIGH_MARK_BYTES the sender should wait for WRITABLE or CLOSED.
         """
         cdef uint8_t* deflated = NULL
         cdef size_t size = 0
@@ -343,12 +346,12 @@ cdef class Call:
             free(deflated)
         waiting = counter_add(&self.subject.queued, len(message))
         self.command(SEND_MESSAGE, message, None, self.encoding << 1 | (encoding != IDENTITY))
-        if waiting > HIGH_MARK_BYTES:
+        if waiting > HIGH_MARK:
             int_store(&self.subject.was_high, 1)
             waiting = counter_load(&self.subject.queued)
             if waiting < LOW_MARK_BYTES and int_exchange(&self.subject.was_high, 0):
                 return waiting
-            return max(waiting, HIGH_MARK_BYTES + 1)
+            return max(waiting, <int64_t> HIGH_MARK + 1)
         return waiting
 
     def send_status(self, int code, str details="", trailing=()):
@@ -381,6 +384,17 @@ cdef class Call:
         given.subject = self.subject
         push_command(self.subject.thread, given)
         return 0
+
+
+cdef void drop_events(event* last) noexcept nogil:
+    """Free events that nobody will hear of, and the calls that came with them."""
+    cdef event* following
+    while last != NULL:
+        following = last.next
+        if last.kind == EVENT_CALL:
+            drop_call_elsewhere(last.subject)
+        free_event(last)
+        last = following
 
 
 cdef int copy_bytes(bytes source, uint8_t** data, size_t* size) except? -1:

@@ -6,7 +6,7 @@ from kernels.grpc_server import Server
 from kernels.limits import Limits
 from kernels.tls import TlsError, TlsSettings
 from service.credentials import CertificateError, CertificateFiles, Certificates, CertificateWatch
-from service.headers import VERSION_HEADER
+from service.headers import REQUEST_ID_HEADER, VERSION_HEADER
 from service.health import HealthServicer
 from service.metadata import SERVICE_NAME
 from service.peers import REFUSAL, GuardedServer
@@ -41,7 +41,13 @@ class NativeServer:
         services.register(guarded, HealthServicer(services.board), asynchronous=False)
         for name, streams in BOUND_METHODS.items():
             path = f"/{SERVICE_NAME}/{name}"
-            self._server.bind(path, services.engine, version_header=VERSION_HEADER, streaming=streams)
+            self._server.bind(
+                path,
+                services.engine,
+                version_header=VERSION_HEADER,
+                request_id_header=REQUEST_ID_HEADER,
+                streaming=streams,
+            )
 
     def listen(self, address: str) -> int:
         """Take a port; RuntimeError when it cannot be had, CertificateError when the certificates cannot be used."""

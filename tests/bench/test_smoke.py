@@ -12,6 +12,7 @@ from bench.__main__ import MEASUREMENTS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NEEDS_H2LOAD = ("grpc", "memory")
+NEEDS_PROGRAMS = ("transport",)
 TIMEOUT_S = 120
 
 
@@ -22,8 +23,10 @@ def run_bench(*arguments):
 
 
 @pytest.mark.parametrize("name", MEASUREMENTS)
-def test_measurement_gives_rows(name, tmp_path):
+def test_measurement_gives_rows(name, tmp_path, request):
     """The row tells where it comes from, and its figures are of the repeats."""
+    if name in NEEDS_PROGRAMS:
+        request.getfixturevalue("native_programs")
     if name in NEEDS_H2LOAD and shutil.which("h2load") is None:
         pytest.skip("h2load is missing: apt-get install nghttp2-client")
     done = run_bench("--quick", "--results", tmp_path, name)

@@ -2,55 +2,23 @@
 
 import base64
 import json
-import os
-import shutil
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.end_to_end.models import OFFSET
+from tests.go_program import GoProgram
 
-PACKAGE = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3"
-BUILD_TIMEOUT_S = 240
+GRPCURL = GoProgram("grpcurl", "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3")
 TIMEOUT_S = 60
 SERVICE = "inference.GRPCInferenceService"
 
 
 @pytest.fixture(scope="session")
 def grpcurl():
-    """The program: the one on PATH, else built once into the user's cache if Go is there."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sluice-tests"
-    places = os.pathsep.join([os.environ.get("PATH", ""), str(Path.home() / "go/bin"), str(cache)])
-    found = shutil.which("grpcurl", path=places)
-    if found:
-        return found
-    go = shutil.which("go", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/go/bin"]))
-    if not go:
-        pytest.skip("neither grpcurl nor Go, which builds it, is installed")
-    if reason := build_grpcurl(go, cache):
-        pytest.skip(f"grpcurl is not installed and Go cannot build it: {reason}")
-    return str(cache / "grpcurl")
-
-
-def build_grpcurl(go, folder):
-    """Build grpcurl into a folder; returns why not, or nothing."""
-    environment = os.environ | {"GOBIN": str(folder)}
-    try:
-        subprocess.run(
-            [go, "install", PACKAGE],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=BUILD_TIMEOUT_S,
-            check=True,
-        )
-    except subprocess.TimeoutExpired:
-        return f"not done after {BUILD_TIMEOUT_S} s"
-    except subprocess.CalledProcessError as error:
-        return error.stderr.strip()[-300:]
-    return ""
+    """The program."""
+    return GRPCURL.find()
 
 
 @pytest.fixture
