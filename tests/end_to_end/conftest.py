@@ -85,7 +85,7 @@ def gateway(twins):
 
 
 @pytest.fixture(scope="session", params=["plain", "mtls", "gateway"])
-def target(request):
+def target(transport, request):
     """Every way to a server."""
     return request.getfixturevalue(request.param)
 
