@@ -35,16 +35,17 @@ class RawConnection:
     def __exit__(self, *_):
         self._socket.close()
 
-    def send_call(self, message, *, missing=0):
-        """Send a ModelInfer; `missing` bytes at its end are not sent, so that it never ends."""
+    def send_call(self, message, *, path="/inference.GRPCInferenceService/ModelInfer", missing=0, more_headers=None):
+        """Send a ModelInfer or another call; `missing` bytes at its end are not sent, so that it never ends."""
         stream, self._next_stream = self._next_stream, self._next_stream + 2
         headers = {
             ":method": "POST",
             ":scheme": "http",
-            ":path": "/inference.GRPCInferenceService/ModelInfer",
+            ":path": path,
             ":authority": "localhost",
             "te": "trailers",
             "content-type": "application/grpc",
+            **(more_headers or {}),
         }
         self._send(HEADERS, END_HEADERS, stream, b"".join(encode_header(*header) for header in headers.items()))
         content = b"\0" + struct.pack(">I", len(message)) + message
