@@ -4,24 +4,20 @@ Sockets are edge-triggered: a connection is read until it has no more, or put on
 a socket does not take at once is kept, and nothing more is collected for it until it has taken that.
 """
 
-from libc.stdint cimport int64_t, uint8_t
-from libc.stdio cimport snprintf
+from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from kernels.call cimport drop_call
-from kernels.http2 cimport collect_frames, end_calls, mark_dirty, open_session, receive_frames, say_leaving
+from kernels.http2 cimport collect_frames, end_calls, open_session, receive_frames, warn_leaving
 from kernels.nghttp2 cimport nghttp2_session_del, nghttp2_session_want_read, nghttp2_session_want_write
 from kernels.openssl cimport (
     ERR_clear_error, SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_do_handshake, SSL_free, SSL_get0_peer_certificate,
     SSL_get_error, SSL_new, SSL_read, SSL_set_accept_state, SSL_set_fd, SSL_shutdown, SSL_write, X509_free, X509_up_ref,
 )
 from kernels.sockets cimport *
-from kernels.sync cimport int_add, monotonic_ns
+from kernels.sync cimport int_add
 from kernels.tls cimport PEER_NOT_TRUSTED, judge_peer, release_context, share_context, tls_context
-from kernels.transport_state cimport (
-    ADDRESS_BYTES, CONNECTION, INPUT_BYTES, OUTPUT_BYTES, connection, io_thread, server_core,
-)
+from kernels.transport_state cimport CONNECTION, INPUT_BYTES, OUTPUT_BYTES, connection, io_thread
 
 cdef enum:
     RECORD_BYTES = 16384       # the most that a TLS record holds
@@ -206,6 +202,8 @@ cdef bint shake_hands(connection* reader) noexcept nogil:
     if reader.verdict == PEER_NOT_TRUSTED or open_session(reader) != 0:
         close_connection(reader)
         return False
+    if reader.thread.is_draining:
+        warn_leaving(reader)
     return True
 
 

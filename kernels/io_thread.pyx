@@ -138,7 +138,7 @@ cdef void handle_event(io_thread* thread, epoll_event* happened) noexcept nogil:
         return
     if happened.events & EPOLLOUT and changed.pending_size > 0:
         mark_dirty(changed)
-    if happened.events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+    if happened.events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR) or changed.is_handshaking:
         read_connection(changed)
         if happened.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) and changed.descriptor >= 0:
             # The end came with the data: it makes no event of its own.
@@ -248,10 +248,7 @@ cdef void drain_thread(io_thread* thread) noexcept nogil:
         thread.is_draining = True
         int_add(&thread.server.n_draining, 1)
     while warned != NULL:
-        if warned.session == NULL:
-            mark_unread(warned)  # still shaking hands: told as soon as it can be
-        else:
-            warn_leaving(warned)
+        warn_leaving(warned)  # one that still shakes hands is told when it has
         warned = warned.next
     if thread.connections == NULL:
         report_stopped(thread)

@@ -139,5 +139,5 @@ cdef void adopt_connection(io_thread* thread, connection* adopted) noexcept nogi
     if begin_connection(adopted, thread) != 0:
         return
     read_connection(adopted)
-    if thread.is_draining and adopted.descriptor >= 0:
+    if thread.is_draining and adopted.descriptor >= 0 and adopted.session != NULL:
         warn_leaving(adopted)

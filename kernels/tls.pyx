@@ -299,7 +299,7 @@ cdef bint equals_text(const ASN1_STRING* value, const char* text) noexcept nogil
 
 cdef dict describe_peer(X509* certificate, bint has_tls):
     """Return what grpcio's auth_context has for the same peer: property name -> list of bytes."""
-    described = {"transport_security_type": [b"ssl"]} if has_tls else {}
+    described = {"transport_security_type": [b"ssl" if has_tls else b"insecure"]}
     if certificate == NULL:
         return described
     common = read_common_name(certificate)
