@@ -19,8 +19,9 @@ from bench.programs import compile_program
 READY = '"event": "ready"'
 RUN_CLI = "from service.cli import main; main()"
 CALL_TIMEOUT_S = 30.0
-# What has `sluice serve` take its calls by the transport that bench.transport measures.
-TRANSPORT_OPTIONS: tuple[str, ...] = ()
+# The transport of `sluice serve` that bench.transport measures.
+TRANSPORT = "native"
+TRANSPORT_OPTIONS = (f"--transport={TRANSPORT}",)
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ from bench.servers import TRANSPORT_OPTIONS, Server, prepare_load, run_echo, run
 
 DURATION_S, QUICK_DURATION_S = 1.0, 0.05
 PERCENTILES = ("p50", "p99", "p999")
-# For the conditions of every row: by which transport ours was called.
-TRANSPORT = " ".join(TRANSPORT_OPTIONS) or "grpcio"
 
 
 @contextmanager

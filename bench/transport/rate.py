@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 from bench.effort import Effort
 from bench.models import encode_tiny, save_tiny
 from bench.rows import Figure, Goal, Row, compare
-from bench.servers import TRANSPORT_OPTIONS, Server, prepare_load, run_floor, run_sluice
-from bench.transport.comparison import PERCENTILES, TRANSPORT, compare_servers
+from bench.servers import TRANSPORT, TRANSPORT_OPTIONS, Server, prepare_load, run_floor, run_sluice
+from bench.transport.comparison import PERCENTILES, compare_servers
 
 SHARES = (0.25, 0.5, 0.75)
 CONNECTIONS = 8

@@ -78,9 +78,11 @@ def test_blocked_streams_leave_room_for_a_unary_call(kind):
     with running_server(kind, add_interop_service, threads=threads) as (_, address), ExitStack() as stack:
         stub = rpc.TestServiceStub(stack.enter_context(Target(address).connect()))
         stack.callback(client_may_end.set)
-        streams = [stub.FullDuplexCall(send_one(), timeout=TIMEOUT_S) for _ in range(5 * threads)]
-        for stream in streams[:threads]:
-            next(stream)
+        streams = []
+        for _ in range(threads):
+            streams.append(stub.FullDuplexCall(send_one(), timeout=TIMEOUT_S))
+            next(streams[-1])
+        streams += [stub.FullDuplexCall(send_one(), timeout=TIMEOUT_S) for _ in range(4 * threads)]
         assert stub.EmptyCall(pb.Empty(), timeout=TIMEOUT_S) == pb.Empty()
         client_may_end.set()
         left = [len(list(stream)) for stream in streams]
