@@ -4,9 +4,8 @@ A turn reads every ready connection once, then submits the requests that were co
 runs the inline models among theirs; takes what other threads settled or commanded; and writes each connection once.
 """
 
-from libc.errno cimport errno
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport uint8_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from kernels.call cimport free_spare_calls
@@ -29,6 +28,13 @@ from kernels.transport_state cimport (
     ABORT, ADOPT, CONNECTION, DRAIN, INPUT_BYTES, JUDGE, LISTENER, OUTPUT_BYTES, STOP, WAKE, command, connection,
     exchange, io_thread, listener, server_core,
 )
+
+cdef extern from "<signal.h>" nogil:
+    ctypedef struct sigset_t:
+        pass
+    int SIG_BLOCK
+    int sigfillset(sigset_t* signals) noexcept
+    int pthread_sigmask(int how, const sigset_t* signals, sigset_t* before) noexcept
 
 cdef enum:
     EVENTS_A_TURN = 256
@@ -80,6 +86,7 @@ cdef void* run_loop(void* argument) noexcept nogil:
     cdef io_thread* thread = <io_thread*> argument
     cdef epoll_event[EVENTS_A_TURN] events
     cdef int count, index
+    block_signals()
     thread.now_ns = monotonic_ns()
     collect_tasks(&thread.inlined)
     watch_listeners(thread)
@@ -102,6 +109,13 @@ cdef void* run_loop(void* argument) noexcept nogil:
     collect_tasks(NULL)
     bury(thread)
     return NULL
+
+
+cdef void block_signals() noexcept nogil:
+    """Leave signals to Python's own threads; SIGPIPE to nobody, since OpenSSL writes to peers that have gone."""
+    cdef sigset_t every
+    sigfillset(&every)
+    pthread_sigmask(SIG_BLOCK, &every, NULL)
 
 
 cdef int wait_events(io_thread* thread, epoll_event* events) noexcept nogil:

@@ -6,7 +6,7 @@ from collections import namedtuple
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from cython cimport final
+from cython cimport final, no_gc_clear
 from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
@@ -51,6 +51,7 @@ CallInfo.__doc__ = """What opens a call: its path, its metadata, its deadline (s
 
 
 @final
+@no_gc_clear
 cdef class Transport:
     """A gRPC server without handlers: bound methods are answered natively, all other calls are events.
 
@@ -290,8 +291,12 @@ cdef class Transport:
 
 
 @final
+@no_gc_clear
 cdef class Call:
-    """One call of a method that Python serves. Its methods may be called from any thread; after CLOSED they do nothing."""
+    """One call of a method that Python serves. Its methods may be called from any thread; after CLOSED they do nothing.
+
+    Not to be cleared by the garbage collector: the native call refers to its transport's threads to the end.
+    """
 
     def __dealloc__(self):
         if self.subject != NULL:
