@@ -26,7 +26,7 @@ format: $(SETUP)
 setup: $(SETUP)
 
 # What the package needs to be built again; the kernels' sources among them.
-SOURCES := setup.py pyproject.toml $(wildcard kernels/*.pyx kernels/*.pxd kernels/*.h)
+SOURCES := setup.py build_probes.py pyproject.toml $(wildcard kernels/*.pyx kernels/*.pxd kernels/*.h)
 
 $(SETUP): $(SOURCES)
 	@PYTHON=$(PYTHON) sh .ci/packages

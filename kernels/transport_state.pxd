@@ -220,7 +220,7 @@ cdef struct connection:
     bint is_warned                 # told to go once
     call* calls
     int n_calls
-    call* receiving                # whose headers arrive
+    call* receiving                # whose headers, or trailers, arrive
     uint8_t* pending               # what the socket did not take
     size_t pending_size
     size_t pending_sent
@@ -231,7 +231,8 @@ cdef struct connection:
     int64_t pinged_ns              # 0 when no answer is awaited
     int64_t headers_ns             # since when headers arrive; 0 when complete
     int64_t warned_ns
-    int idle_frames
+    int idle_frames                # lately, since something was sent
+    int resets                     # lately
     int64_t buffered               # bytes of messages
     char[ADDRESS_BYTES] address
 

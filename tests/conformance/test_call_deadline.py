@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from tests.conformance.probe import PATH, TIMEOUT_S
-from tests.end_to_end.raw_http2 import RawConnection
+from tests.raw_http2 import RawConnection
 
 SHORT_S = 0.4
 # The way takes time, clocks are read in steps, and a deadline is rounded up on the way.
@@ -77,7 +77,7 @@ def test_deadline_of_a_client_that_says_nothing_is_kept_by_the_server(open_probe
     witness = Witness()
     probe = open_probe("unary_unary", witness)
     with RawConnection(probe.address) as connection:
-        connection.send_call(b"", path=PATH, more_headers={"grpc-timeout": f"{int(SHORT_S * 1000)}m"})
+        connection.send_call(b"", _path=PATH, grpc_timeout=f"{int(SHORT_S * 1000)}m")
         witness.assert_saw_deadline()
 
 
