@@ -8,8 +8,8 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from kernels.compression cimport INFLATE_LIMIT, INFLATE_NO_MEMORY, INFLATE_OK, inflate_message
-from kernels.openssl cimport X509_free
 from kernels.sync cimport counter_add, int_add
+from kernels.tls_peer cimport release_peer
 from kernels.transport_state cimport (
     FRAME_PREFIX_BYTES, GZIP, IDENTITY, INLINE_MESSAGE_BYTES, UNKNOWN_ENCODING, byte_buffer, call, connection,
     io_thread, outgoing,
@@ -65,8 +65,8 @@ cdef void drop_call(call* used) noexcept nogil:
 
 cdef void clear_call(call* used) noexcept nogil:
     discard_message(used)
-    X509_free(used.certificate)
-    used.certificate = NULL
+    release_peer(used.identity)
+    used.identity = NULL
 
 
 cdef void free_call(call* used) noexcept nogil:

@@ -8,15 +8,17 @@ from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from kernels.handshake cimport FAILED, WAITING, forget_unproven, judge_again, mark_unproven, shake_hands
 from kernels.http2 cimport collect_frames, end_calls, open_session, receive_frames, warn_leaving
 from kernels.nghttp2 cimport nghttp2_session_del, nghttp2_session_want_read, nghttp2_session_want_write
 from kernels.openssl cimport (
-    ERR_clear_error, SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_do_handshake, SSL_free, SSL_get0_peer_certificate,
-    SSL_get_error, SSL_new, SSL_read, SSL_set_accept_state, SSL_set_fd, SSL_shutdown, SSL_write, X509_free, X509_up_ref,
+    ERR_clear_error, SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, SSL_RECEIVED_SHUTDOWN,
+    SSL_SENT_SHUTDOWN, SSL_free, SSL_get_error, SSL_read, SSL_set_shutdown, SSL_shutdown, SSL_write,
 )
 from kernels.sockets cimport *
 from kernels.sync cimport int_add
-from kernels.tls cimport PEER_NOT_TRUSTED, judge_peer, release_context, share_context, tls_context
+from kernels.tls cimport release_context
+from kernels.tls_peer cimport PEER_NOT_TRUSTED, release_peer
 from kernels.transport_state cimport CONNECTION, INPUT_BYTES, OUTPUT_BYTES, connection, io_thread
 
 cdef enum:
@@ -30,32 +32,21 @@ cdef enum:
 # ---- birth and end
 
 
-cdef connection* create_connection(int descriptor, tls_context* trust) noexcept nogil:
-    """Return a connection over an accepted socket, which it owns, with a reference to `trust`; NULL without memory."""
+cdef connection* create_connection(int descriptor, bint has_tls) noexcept nogil:
+    """Return a connection over an accepted socket, which it owns; NULL without memory."""
     cdef connection* made = <connection*> calloc(1, sizeof(connection))
     if made == NULL:
         return NULL
     made.kind = CONNECTION
     made.descriptor = descriptor
     made.is_writable = True
-    if trust != NULL:
-        made.trust = share_context(trust)
-        made.ssl = SSL_new(trust.ssl)
-        if made.ssl == NULL or SSL_set_fd(made.ssl, descriptor) != 1:
-            made.descriptor = -1
-            discard_connection(made)
-            return NULL
-        SSL_set_accept_state(made.ssl)
-        made.is_handshaking = True
+    made.is_handshaking = has_tls
     return made
 
 
 cdef void discard_connection(connection* unused) noexcept nogil:
     """Free a connection that no thread has begun."""
-    SSL_free(unused.ssl)
-    release_context(unused.trust)
-    if unused.descriptor >= 0:
-        close(unused.descriptor)
+    close(unused.descriptor)
     free(unused)
 
 
@@ -73,7 +64,7 @@ cdef int begin_connection(connection* made, io_thread* thread) noexcept nogil:
     memset(&interest, 0, sizeof(interest))
     interest.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
     interest.data.ptr = made
-    if ((made.ssl == NULL and open_session(made) != 0)
+    if ((not made.is_handshaking and open_session(made) != 0)
             or epoll_ctl(thread.poller, EPOLL_CTL_ADD, made.descriptor, &interest) != 0):
         close_connection(made)
         return -1
@@ -86,9 +77,13 @@ cdef void close_connection(connection* closed) noexcept nogil:
     if closed.descriptor < 0:
         return
     end_calls(closed)
-    if closed.ssl != NULL and not closed.is_handshaking and not closed.is_broken:
-        SSL_shutdown(closed.ssl)
-        ERR_clear_error()
+    forget_unproven(closed)
+    if closed.ssl != NULL and not closed.is_handshaking:
+        if not closed.is_broken:
+            SSL_shutdown(closed.ssl)
+            ERR_clear_error()
+        # However it ended: a client that just hangs up may take up its session again (RFC 5246, 7.2.1).
+        SSL_set_shutdown(closed.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN)
     close(closed.descriptor)
     closed.descriptor = -1
     if closed.previous == NULL:
@@ -107,7 +102,7 @@ cdef void free_connection(connection* closed) noexcept nogil:
     """Free a closed connection that no list of its thread holds any more."""
     nghttp2_session_del(closed.session)
     SSL_free(closed.ssl)
-    X509_free(closed.peer)
+    release_peer(closed.peer)
     release_context(closed.trust)
     free(closed.pending)
     free(closed)
@@ -121,7 +116,8 @@ cdef void read_connection(connection* reader) noexcept nogil:
     cdef io_thread* thread = reader.thread
     cdef ssize_t size
     cdef int turn
-    if reader.is_handshaking and not shake_hands(reader):
+    if reader.is_handshaking:
+        mark_unproven(reader)
         return
     for turn in range(READS_A_TURN):
         size = read_bytes(reader, thread.input, INPUT_BYTES)
@@ -176,46 +172,31 @@ cdef ssize_t read_records(connection* reader, uint8_t* target, int size) noexcep
             return filled if filled > 0 else BLOCKED
         ERR_clear_error()
         if filled == 0:
-            return BROKEN
+            return CLOSED if reason == SSL_ERROR_ZERO_RETURN else BROKEN
         # What came before the end is heard first; the next read finds the end again.
         mark_unread(reader)
         return filled
     return filled
 
 
-cdef bint shake_hands(connection* reader) noexcept nogil:
-    """Go on with the handshake; True once it is done."""
-    cdef int outcome = SSL_do_handshake(reader.ssl), reason
-    if outcome != 1:
-        reason = SSL_get_error(reader.ssl, outcome)
-        ERR_clear_error()
-        if reason != SSL_ERROR_WANT_READ and reason != SSL_ERROR_WANT_WRITE:
-            reader.is_broken = True
-            close_connection(reader)
-        return False
-    reader.is_handshaking = False
-    reader.peer = SSL_get0_peer_certificate(reader.ssl)
-    if reader.peer != NULL:
-        X509_up_ref(reader.peer)
-    # A resumed session brings its certificate along without a check: authority, expiry, revocation and name are looked at.
-    reader.verdict = judge_peer(reader.trust, reader.ssl)
-    if reader.verdict == PEER_NOT_TRUSTED or open_session(reader) != 0:
-        close_connection(reader)
-        return False
-    if reader.thread.is_draining:
-        warn_leaving(reader)
-    return True
-
-
-cdef void judge_connection(connection* judged, tls_context* trust) noexcept nogil:
-    """Judge a peer by a newer trust: one that is not trusted any more is cut off."""
-    if judged.ssl == NULL or judged.is_handshaking or judged.trust == trust:
+cdef void prove_connection(connection* proven) noexcept nogil:
+    """Go on with the handshake, and then read on; or judge again who was let in before."""
+    cdef int outcome
+    if proven.is_handshaking:
+        outcome = shake_hands(proven)
+        if outcome == WAITING:
+            return
+        proven.is_broken = outcome == FAILED
+        if outcome == FAILED or proven.verdict == PEER_NOT_TRUSTED or open_session(proven) != 0:
+            close_connection(proven)
+            return
+        if proven.thread.is_draining:
+            warn_leaving(proven)
+        read_connection(proven)
         return
-    release_context(judged.trust)
-    judged.trust = share_context(trust)
-    judged.verdict = judge_peer(trust, judged.ssl)
-    if judged.verdict == PEER_NOT_TRUSTED:
-        close_connection(judged)
+    judge_again(proven)
+    if proven.verdict == PEER_NOT_TRUSTED:
+        close_connection(proven)
 
 
 # ---- writing

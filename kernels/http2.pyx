@@ -18,7 +18,7 @@ from kernels.headers cimport (
 )
 from kernels.nghttp2 cimport *
 from kernels.sync cimport int_store
-from kernels.tls cimport PEER_ALLOWED
+from kernels.tls_peer cimport PEER_ALLOWED
 from kernels.transport_state cimport (
     OUTPUT_BYTES, byte_buffer, call, connection, io_thread, outgoing, server_core, transport_limits,
 )

@@ -12,8 +12,7 @@ from kernels.connection cimport begin_connection, create_connection, discard_con
 from kernels.http2 cimport warn_leaving
 from kernels.mailbox cimport push_command
 from kernels.sockets cimport *
-from kernels.sync cimport int_add, int_load, pthread_mutex_lock, pthread_mutex_unlock
-from kernels.tls cimport release_context, share_context, tls_context
+from kernels.sync cimport int_add, int_load
 from kernels.transport_state cimport (
     ADDRESS_BYTES, ADOPT, PAUSED_NS, command, connection, io_thread, listener, server_core,
 )
@@ -88,19 +87,13 @@ cdef void shed_connection(io_thread* thread, listener* source) noexcept nogil:
 cdef void hand_over(server_core* server, int descriptor, bint has_tls, sockaddr_storage* address) noexcept nogil:
     """Give an accepted socket, counted already, to the least loaded thread."""
     cdef io_thread* chosen = &server.threads[0]
-    cdef tls_context* trust = NULL
     cdef command* given
     cdef connection* made
     cdef int index
     for index in range(1, server.n_threads):
         if int_load(&server.threads[index].load) < int_load(&chosen.load):
             chosen = &server.threads[index]
-    if has_tls:
-        pthread_mutex_lock(&server.trust_lock)
-        trust = share_context(server.trust)
-        pthread_mutex_unlock(&server.trust_lock)
-    made = create_connection(descriptor, trust)
-    release_context(trust)
+    made = create_connection(descriptor, has_tls)
     if made == NULL:
         close(descriptor)
         int_add(&server.n_connections, -1)

@@ -19,7 +19,6 @@ from kernels.http2 cimport prepare_http2
 from kernels.io_thread cimport close_thread, join_thread, open_thread, start_thread
 from kernels.mailbox cimport push_command
 from kernels.nghttp2 cimport nghttp2_option_del, nghttp2_session_callbacks_del
-from kernels.openssl cimport X509, X509_free, X509_up_ref
 from kernels.python_calls cimport (
     HIGH_MARK_BYTES as HIGH_MARK, LOW_MARK_BYTES, bind_python, close_events, free_event, open_events, take_events,
 )
@@ -28,7 +27,8 @@ from kernels.sync cimport (
     counter_add, counter_load, int_add, int_exchange, int_load, int_store, monotonic_ns, pthread_mutex_destroy,
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
 )
-from kernels.tls cimport create_context, describe_peer, release_context, tls_context
+from kernels.tls cimport create_context, release_context, retire_context, tls_context
+from kernels.tls_peer cimport describe_peer
 from kernels.transport_state cimport (
     ABORT, DRAIN, EVENT_CALL, EVENT_CLOSED, EVENT_FAILURE, EVENT_HALF_CLOSE, EVENT_MESSAGE, EVENT_STOPPED,
     EVENT_WRITABLE, GRANT_MESSAGE, IDENTITY, JUDGE, LISTENER, MAX_LISTENERS, RESET_CALL, SEND_HEADERS, SEND_MESSAGE,
@@ -152,6 +152,7 @@ cdef class Transport:
         old = self.core.trust
         self.core.trust = made
         pthread_mutex_unlock(&self.core.trust_lock)
+        retire_context(old)
         release_context(old)
         if self._started and not self._closed:
             self.command_all(JUDGE)
@@ -427,7 +428,7 @@ cdef str decode_peer(call* subject):
 
 
 cdef dict describe_auth(call* subject):
-    return describe_peer(subject.certificate, subject.has_tls)
+    return describe_peer(subject.identity)
 
 
 cdef char* copy_text(str text, size_t* size) except NULL:

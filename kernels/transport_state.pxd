@@ -9,10 +9,11 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from kernels.dispatch cimport engine_core
 from kernels.executor cimport task_list
 from kernels.nghttp2 cimport nghttp2_option, nghttp2_session, nghttp2_session_callbacks
-from kernels.openssl cimport SSL, X509
+from kernels.openssl cimport SSL
 from kernels.request cimport request
 from kernels.sync cimport pthread_cond_t, pthread_mutex_t, pthread_t
 from kernels.tls cimport tls_context
+from kernels.tls_peer cimport tls_peer
 
 cdef enum:
     INPUT_BYTES = 256 * 1024       # read from a socket at a time
@@ -187,8 +188,7 @@ cdef struct call:
     int n_exchanges
     # Python's
     char[ADDRESS_BYTES] peer       # what Python is told of the caller, copied when it is told
-    X509* certificate              # a reference of its own
-    bint has_tls
+    tls_peer* identity             # a reference of its own; NULL without TLS
     bint is_python                 # it was told of, and will be told of the end
     void* handle                   # the object, held from EVENT_CALL to EVENT_CLOSED; under the GIL
     int64_t queued                 # bytes that Python has given and the peer has not taken; changed atomically
@@ -204,16 +204,19 @@ cdef struct connection:
     connection* next
     connection* next_dirty
     connection* next_unread
+    connection* previous_unproven
+    connection* next_unproven
     io_thread* thread
-    SSL* ssl
+    SSL* ssl                       # NULL without TLS, and before the peer has said anything
     tls_context* trust             # under which the peer was judged
-    X509* peer
+    tls_peer* peer                 # NULL without TLS, and until the handshake is done
     int verdict
     nghttp2_session* session
     bint is_handshaking
     bint is_greeted                # the peer's first SETTINGS have come
     bint is_dirty
     bint is_unread                 # more may wait in the socket than was read
+    bint is_unproven               # shakes hands, or is to be judged again
     bint is_writable               # the socket took all that it was given last
     bint is_broken
     bint is_leaving                # told to go, twice
@@ -268,6 +271,8 @@ cdef struct io_thread:
     connection* connections
     connection* dirty
     connection* unread
+    connection* unproven           # in the order in which they came
+    connection* last_unproven
     connection* buried             # freed at the end of the turn
     exchange* unsubmitted
     exchange* last_unsubmitted
