@@ -4,7 +4,7 @@ A turn reads every ready connection once, then submits the requests that were co
 runs the inline models among theirs; takes what other threads settled or commanded; and writes each connection once.
 """
 
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
