@@ -9,7 +9,7 @@ from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strlen
 
 from kernels.call cimport (
-    RECEIVED, RECEIVE_FULL, RECEIVE_NO_MEMORY, RECEIVE_TOO_LARGE, RECEIVE_TOO_MANY, copy_outgoing, discard_message,
+    RECEIVED, RECEIVE_FULL, RECEIVE_NO_MEMORY, RECEIVE_TOO_LARGE, RECEIVE_TOO_MANY, add_outgoing, add_output, discard_message,
     drop_call, drop_outgoing, grant_message, queue_outgoing, receive_bytes, take_call,
 )
 from kernels.headers cimport (
@@ -20,12 +20,14 @@ from kernels.nghttp2 cimport *
 from kernels.sync cimport int_store
 from kernels.tls_peer cimport PEER_ALLOWED
 from kernels.transport_state cimport (
-    OUTPUT_BYTES, byte_buffer, call, connection, io_thread, outgoing, server_core, transport_limits,
+    OUTPUT_BYTES, OUTPUT_PIECES, byte_buffer, call, connection, io_thread, outgoing, server_core, transport_limits,
 )
 
 cdef enum:
     STREAM_WINDOW_BYTES = 4 * 1024 * 1024
     CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024
+    FRAME_HEAD_BYTES = 9
+    FRAME_PIECES = 8                   # of the output, left for one frame: heads, prefixes, parts of messages
     FRAME_ROOM_BYTES = 32 * 1024       # left in the output: a frame of 16 KiB and its header fit
     MAX_ACKNOWLEDGEMENTS = 1000        # waiting to be sent; beyond, the peer floods
     MAX_SETTINGS_ENTRIES = 32
@@ -108,12 +110,11 @@ cdef int collect_frames(connection* sender) noexcept nogil:
     cdef io_thread* thread = sender.thread
     cdef const uint8_t* data
     cdef ssize_t size
-    while thread.output_size + FRAME_ROOM_BYTES <= OUTPUT_BYTES:
+    while thread.output_size + FRAME_ROOM_BYTES <= OUTPUT_BYTES and thread.n_pieces + FRAME_PIECES <= OUTPUT_PIECES:
         size = nghttp2_session_mem_send(sender.session, &data)
         if size <= 0:
             return 0 if size == 0 else -1
-        memcpy(thread.output + thread.output_size, data, size)
-        thread.output_size += size
+        add_output(thread, data, <size_t> size)
     return 0
 
 
@@ -435,11 +436,14 @@ cdef int on_send_data(nghttp2_session* session, nghttp2_frame* frame, const uint
                       nghttp2_data_source* source, void* user_data) noexcept nogil:
     cdef connection* home = <connection*> user_data
     cdef io_thread* thread = home.thread
-    if thread.output_size + 9 + length > OUTPUT_BYTES:
+    cdef call* sender = <call*> source.ptr
+    if thread.output_size + FRAME_ROOM_BYTES > OUTPUT_BYTES or thread.n_pieces + FRAME_PIECES > OUTPUT_PIECES:
         return NGHTTP2_ERR_WOULDBLOCK
-    memcpy(thread.output + thread.output_size, framehd, 9)
-    thread.output_size += 9
-    thread.output_size += copy_outgoing(<call*> source.ptr, thread.output + thread.output_size, length)
+    if length > sender.waiting:
+        # What the frame was to hold was dropped in the meantime: the call had failed.
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+    add_output(thread, framehd, FRAME_HEAD_BYTES)
+    add_outgoing(sender, length, home.ssl == NULL)
     return 0
 
 

@@ -100,7 +100,9 @@ def sign_oneself(*names):
     key = ec.generate_private_key(ec.SECP256R1())
     now, subject = datetime.now(UTC), name_subject("peer")
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
-    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - HOUR).not_valid_after(now + HOUR)
+    builder = (
+        builder.serial_number(x509.random_serial_number()).not_valid_before(now - HOUR).not_valid_after(now + HOUR)
+    )
     return Pair(encode(builder.sign(key, hashes.SHA256())), encode_key(key))
 
 
