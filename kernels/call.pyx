@@ -146,6 +146,7 @@ cdef void charge(call* payer, int64_t size) noexcept nogil:
     counter_add(&payer.thread.server.buffered, size)
     if payer.home != NULL:
         payer.home.buffered += size
+        payer.charged += size
 
 
 # ---- the message that arrives

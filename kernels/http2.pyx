@@ -324,6 +324,8 @@ cdef void end_call(call* ended, bint sent) noexcept nogil:
     home.last_call_ns = ended.thread.now_ns
     discard_message(ended)
     drop_outgoing(ended)
+    # What the engine still has of it is given back when there is no connection to give it back to.
+    home.buffered -= ended.charged
     ended.home = NULL
     int_store(&ended.is_over, True)
     if ended.is_given:

@@ -182,6 +182,7 @@ cdef struct call:
     outgoing* last
     size_t offset                  # of `first`, sent so far
     size_t waiting                 # bytes in the list
+    int64_t charged                # what of its connection's `buffered` is its own
     int64_t last_sent_ns
     # a bound method's
     exchange only                  # of a unary call
