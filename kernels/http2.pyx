@@ -254,7 +254,8 @@ cdef void accept_message(call* receiver) noexcept nogil:
         nghttp2_session_consume_stream(receiver.home.session, receiver.stream_id, consumed)
         mark_dirty(receiver.home)
     check_received(receiver, outcome)
-    finish_input(receiver)
+    if receiver.half_closed:
+        close_input(receiver)
 
 
 cdef void open_call(call* opened) noexcept nogil:
