@@ -359,8 +359,8 @@ cdef void send_headers(call* sender, const byte_buffer* metadata) noexcept nogil
 
 
 cdef void send_outgoing(call* sender, outgoing* made) noexcept nogil:
-    """Send a message, behind those before it; one that comes too late is released at once."""
-    if sender.home == NULL or sender.status_sent:
+    """Send a message, behind those before it; one that comes after the status is released at once."""
+    if sender.home == NULL or sender.has_status:
         made.release(made)
         return
     queue_outgoing(sender, made)
