@@ -3,6 +3,7 @@
 import argparse
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from fuzz.catalogue import CATALOGUE
@@ -71,24 +72,24 @@ def fuzz(build: Build, name: str, share: Budget, arguments: argparse.Namespace, 
     entry = CATALOGUE[name]
     edges = EdgeMap(folder / "edges")
     budget = Budget(share.seconds, share.runs)
+    report = partial(report_finding, name, arguments.findings)
     with Subject(build, entry.target, folder) as subject:
-        search = Search(subject, edges, entry.mutator, arguments.seed)
+        search = Search(subject, edges, entry.mutator, arguments.seed, report=report)
         search.run([*read_inputs(arguments.corpus / name), *entry.make_seeds()], budget)
         if said := subject.stop():
             search.findings.append(Misbehaviour(b"", said))
+            report(search.findings[-1])
     print(
         f"{name}: {search.runs:,} executions, {search.runs / budget.elapsed():,.0f} a second; "
-        f"{search.edges.count():,} edges, {len(search.corpus.inputs)} inputs; {len(search.findings)} findings",
+        f"{search.edges.count():,} edges, {len(search.corpus.inputs):,} inputs; {len(search.findings)} findings",
         flush=True,
     )
-    for found in search.findings:
-        report(name, found, arguments.findings)
     for data in search.corpus.favoured() if arguments.keep else ():
         write_input(arguments.keep / name, data)
     return len(search.findings)
 
 
-def report(name: str, found: Misbehaviour, folder: Path) -> None:
+def report_finding(name: str, folder: Path, found: Misbehaviour) -> None:
     """Save an input that showed something, and say how to run it again."""
     path = write_input(folder / name, found.data)
     shown = found.data.hex() if len(found.data) <= SHOWN_BYTES else f"{len(found.data):,} bytes"

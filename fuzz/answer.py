@@ -11,6 +11,7 @@ from fuzz.frames import Frame
 from tests.http2_frames import CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, RST_STREAM
 
 NO_ERROR = 0
+MAX_FIELDS_BYTES = 1 << 20
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Answer:
 def read_answers(frames: Iterable[Frame]) -> dict[int, Answer]:
     """Answers by stream; Finding when the server breaks HTTP/2's rules."""
     answers: dict[int, Answer] = {}
-    decoder = Decoder()
+    decoder = Decoder(MAX_FIELDS_BYTES)
     block = b""
     for frame in frames:
         if frame.kind not in (DATA, HEADERS, CONTINUATION, RST_STREAM):

@@ -19,6 +19,8 @@ REQUEST_ID_HEADER = "x-request-id"
 # Until all that a connection has held must be given back.
 SETTLE_S = 10.0
 
+# More than a socket takes at once.
+POURED_BYTES = 300_000
 NO_CODE, DEFLATE, GZIP = range(3)
 OK, UNKNOWN, UNIMPLEMENTED = 0, 2, 12
 
@@ -90,6 +92,8 @@ class EchoServer:
         path = self._paths[call]
         if path == "/echo/Cancel":
             call.cancel()
+        elif path == "/echo/Pour":
+            call.send_message(bytes(POURED_BYTES))
         elif path == "/echo/Many":
             for _ in range(3):
                 call.send_message(message, GZIP)
@@ -123,7 +127,7 @@ def sendable(metadata: tuple[tuple[str, str | bytes], ...]) -> tuple[tuple[str, 
 
 
 def open_engine(folder: Path, inline: str) -> Engine:
-    """An engine with a small model of each kind of trouble: batched, of strings, of two inputs, failing.
+    """An engine with a small model of each kind of trouble: batched, of strings, of two inputs, failing, large replies.
 
     None fails inside ONNX Runtime (1.32), which keeps some KB of each such run until there are thousands.
     """
@@ -136,6 +140,7 @@ def open_engine(folder: Path, inline: str) -> Engine:
         ("pair", 1): (onnx_models.add_and_subtract(), 4),
         ("whole", 1): (onnx_models.identity(onnx_models.ELEMENT_TYPES["INT64"], ("batch", 1)), 4),
         ("halve", 1): (onnx_models.halver(), 4),
+        ("wide", 1): (onnx_models.widener(), 8),
     }
     for (name, version), (model, max_batch_size) in models.items():
         session = Session(onnx_models.save(model, folder, name, version), intra_op_threads=1)

@@ -1,6 +1,7 @@
 """The search: change an input, run it, keep it when it went a way that none before it had."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 
@@ -44,6 +45,8 @@ class Search:
 
     Parameters
     ----------
+    report
+        Is called for each kind of finding, when it is found.
     max_findings
         Of different kinds; the search ends with the last.
 
@@ -55,10 +58,20 @@ class Search:
         Executions so far.
     """
 
-    def __init__(self, subject: Subject, edges: EdgeMap, mutator: Mutator, seed: int, *, max_findings: int = 5):
+    def __init__(
+        self,
+        subject: Subject,
+        edges: EdgeMap,
+        mutator: Mutator,
+        seed: int,
+        *,
+        report: Callable[[Misbehaviour], None] = lambda found: None,
+        max_findings: int = 5,
+    ):
         self._subject = subject
         self._mutator = mutator
         self._random = Random(seed)
+        self._report = report
         self._max_findings = max_findings
         self._kinds: set[str] = set()
         self.edges = edges
@@ -119,6 +132,7 @@ class Search:
         if (kind := kind_of(text)) not in self._kinds:
             self._kinds.add(kind)
             self.findings.append(Misbehaviour(data, text))
+            self._report(self.findings[-1])
         return False
 
 

@@ -23,7 +23,15 @@ from tests.inference_messages import build_request
 
 INFER = b"/inference.GRPCInferenceService/ModelInfer"
 STREAM_INFER = b"/inference.GRPCInferenceService/ModelStreamInfer"
-ECHOES = (b"/echo/Echo", b"/echo/Many", b"/echo/Deflate", b"/echo/Refuse", b"/echo/Cancel", b"/unknown/Method")
+ECHOES = (
+    b"/echo/Echo",
+    b"/echo/Many",
+    b"/echo/Deflate",
+    b"/echo/Pour",
+    b"/echo/Refuse",
+    b"/echo/Cancel",
+    b"/unknown/Method",
+)
 PATHS = (INFER, INFER, STREAM_INFER, STREAM_INFER, *ECHOES)
 FIELDS = (
     (b"grpc-timeout", b"1n"),
@@ -54,6 +62,7 @@ WORDS = (
     b"text",
     b"pair",
     b"halve",
+    b"wide",
     b"FP32",
     b"INT64",
     b"BYTES",
@@ -73,6 +82,7 @@ def make_requests() -> list[bytes]:
         build_request("pair", {"b": zeros[:, :3], "a": zeros[:, :3]}, outputs=["difference", "sum"]),
         build_request("whole", {"input": np.array([[3], [9]])}),
         build_request("halve", {"input": zeros[:, :4]}),
+        build_request("wide", {"input": zeros[:, :1]}),
         build_request("gone", {"input": zeros}),
         build_request("none", {"input": zeros}, version="x"),
     ]
@@ -127,7 +137,14 @@ def make_connections() -> list[bytes]:
     calls += [make_call(b"/echo/Many", [requests[0]], FIELDS[4]), make_call(INFER, [bytes(3000)])]
     calls += [make_zipped_call(INFER, requests[0]), make_zipped_call(STREAM_INFER, requests[0])]
     calls += [with_control(make_call(INFER, [requests[0]])), with_small_windows(make_call(STREAM_INFER, requests[:4]))]
-    return [bytes([plan]) + encode_frames([Frame(SETTINGS), *call]) for call in calls for plan in (0, 4)]
+    wide = build_request("wide", {"input": np.ones((8, 1), np.float32)}).SerializeToString()
+    large = [make_call(path, [wide] * count) for path, count in ((INFER, 1), (STREAM_INFER, 4), (b"/echo/Pour", 4))]
+    return [
+        bytes([plan]) + encode_frames([Frame(SETTINGS), *call])
+        for plans, some in (((0, 4), calls), ((0, 1, 16, 48), map(with_large_windows, large)))
+        for call in some
+        for plan in plans
+    ]
 
 
 def make_call(path: bytes, messages: list[bytes], *fields: tuple[bytes, bytes], stream: int = 1) -> list[Frame]:
@@ -161,3 +178,10 @@ def with_small_windows(call: list[Frame]) -> list[Frame]:
     """The same by a client that takes ten bytes of each answer, then more."""
     small, more = Frame(SETTINGS, 0, 0, b"\0\4\0\0\0\x0a"), Frame(WINDOW_UPDATE, 0, 1, b"\0\0\0\x20")
     return [small, *call, more, more]
+
+
+def with_large_windows(call: list[Frame]) -> list[Frame]:
+    """The same by a client that has room for everything."""
+    most = b"\x7f\xff\xff\xff"
+    windows = [Frame(SETTINGS, 0, 0, b"\0\4" + most), Frame(WINDOW_UPDATE, 0, 0, b"\x7f\xfe\0\0")]
+    return [*windows, *call]

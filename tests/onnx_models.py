@@ -61,6 +61,13 @@ def identity(element_type=TensorProto.FLOAT, shape=("batch", 4)):
     return _model([node], [_value("input", shape, element_type)], [_value("output", shape, element_type)])
 
 
+def widener(width=16384):
+    """FP32 ``input`` [batch, 1] to as many copies of it in a row, FP32 ``output`` [batch, width]."""
+    ones = numpy_helper.from_array(np.ones((1, width), dtype=np.float32), "ones")
+    node = helper.make_node("MatMul", ["input", "ones"], ["output"])
+    return _model([node], [_value("input", ["batch", 1])], [_value("output", ["batch", width])], [ones])
+
+
 def add_and_subtract():
     """FP32 ``a`` and ``b`` [batch, 3] to ``sum`` and ``difference``."""
     nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Sub", ["a", "b"], ["difference"])]

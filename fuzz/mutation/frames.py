@@ -5,7 +5,7 @@ from random import Random
 
 from fuzz.frames import Frame, decode_frames, encode_fields, encode_frames, request_fields
 from fuzz.mutation.message import MessageMutator
-from fuzz.mutation.plain import BytesMutator
+from fuzz.mutation.plain import MAX_INPUT_BYTES, BytesMutator
 from tests.http2_frames import (
     CONTINUATION,
     DATA,
@@ -65,7 +65,7 @@ class FramesMutator:
             if not frames:
                 frames = [Frame(SETTINGS)]
             frames = random.choice(CHANGES)(self, frames, random.randrange(len(frames)), other, random)
-        return plan + encode_frames(frames) + rest
+        return (plan + encode_frames(frames) + rest)[:MAX_INPUT_BYTES]
 
     # ---- the order
 

@@ -3,8 +3,9 @@
 import tempfile
 from pathlib import Path
 
+from fuzz.answer import read_answers, split_messages
 from fuzz.echo_server import EchoServer
-from fuzz.frames import complete_frame, decode_frames
+from fuzz.frames import Frame, complete_frame, decode_frames
 from fuzz.peer import Peer
 from kernels.limits import Limits
 from tests.http2_frames import PREFACE
@@ -25,6 +26,7 @@ STRICT = Limits(
 )
 # Calls of Python's that answer each other's messages without end are left.
 MAX_ROUNDS = 16
+OK = b"0"
 
 
 class ConnectionTarget:
@@ -52,6 +54,7 @@ class ConnectionTarget:
                 self._converse(peer, server)
             if not plan & IS_ABRUPT:
                 peer.hang_up()
+            check_answers(peer.frames)
         if plan & IS_ABRUPT:
             # Accepted after it: when this one is gone, the other one has been there too.
             with Peer(server.path) as second:
@@ -69,6 +72,13 @@ class ConnectionTarget:
         self._generous.close()
         self._strict.close()
         self._folder.cleanup()
+
+
+def check_answers(frames: list[Frame]) -> None:
+    """Hold what the server has said against HTTP/2's and gRPC's rules."""
+    for answer in read_answers(frames).values():
+        if answer.fields.get(b"grpc-status") == OK and not answer.is_reset:
+            split_messages(answer.content)
 
 
 def send_in_pieces(peer: Peer, data: bytes, count: int) -> None:
