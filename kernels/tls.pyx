@@ -179,7 +179,8 @@ cdef void shorten_session(SSL_SESSION* made, const X509* certificate) noexcept n
     cdef long left_s
     if certificate == NULL or ASN1_TIME_diff(&days, &seconds, NULL, X509_get0_notAfter(certificate)) != 1:
         return
-    left_s = max(<long> 0, <long> days * DAY_S + seconds)
+    # A certificate has ended in the second of its end, a session in the one after.
+    left_s = max(<long> 0, <long> days * DAY_S + seconds - 1)
     if left_s < SSL_SESSION_get_timeout(made):
         SSL_SESSION_set_timeout(made, left_s)
 

@@ -35,14 +35,14 @@ class Pair:
 
 
 class Authority:
-    """Issues certificates; `issuer` makes it an intermediate one."""
+    """Issues certificates; `issuer` makes it an intermediate one, `may_issue` says whether it is one at all."""
 
-    def __init__(self, name="authority", *, issuer=None):
+    def __init__(self, name="authority", *, issuer=None, may_issue=True):
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = name_subject(name)
         self._issuer = issuer
         builder = self._begin(self._name, self._key.public_key(), -HOUR, HOUR, issuer or self)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        builder = builder.add_extension(x509.BasicConstraints(ca=may_issue, path_length=None), critical=True)
         self.certificate = builder.sign((issuer or self)._key, hashes.SHA256())
 
     @property
@@ -106,7 +106,14 @@ def encode(made):
     return made.public_bytes(serialization.Encoding.PEM)
 
 
-def encode_key(key, password=None):
-    """PEM, encrypted with a password."""
-    protection = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
+def encode_key(key, protection=None):
+    """PEM."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection or serialization.NoEncryption()
+    )
+
+
+def encrypt(pem, password):
+    """The same key, to be read with a password only."""
+    key = serialization.load_pem_private_key(pem, None)
+    return encode_key(key, serialization.BestAvailableEncryption(password))
