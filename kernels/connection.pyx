@@ -83,7 +83,7 @@ cdef void close_connection(connection* closed) noexcept nogil:
         if not closed.is_broken:
             SSL_shutdown(closed.ssl)
             ERR_clear_error()
-        # However it ended: a client that just hangs up may take up its session again (RFC 5246, 7.2.1).
+        # A reset connection, too, leaves its session good.
         SSL_set_shutdown(closed.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN)
     close(closed.descriptor)
     closed.descriptor = -1
