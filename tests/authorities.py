@@ -97,18 +97,8 @@ def name_subject(common):
 
 def sign_oneself():
     """A client's pair that nobody else vouches for."""
-<<<<<<< HEAD
-    key = ec.generate_private_key(ec.SECP256R1())
-    now, subject = datetime.now(UTC), name_subject("peer")
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
-    builder = (
-        builder.serial_number(x509.random_serial_number()).not_valid_before(now - HOUR).not_valid_after(now + HOUR)
-    )
-    return Pair(encode(builder.sign(key, hashes.SHA256())), encode_key(key))
-=======
     lonely = Authority("peer")
     return Pair(lonely.pem, encode_key(lonely._key))
->>>>>>> w-tls
 
 
 def encode(made):
