@@ -148,6 +148,13 @@ cdef void charge(call* payer, int64_t size) noexcept nogil:
         payer.home.buffered += size
 
 
+cdef bint is_over_limit(const call* payer, int64_t more) noexcept nogil:
+    """Whether so many more bytes are more than the connection or the server may hold."""
+    cdef const connection* home = payer.home
+    return (payer.thread.server.buffered + more > payer.thread.server.limits.max_buffered_bytes
+            or (home != NULL and home.buffered + more > payer.thread.server.limits.max_connection_bytes))
+
+
 # ---- the message that arrives
 
 
@@ -224,12 +231,6 @@ cdef int grow_message(call* receiver, size_t needed) noexcept nogil:
     receiver.message = larger
     receiver.message_capacity = capacity
     return RECEIVED
-
-
-cdef bint is_over_limit(const call* receiver, int64_t more) noexcept nogil:
-    cdef const connection* home = receiver.home
-    return (receiver.thread.server.buffered + more > receiver.thread.server.limits.max_buffered_bytes
-            or (home != NULL and home.buffered + more > receiver.thread.server.limits.max_connection_bytes))
 
 
 cdef int finish_message(call* receiver) noexcept nogil:

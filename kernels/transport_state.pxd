@@ -292,6 +292,7 @@ cdef struct io_thread:
     int64_t sweep_ns
     int64_t refused_until_ns       # descriptors ran out: nothing is accepted until then
     int64_t outstanding            # exchanges that the engine has: the loop outlives them
+    int64_t spin_ns                # looked for more without sleeping, after a turn that had something to do
     bint is_draining
     bint is_stopping
 
