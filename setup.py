@@ -74,11 +74,11 @@ def write_c(extension, force):
 LIBRARIES = {
     "http2": ["nghttp2"],
     "connection": ["nghttp2", "ssl", "crypto"],
+    "handshake": ["ssl", "crypto"],
     "sweep": ["nghttp2"],
-    "transport": ["nghttp2", "crypto"],
-    "call": ["crypto"],
-    "python_calls": ["crypto"],
+    "transport": ["nghttp2"],
     "tls": ["ssl", "crypto"],
+    "tls_peer": ["ssl", "crypto"],
     "compression": ["z"],
 }
 

@@ -1,5 +1,6 @@
 """gRPC's server on the native transport: takes what grpcio's takes, and binds hot methods to an engine."""
 
+import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,6 +13,8 @@ from kernels.grpc_pool import BoundedPool
 from kernels.limits import Limits
 from kernels.tls import TlsSettings
 from kernels.transport import Transport
+
+logger = logging.getLogger(__name__)
 
 # Calls of each of the two kinds that wait for a thread.
 MAX_QUEUED_CALLS = 1024
@@ -69,7 +72,10 @@ class Server(grpc.Server):
     def add_registered_method_handlers(
         self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler]
     ) -> None:
-        """Register the methods of one service."""
+        """Register the methods of one service; too late after the start, which the log says."""
+        if self._is_started:
+            logger.warning("Cannot register method handlers once server has started: %s", service_name)
+            return
         self._handlers.add_registered(service_name, method_handlers)
 
     def bind(
@@ -112,7 +118,7 @@ class Server(grpc.Server):
     def _listen(self, address: str, tls: TlsSettings | None) -> int:
         try:
             return self._transport.listen(address, tls)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise RuntimeError(f"cannot listen on {address}: {error}") from error
 
     def replace_tls(self, tls: TlsSettings) -> None:

@@ -6,7 +6,7 @@ from collections import namedtuple
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from cython cimport final
+from cython cimport final, no_gc_clear
 from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy
@@ -19,7 +19,6 @@ from kernels.http2 cimport prepare_http2
 from kernels.io_thread cimport close_thread, join_thread, open_thread, start_thread
 from kernels.mailbox cimport push_command
 from kernels.nghttp2 cimport nghttp2_option_del, nghttp2_session_callbacks_del
-from kernels.openssl cimport X509, X509_free, X509_up_ref
 from kernels.python_calls cimport (
     HIGH_MARK_BYTES as HIGH_MARK, LOW_MARK_BYTES, bind_python, close_events, free_event, open_events, take_events,
 )
@@ -28,7 +27,8 @@ from kernels.sync cimport (
     counter_add, counter_load, int_add, int_exchange, int_load, int_store, monotonic_ns, pthread_mutex_destroy,
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
 )
-from kernels.tls cimport create_context, describe_peer, release_context, tls_context
+from kernels.tls cimport create_context, release_context, retire_context, tls_context
+from kernels.tls_peer cimport describe_peer
 from kernels.transport_state cimport (
     ABORT, DRAIN, EVENT_CALL, EVENT_CLOSED, EVENT_FAILURE, EVENT_HALF_CLOSE, EVENT_MESSAGE, EVENT_STOPPED,
     EVENT_WRITABLE, GRANT_MESSAGE, IDENTITY, JUDGE, LISTENER, MAX_LISTENERS, RESET_CALL, SEND_HEADERS, SEND_MESSAGE,
@@ -51,6 +51,7 @@ CallInfo.__doc__ = """What opens a call: its path, its metadata, its deadline (s
 
 
 @final
+@no_gc_clear
 cdef class Transport:
     """A gRPC server without handlers: bound methods are answered natively, all other calls are events.
 
@@ -151,6 +152,7 @@ cdef class Transport:
         old = self.core.trust
         self.core.trust = made
         pthread_mutex_unlock(&self.core.trust_lock)
+        retire_context(old)
         release_context(old)
         if self._started and not self._closed:
             self.command_all(JUDGE)
@@ -290,8 +292,12 @@ cdef class Transport:
 
 
 @final
+@no_gc_clear
 cdef class Call:
-    """One call of a method that Python serves. Its methods may be called from any thread; after CLOSED they do nothing."""
+    """One call of a method that Python serves. Its methods may be called from any thread; after CLOSED they do nothing.
+
+    Not to be cleared by the garbage collector: the native call refers to its transport's threads to the end.
+    """
 
     def __dealloc__(self):
         if self.subject != NULL:
@@ -422,7 +428,7 @@ cdef str decode_peer(call* subject):
 
 
 cdef dict describe_auth(call* subject):
-    return describe_peer(subject.certificate, subject.has_tls)
+    return describe_peer(subject.identity)
 
 
 cdef char* copy_text(str text, size_t* size) except NULL:

@@ -9,14 +9,17 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from kernels.dispatch cimport engine_core
 from kernels.executor cimport task_list
 from kernels.nghttp2 cimport nghttp2_option, nghttp2_session, nghttp2_session_callbacks
-from kernels.openssl cimport SSL, X509
+from kernels.openssl cimport SSL
 from kernels.request cimport request
+from kernels.sockets cimport iovec
 from kernels.sync cimport pthread_cond_t, pthread_mutex_t, pthread_t
 from kernels.tls cimport tls_context
+from kernels.tls_peer cimport tls_peer
 
 cdef enum:
     INPUT_BYTES = 256 * 1024       # read from a socket at a time
-    OUTPUT_BYTES = 256 * 1024      # written to a socket at a time
+    OUTPUT_BYTES = 256 * 1024      # of frames that are written to a socket at a time
+    OUTPUT_PIECES = 64
     INLINE_MESSAGE_BYTES = 256     # a message up to this size lies in its call
     VERSION_BYTES = 24
     REQUEST_ID_BYTES = 48          # a longer one is not kept
@@ -187,8 +190,7 @@ cdef struct call:
     int n_exchanges
     # Python's
     char[ADDRESS_BYTES] peer       # what Python is told of the caller, copied when it is told
-    X509* certificate              # a reference of its own
-    bint has_tls
+    tls_peer* identity             # a reference of its own; NULL without TLS
     bint is_python                 # it was told of, and will be told of the end
     void* handle                   # the object, held from EVENT_CALL to EVENT_CLOSED; under the GIL
     int64_t queued                 # bytes that Python has given and the peer has not taken; changed atomically
@@ -204,23 +206,26 @@ cdef struct connection:
     connection* next
     connection* next_dirty
     connection* next_unread
+    connection* previous_unproven
+    connection* next_unproven
     io_thread* thread
-    SSL* ssl
+    SSL* ssl                       # NULL without TLS, and before the peer has said anything
     tls_context* trust             # under which the peer was judged
-    X509* peer
+    tls_peer* peer                 # NULL without TLS, and until the handshake is done
     int verdict
     nghttp2_session* session
     bint is_handshaking
     bint is_greeted                # the peer's first SETTINGS have come
     bint is_dirty
     bint is_unread                 # more may wait in the socket than was read
+    bint is_unproven               # shakes hands, or is to be judged again
     bint is_writable               # the socket took all that it was given last
     bint is_broken
     bint is_leaving                # told to go, twice
     bint is_warned                 # told to go once
     call* calls
     int n_calls
-    call* receiving                # whose headers arrive
+    call* receiving                # whose headers, or trailers, arrive
     uint8_t* pending               # what the socket did not take
     size_t pending_size
     size_t pending_sent
@@ -231,7 +236,8 @@ cdef struct connection:
     int64_t pinged_ns              # 0 when no answer is awaited
     int64_t headers_ns             # since when headers arrive; 0 when complete
     int64_t warned_ns
-    int idle_frames
+    int idle_frames                # lately, since something was sent
+    int resets                     # lately
     int64_t buffered               # bytes of messages
     char[ADDRESS_BYTES] address
 
@@ -267,6 +273,8 @@ cdef struct io_thread:
     connection* connections
     connection* dirty
     connection* unread
+    connection* unproven           # in the order in which they came
+    connection* last_unproven
     connection* buried             # freed at the end of the turn
     exchange* unsubmitted
     exchange* last_unsubmitted
@@ -274,8 +282,12 @@ cdef struct io_thread:
     call* spare_calls
     int n_spare_calls
     uint8_t* input
-    uint8_t* output
+    uint8_t* output                # frames to be written to one connection
     size_t output_size
+    iovec[OUTPUT_PIECES] pieces    # the same and large messages between them, in order
+    int n_pieces
+    size_t pieces_size             # bytes of all pieces
+    outgoing* sent                 # messages to be released once the pieces are written
     int64_t now_ns
     int64_t sweep_ns
     int64_t refused_until_ns       # descriptors ran out: nothing is accepted until then

@@ -55,7 +55,7 @@ class Settings:
         metadata=_about("Largest message in either direction, in bytes.", checks.between(1024, 2**31 - 1)),
     )
     transport: str = field(
-        default="grpcio",
+        default="native",
         metadata=_about(
             "Who speaks gRPC: native, the compiled transport, or grpcio, the reference.",
             checks.one_of("native", "grpcio"),

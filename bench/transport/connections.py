@@ -7,7 +7,8 @@ from bench.effort import Effort
 from bench.models import encode_tiny, save_tiny
 from bench.processes import raise_file_limit
 from bench.rows import Goal, Row, compare
-from bench.transport.comparison import TRANSPORT, compare_servers, run_trio
+from bench.servers import TRANSPORT
+from bench.transport.comparison import compare_servers, run_trio
 
 IN_FLIGHT = 64
 # Fewer calls come with a read than on few connections, so that each pays more for the system's part; the floor as well.

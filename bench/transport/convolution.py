@@ -9,8 +9,8 @@ from bench.effort import Effort
 from bench.models import SEED, encode_rows
 from bench.onnxruntime_loop import RuntimeLoop
 from bench.rows import Figure, Goal, Row, compare
-from bench.servers import TRANSPORT_OPTIONS, prepare_load, run_sluice
-from bench.transport.comparison import DURATION_S, QUICK_DURATION_S, TRANSPORT
+from bench.servers import TRANSPORT, TRANSPORT_OPTIONS, prepare_load, run_sluice
+from bench.transport.comparison import DURATION_S, QUICK_DURATION_S
 from tests import onnx_models
 
 MODEL = "convolution"

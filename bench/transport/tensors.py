@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 from bench.effort import Effort
 from bench.models import encode_rows
 from bench.rows import Goal, Row
-from bench.servers import Server
-from bench.transport.comparison import TRANSPORT, compare_servers, run_trio
+from bench.servers import TRANSPORT, Server
+from bench.transport.comparison import compare_servers, run_trio
 from tests import onnx_models
 
 MODEL = "same"

@@ -7,8 +7,8 @@ from tempfile import TemporaryDirectory
 from bench.effort import Effort
 from bench.models import encode_tiny, save_tiny
 from bench.rows import Goal, Row
-from bench.servers import Server
-from bench.transport.comparison import TRANSPORT, compare_servers, run_trio
+from bench.servers import TRANSPORT, Server
+from bench.transport.comparison import compare_servers, run_trio
 
 LOADS = ((1, 1), (4, 8), (8, 32))
 # Beside grpcio's echo, which computes nothing; beside the floor, which neither decodes, nor batches, nor computes.
