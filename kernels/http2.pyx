@@ -192,6 +192,8 @@ cdef int on_frame_recv(nghttp2_session* session, const nghttp2_frame* frame, voi
         if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
             close_input(receiver)
         return 0
+    if frame.hd.type == NGHTTP2_RST_STREAM:
+        return 0  # has a limit of its own, in nghttp2
     if frame.hd.type == NGHTTP2_SETTINGS:
         home.is_greeted = True
     elif frame.hd.type == NGHTTP2_PING and frame.hd.flags & NGHTTP2_FLAG_ACK:
