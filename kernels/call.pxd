@@ -26,8 +26,11 @@ cdef int grant_message(call* receiver, size_t* consumed) noexcept nogil
 cdef uint8_t* take_message(call* receiver, size_t* size, size_t* capacity) noexcept nogil
 cdef void release_message(call* receiver, uint8_t* message, size_t capacity) noexcept nogil
 cdef void discard_message(call* receiver) noexcept nogil
+cdef bint is_over_limit(const call* payer, int64_t more) noexcept nogil
 cdef void charge(call* payer, int64_t size) noexcept nogil
 cdef void queue_outgoing(call* sender, outgoing* made) noexcept nogil
 cdef void write_prefix(uint8_t* target, bint is_compressed, size_t size) noexcept nogil
-cdef size_t copy_outgoing(call* sender, uint8_t* target, size_t size) noexcept nogil
+cdef void add_output(io_thread* thread, const void* data, size_t size) noexcept nogil
+cdef void add_outgoing(call* sender, size_t size, bint is_direct) noexcept nogil
+cdef void finish_output(io_thread* thread) noexcept nogil
 cdef void drop_outgoing(call* sender) noexcept nogil

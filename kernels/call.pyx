@@ -8,16 +8,17 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from kernels.compression cimport INFLATE_LIMIT, INFLATE_NO_MEMORY, INFLATE_OK, inflate_message
+from kernels.sockets cimport iovec
 from kernels.sync cimport counter_add, int_add
 from kernels.tls_peer cimport release_peer
 from kernels.transport_state cimport (
-    FRAME_PREFIX_BYTES, GZIP, IDENTITY, INLINE_MESSAGE_BYTES, UNKNOWN_ENCODING, byte_buffer, call, connection,
-    io_thread, outgoing,
+    FRAME_PREFIX_BYTES, GZIP, INLINE_MESSAGE_BYTES, OUTPUT_PIECES, byte_buffer, call, connection, io_thread, outgoing,
 )
 
 cdef enum:
     SPARE_CALLS = 4096                 # that a thread keeps
     KEPT_BYTES = 4096                  # a larger buffer of a spare call is freed
+    DIRECT_BYTES = 4096                # a smaller part of a message is copied: a piece costs more
     FIRST_BYTES = 1024 * 1024          # allocated for a larger message before its bytes are there
 
 
@@ -147,6 +148,13 @@ cdef void charge(call* payer, int64_t size) noexcept nogil:
         payer.home.buffered += size
 
 
+cdef bint is_over_limit(const call* payer, int64_t more) noexcept nogil:
+    """Whether so many more bytes are more than the connection or the server may hold."""
+    cdef const connection* home = payer.home
+    return (payer.thread.server.buffered + more > payer.thread.server.limits.max_buffered_bytes
+            or (home != NULL and home.buffered + more > payer.thread.server.limits.max_connection_bytes))
+
+
 # ---- the message that arrives
 
 
@@ -223,12 +231,6 @@ cdef int grow_message(call* receiver, size_t needed) noexcept nogil:
     receiver.message = larger
     receiver.message_capacity = capacity
     return RECEIVED
-
-
-cdef bint is_over_limit(const call* receiver, int64_t more) noexcept nogil:
-    cdef const connection* home = receiver.home
-    return (receiver.thread.server.buffered + more > receiver.thread.server.limits.max_buffered_bytes
-            or (home != NULL and home.buffered + more > receiver.thread.server.limits.max_connection_bytes))
 
 
 cdef int finish_message(call* receiver) noexcept nogil:
@@ -352,25 +354,62 @@ cdef void queue_outgoing(call* sender, outgoing* made) noexcept nogil:
     charge(sender, <int64_t> made.size)
 
 
-cdef size_t copy_outgoing(call* sender, uint8_t* target, size_t size) noexcept nogil:
-    """Copy the next `size` bytes that wait, and release each message whose end that was; `size` bytes do wait."""
+cdef void add_output(io_thread* thread, const void* data, size_t size) noexcept nogil:
+    """Copy bytes to the thread's output, which has room for them, and make them its last piece or part of it."""
+    cdef uint8_t* target = thread.output + thread.output_size
+    memcpy(target, data, size)
+    thread.output_size += size
+    if thread.n_pieces > 0 and ends_at(&thread.pieces[thread.n_pieces - 1], target):
+        thread.pieces[thread.n_pieces - 1].iov_len += size
+        thread.pieces_size += size
+    else:
+        add_piece(thread, target, size)
+
+
+cdef bint ends_at(const iovec* piece, const uint8_t* place) noexcept nogil:
+    return <const uint8_t*> piece.iov_base + piece.iov_len == place
+
+
+cdef void add_piece(io_thread* thread, const void* data, size_t size) noexcept nogil:
+    thread.pieces[thread.n_pieces].iov_base = <void*> data
+    thread.pieces[thread.n_pieces].iov_len = size
+    thread.n_pieces += 1
+    thread.pieces_size += size
+
+
+cdef void add_outgoing(call* sender, size_t size, bint is_direct) noexcept nogil:
+    """Add the next `size` bytes that wait, which are there, to the output; of large messages only where they lie."""
+    cdef io_thread* thread = sender.thread
     cdef outgoing* front
-    cdef size_t part, copied = 0
-    while copied < size:
+    cdef size_t part, added = 0
+    while added < size:
         front = sender.first
         if sender.offset < <size_t> front.prefix_size:
-            part = min(size - copied, front.prefix_size - sender.offset)
-            memcpy(target + copied, front.prefix + sender.offset, part)
+            part = min(size - added, front.prefix_size - sender.offset)
+            add_output(thread, front.prefix + sender.offset, part)
         else:
-            part = min(size - copied, front.prefix_size + front.size - sender.offset)
-            memcpy(target + copied, front.data + (sender.offset - front.prefix_size), part)
-        copied += part
+            part = min(size - added, front.prefix_size + front.size - sender.offset)
+            if is_direct and part >= DIRECT_BYTES and thread.n_pieces < OUTPUT_PIECES - 1:
+                add_piece(thread, front.data + (sender.offset - front.prefix_size), part)
+            else:
+                add_output(thread, front.data + (sender.offset - front.prefix_size), part)
+        added += part
         sender.offset += part
         if sender.offset == front.prefix_size + front.size:
             release_front(sender)
     sender.waiting -= size
-    sender.last_sent_ns = sender.thread.now_ns
-    return copied
+    sender.last_sent_ns = thread.now_ns
+
+
+cdef void finish_output(io_thread* thread) noexcept nogil:
+    """Release the messages that were written, and begin anew."""
+    cdef outgoing* released
+    thread.output_size = thread.pieces_size = 0
+    thread.n_pieces = 0
+    while thread.sent != NULL:
+        released = thread.sent
+        thread.sent = released.next
+        released.release(released)
 
 
 cdef void release_front(call* sender) noexcept nogil:
@@ -380,7 +419,12 @@ cdef void release_front(call* sender) noexcept nogil:
     if sender.first == NULL:
         sender.last = NULL
     charge(sender, -<int64_t> front.size)
-    front.release(front)
+    if sender.thread.n_pieces > 0:
+        # Its bytes may be among those that are about to be written.
+        front.next = sender.thread.sent
+        sender.thread.sent = front
+    else:
+        front.release(front)
 
 
 cdef void drop_outgoing(call* sender) noexcept nogil:

@@ -9,6 +9,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from kernels.handshake cimport FAILED, WAITING, forget_unproven, judge_again, mark_unproven, shake_hands
+from kernels.call cimport finish_output
 from kernels.http2 cimport collect_frames, end_calls, open_session, receive_frames, warn_leaving
 from kernels.nghttp2 cimport nghttp2_session_del, nghttp2_session_want_read, nghttp2_session_want_write
 from kernels.openssl cimport (
@@ -207,16 +208,18 @@ cdef void prove_connection(connection* proven) noexcept nogil:
 cdef void write_connection(connection* writer) noexcept nogil:
     """Collect frames and give them to the socket until it takes no more or there are none; close what is done."""
     cdef io_thread* thread = writer.thread
+    cdef size_t size
+    cdef int failed
     if writer.descriptor < 0 or writer.session == NULL:
         return
     while write_pending(writer):
-        thread.output_size = 0
-        if collect_frames(writer) != 0:
-            writer.is_broken = True
-            break
-        if thread.output_size == 0:
-            break
-        if write_output(writer) != 0:
+        failed = collect_frames(writer)
+        size = thread.pieces_size
+        if size > 0 and write_output(writer) != 0:
+            failed = -1
+        finish_output(thread)
+        if failed != 0 or size == 0:
+            writer.is_broken = writer.is_broken or (failed != 0 and writer.pending_size == 0)
             break
     if writer.is_broken or is_finished(writer):
         close_connection(writer)
@@ -246,29 +249,62 @@ cdef bint write_pending(connection* writer) noexcept nogil:
 
 
 cdef int write_output(connection* writer) noexcept nogil:
-    """Write the thread's output; keep what the socket does not take. 0 when it took all, else -1."""
+    """Write the thread's pieces; keep what the socket does not take. 0 when it took all, else -1."""
     cdef io_thread* thread = writer.thread
-    cdef size_t sent = 0
     cdef ssize_t taken = 0
-    while sent < thread.output_size:
-        taken = write_bytes(writer, thread.output + sent, thread.output_size - sent)
+    cdef int first = 0
+    while first < thread.n_pieces:
+        taken = write_pieces(writer, first)
         if taken <= 0:
             break
-        sent += taken
-    if sent == thread.output_size:
+        while first < thread.n_pieces and <size_t> taken >= thread.pieces[first].iov_len:
+            taken -= <ssize_t> thread.pieces[first].iov_len
+            first += 1
+        if taken > 0:
+            thread.pieces[first].iov_base = <uint8_t*> thread.pieces[first].iov_base + taken
+            thread.pieces[first].iov_len -= <size_t> taken
+    if first == thread.n_pieces:
         return 0
-    if taken == BROKEN:
-        writer.is_broken = True
-        return -1
-    writer.pending_size = thread.output_size - sent
-    writer.pending_sent = 0
-    writer.pending = <uint8_t*> malloc(writer.pending_size)
-    if writer.pending == NULL:
-        writer.pending_size = 0
-        writer.is_broken = True
-        return -1
-    memcpy(writer.pending, thread.output + sent, writer.pending_size)
+    if taken != BROKEN:
+        keep_pieces(writer, first)
     return -1
+
+
+cdef void keep_pieces(connection* writer, int first) noexcept nogil:
+    """Copy what the socket did not take, since the pieces are about to be released."""
+    cdef io_thread* thread = writer.thread
+    cdef size_t size = 0
+    cdef int index
+    for index in range(first, thread.n_pieces):
+        size += thread.pieces[index].iov_len
+    writer.pending = <uint8_t*> malloc(size)
+    if writer.pending == NULL:
+        writer.is_broken = True
+        return
+    for index in range(first, thread.n_pieces):
+        memcpy(writer.pending + writer.pending_size, thread.pieces[index].iov_base, thread.pieces[index].iov_len)
+        writer.pending_size += thread.pieces[index].iov_len
+    writer.pending_sent = 0
+
+
+cdef ssize_t write_pieces(connection* writer, int first) noexcept nogil:
+    """As write_bytes, for the pieces from `first` on: all at once, but over TLS one after another."""
+    cdef io_thread* thread = writer.thread
+    cdef iovec* pieces = &thread.pieces[first]
+    cdef msghdr message
+    cdef ssize_t taken
+    if writer.ssl != NULL or first == thread.n_pieces - 1:
+        return write_bytes(writer, <const uint8_t*> pieces.iov_base, pieces.iov_len)
+    memset(&message, 0, sizeof(message))
+    message.msg_iov = pieces
+    message.msg_iovlen = thread.n_pieces - first
+    taken = sendmsg(writer.descriptor, &message, MSG_NOSIGNAL)
+    while taken < 0 and errno == EINTR:
+        taken = sendmsg(writer.descriptor, &message, MSG_NOSIGNAL)
+    if taken < 0:
+        taken = BLOCKED if errno == EAGAIN else BROKEN
+    note_written(writer, taken)
+    return taken
 
 
 cdef ssize_t write_bytes(connection* writer, const uint8_t* data, size_t size) noexcept nogil:
@@ -287,11 +323,14 @@ cdef ssize_t write_bytes(connection* writer, const uint8_t* data, size_t size) n
             reason = SSL_get_error(writer.ssl, <int> taken)
             ERR_clear_error()
             taken = BLOCKED if reason == SSL_ERROR_WANT_WRITE or reason == SSL_ERROR_WANT_READ else BROKEN
+    note_written(writer, taken)
+    return taken
+
+
+cdef void note_written(connection* writer, ssize_t taken) noexcept nogil:
     if taken > 0:
         writer.stalled_ns = 0
-    elif taken == BLOCKED:
-        if writer.stalled_ns == 0:
-            writer.stalled_ns = writer.thread.now_ns
-    else:
+    elif taken != BLOCKED:
         writer.is_broken = True
-    return taken
+    elif writer.stalled_ns == 0:
+        writer.stalled_ns = writer.thread.now_ns

@@ -30,10 +30,15 @@ cdef const char** STATUS_TEXTS = [
 
 cdef void read_header(call* receiver, const uint8_t* name, size_t name_size, const uint8_t* value,
                       size_t value_size) noexcept nogil:
-    """Take one field of a request's headers; pseudo headers come first, so the method is known for the others."""
+    """Take one field of a request's headers; pseudo headers come first, so the method is known for the others.
+
+    Trailers, which come when the call is open, are only counted.
+    """
     cdef server_core* server = receiver.thread.server
     receiver.header_bytes += name_size + value_size + FIELD_OVERHEAD_BYTES
     receiver.header_fields += 1
+    if receiver.is_open:
+        return
     if (receiver.header_bytes > server.limits.max_header_bytes
             or receiver.header_fields > server.limits.max_header_fields):
         receiver.too_many_headers = True

@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strlen
 
 from kernels.call cimport (
-    append_bytes, charge, drop_call, free_buffer, release_message, take_message, write_prefix,
+    append_bytes, charge, drop_call, free_buffer, is_over_limit, release_message, take_message, write_prefix,
 )
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, open_request, submit_request, withdraw_request
@@ -208,6 +208,8 @@ cdef void answer_unary(exchange* finished) noexcept nogil:
         fail_call(home, grpc_code(asked.error.code), client_text(home, asked))
     elif asked.reply_size > home.thread.server.limits.max_message_bytes:
         fail_call(home, GRPC_RESOURCE_EXHAUSTED, b"the reply is larger than a message may be")
+    elif is_over_limit(home, <int64_t> asked.reply_size):
+        fail_call(home, GRPC_RESOURCE_EXHAUSTED, b"too many replies wait for a client that does not read them")
     else:
         write_prefix(finished.reply.prefix, False, asked.reply_size)
         finished.reply.prefix_size = FRAME_PREFIX_BYTES
@@ -317,6 +319,9 @@ cdef void write_failure(exchange* failed) noexcept nogil:
             id = asked.view.id
     elif asked.reply_size + OUTGOING_PREFIX_BYTES > home.thread.server.limits.max_message_bytes:
         text = view_text(b"the reply is larger than a message may be")
+        id = asked.view.id
+    elif is_over_limit(home, <int64_t> asked.reply_size):
+        text = view_text(b"too many replies wait for a client that does not read them")
         id = asked.view.id
     else:
         return

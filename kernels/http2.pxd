@@ -4,6 +4,10 @@ from libc.stdint cimport int64_t, uint8_t
 
 from kernels.transport_state cimport byte_buffer, call, connection, outgoing, server_core
 
+cdef enum:
+    RESET_BURST_S = 10             # over which resets are averaged
+
+
 cdef int prepare_http2(server_core* server) noexcept nogil
 cdef int open_session(connection* made) noexcept nogil
 cdef int receive_frames(connection* receiver, const uint8_t* data, size_t size) noexcept nogil

@@ -9,7 +9,7 @@ from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strlen
 
 from kernels.call cimport (
-    RECEIVED, RECEIVE_FULL, RECEIVE_NO_MEMORY, RECEIVE_TOO_LARGE, RECEIVE_TOO_MANY, copy_outgoing, discard_message,
+    RECEIVED, RECEIVE_FULL, RECEIVE_NO_MEMORY, RECEIVE_TOO_LARGE, RECEIVE_TOO_MANY, add_outgoing, add_output, discard_message,
     drop_call, drop_outgoing, grant_message, queue_outgoing, receive_bytes, take_call,
 )
 from kernels.headers cimport (
@@ -20,17 +20,19 @@ from kernels.nghttp2 cimport *
 from kernels.sync cimport int_store
 from kernels.tls_peer cimport PEER_ALLOWED
 from kernels.transport_state cimport (
-    OUTPUT_BYTES, byte_buffer, call, connection, io_thread, outgoing, server_core,
+    OUTPUT_BYTES, OUTPUT_PIECES, byte_buffer, call, connection, io_thread, outgoing, server_core, transport_limits,
 )
 
 cdef enum:
     STREAM_WINDOW_BYTES = 4 * 1024 * 1024
     CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024
+    FRAME_HEAD_BYTES = 9
+    FRAME_PIECES = 8                   # of the output, left for one frame: heads, prefixes, parts of messages
     FRAME_ROOM_BYTES = 32 * 1024       # left in the output: a frame of 16 KiB and its header fit
     MAX_ACKNOWLEDGEMENTS = 1000        # waiting to be sent; beyond, the peer floods
     MAX_SETTINGS_ENTRIES = 32
     MAX_CONTINUATIONS = 8
-    RESET_BURST_S = 10
+    UNFOLDED_TIMES = 4                 # the limit of header bytes: what is read to be answered with a status
     MAX_REPLY_HEADER_BYTES = 256 * 1024
     ERROR_TEXT_BYTES = 128
 
@@ -46,6 +48,7 @@ cdef int prepare_http2(server_core* server) noexcept nogil:
     nghttp2_session_callbacks_set_on_header_callback(callbacks, on_header)
     nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, on_begin_frame)
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, on_frame_recv)
+    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, on_invalid_frame_recv)
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk_recv)
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close)
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_send)
@@ -90,7 +93,16 @@ cdef int receive_frames(connection* receiver, const uint8_t* data, size_t size) 
     cdef ssize_t taken = nghttp2_session_mem_recv(receiver.session, data, size)
     # Whatever came may need an answer: window updates, acknowledgements.
     mark_dirty(receiver)
+    if is_flooding(receiver):
+        nghttp2_session_terminate_session(receiver.session, NGHTTP2_ENHANCE_YOUR_CALM)
     return 0 if taken == <ssize_t> size else -1
+
+
+cdef bint is_flooding(const connection* receiver) noexcept nogil:
+    """Whether the peer has sent too many frames that bring nothing, or had too many calls reset, by itself or by us."""
+    cdef const transport_limits* limits = &receiver.thread.server.limits
+    return (receiver.idle_frames >= limits.max_idle_frames
+            or receiver.resets > <int64_t> RESET_BURST_S * limits.max_resets)
 
 
 cdef int collect_frames(connection* sender) noexcept nogil:
@@ -98,12 +110,11 @@ cdef int collect_frames(connection* sender) noexcept nogil:
     cdef io_thread* thread = sender.thread
     cdef const uint8_t* data
     cdef ssize_t size
-    while thread.output_size + FRAME_ROOM_BYTES <= OUTPUT_BYTES:
+    while thread.output_size + FRAME_ROOM_BYTES <= OUTPUT_BYTES and thread.n_pieces + FRAME_PIECES <= OUTPUT_PIECES:
         size = nghttp2_session_mem_send(sender.session, &data)
         if size <= 0:
             return 0 if size == 0 else -1
-        memcpy(thread.output + thread.output_size, data, size)
-        thread.output_size += size
+        add_output(thread, data, <size_t> size)
     return 0
 
 
@@ -112,41 +123,50 @@ cdef int collect_frames(connection* sender) noexcept nogil:
 
 cdef int on_begin_headers(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept nogil:
     cdef connection* home = <connection*> user_data
-    cdef call* opened
-    home.receiving = NULL
-    if frame.headers.cat != NGHTTP2_HCAT_REQUEST:
-        return 0
-    opened = take_call(home.thread)
-    if opened == NULL:
-        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+    home.receiving = <call*> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
+    if frame.headers.cat == NGHTTP2_HCAT_REQUEST:
+        home.receiving = take_call(home.thread)
+        if home.receiving == NULL:
+            return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+        begin_call(home, frame.hd.stream_id)
+    # Headers that are ignored do not come here: of these, in contrast, the end is always heard.
+    home.headers_ns = home.thread.now_ns
+    return 0
+
+
+cdef void begin_call(connection* home, int32_t stream_id) noexcept nogil:
+    """Make the call that is being received the connection's own."""
+    cdef call* opened = home.receiving
     opened.home = home
-    opened.stream_id = frame.hd.stream_id
+    opened.stream_id = stream_id
     opened.target = &home.thread.server.fallback
     opened.accepted = 1
     opened.last_byte_ns = home.thread.now_ns
-    nghttp2_session_set_stream_user_data(session, frame.hd.stream_id, opened)
+    nghttp2_session_set_stream_user_data(home.session, stream_id, opened)
     opened.next_open = home.calls
     if home.calls != NULL:
         home.calls.previous_open = opened
     home.calls = opened
     home.n_calls += 1
-    home.receiving = opened
-    return 0
 
 
 cdef int on_header(nghttp2_session* session, const nghttp2_frame* frame, const uint8_t* name, size_t namelen,
                    const uint8_t* value, size_t valuelen, uint8_t flags, void* user_data) noexcept nogil:
     cdef call* receiver = (<connection*> user_data).receiving
-    if receiver != NULL:
-        read_header(receiver, name, namelen, value, valuelen)
+    if receiver == NULL:
+        return 0
+    # A byte of a block can stand for 4 KiB: what is far beyond the limit is not even looked at, and its stream reset.
+    if receiver.header_bytes > UNFOLDED_TIMES * receiver.thread.server.limits.max_header_bytes:
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+    read_header(receiver, name, namelen, value, valuelen)
     return 0
 
 
 cdef int on_begin_frame(nghttp2_session* session, const nghttp2_frame_hd* hd, void* user_data) noexcept nogil:
-    """Note when headers begin: a peer that never ends them is cut off."""
+    """Count the frames that bring nothing, those among them that nghttp2 ignores."""
     cdef connection* home = <connection*> user_data
-    if hd.type == NGHTTP2_HEADERS and home.headers_ns == 0:
-        home.headers_ns = home.thread.now_ns
+    if hd.type in (NGHTTP2_PING, NGHTTP2_SETTINGS, NGHTTP2_PRIORITY, NGHTTP2_WINDOW_UPDATE):
+        home.idle_frames += 1
     return 0
 
 
@@ -158,8 +178,8 @@ cdef int on_frame_recv(nghttp2_session* session, const nghttp2_frame* frame, voi
             receiver = <call*> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
             if receiver != NULL:
                 close_input(receiver)
-        elif frame.hd.length == 0:
-            return count_idle_frame(home)
+        elif frame.hd.length == frame.data.padlen:
+            home.idle_frames += 1
         return 0
     if frame.hd.type == NGHTTP2_HEADERS:
         home.headers_ns = 0
@@ -176,15 +196,13 @@ cdef int on_frame_recv(nghttp2_session* session, const nghttp2_frame* frame, voi
         home.is_greeted = True
     elif frame.hd.type == NGHTTP2_PING and frame.hd.flags & NGHTTP2_FLAG_ACK:
         home.pinged_ns = 0
-        return 0
-    return count_idle_frame(home)
+    return 0
 
 
-cdef int count_idle_frame(connection* home) noexcept nogil:
-    """Count a frame that brings nothing; too many of them, while nothing is sent either, end the connection."""
-    home.idle_frames += 1
-    if home.idle_frames == home.thread.server.limits.max_idle_frames:
-        nghttp2_session_terminate_session(home.session, NGHTTP2_ENHANCE_YOUR_CALM)
+cdef int on_invalid_frame_recv(nghttp2_session* session, const nghttp2_frame* frame, int error,
+                               void* user_data) noexcept nogil:
+    """Count what nghttp2 answers with a reset: a stream too many is none that could be counted when it closes."""
+    (<connection*> user_data).resets += 1
     return 0
 
 
@@ -287,6 +305,8 @@ cdef int on_stream_close(nghttp2_session* session, int32_t stream_id, uint32_t e
     if home.receiving == ended:
         home.receiving = NULL
         home.headers_ns = 0
+    if error_code != <uint32_t> NGHTTP2_NO_ERROR:
+        home.resets += 1
     end_call(ended, ended.status_sent and error_code == <uint32_t> NGHTTP2_NO_ERROR)
     return 0
 
@@ -416,11 +436,14 @@ cdef int on_send_data(nghttp2_session* session, nghttp2_frame* frame, const uint
                       nghttp2_data_source* source, void* user_data) noexcept nogil:
     cdef connection* home = <connection*> user_data
     cdef io_thread* thread = home.thread
-    if thread.output_size + 9 + length > OUTPUT_BYTES:
+    cdef call* sender = <call*> source.ptr
+    if thread.output_size + FRAME_ROOM_BYTES > OUTPUT_BYTES or thread.n_pieces + FRAME_PIECES > OUTPUT_PIECES:
         return NGHTTP2_ERR_WOULDBLOCK
-    memcpy(thread.output + thread.output_size, framehd, 9)
-    thread.output_size += 9
-    thread.output_size += copy_outgoing(<call*> source.ptr, thread.output + thread.output_size, length)
+    if length > sender.waiting:
+        # What the frame was to hold was dropped in the meantime: the call had failed.
+        return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
+    add_output(thread, framehd, FRAME_HEAD_BYTES)
+    add_outgoing(sender, length, home.ssl == NULL)
     return 0
 
 

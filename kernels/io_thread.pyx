@@ -4,9 +4,8 @@ A turn reads every ready connection once, then submits the requests that were co
 runs the inline models among theirs; takes what other threads settled or commanded; and writes each connection once.
 """
 
-from libc.errno cimport errno
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from kernels.call cimport free_spare_calls
@@ -28,6 +27,13 @@ from kernels.transport_state cimport (
     ABORT, ADOPT, CONNECTION, DRAIN, INPUT_BYTES, JUDGE, LISTENER, OUTPUT_BYTES, STOP, WAKE, command, connection,
     exchange, io_thread, listener, server_core,
 )
+
+cdef extern from "<signal.h>" nogil:
+    ctypedef struct sigset_t:
+        pass
+    int SIG_BLOCK
+    int sigfillset(sigset_t* signals) noexcept
+    int pthread_sigmask(int how, const sigset_t* signals, sigset_t* before) noexcept
 
 cdef enum:
     EVENTS_A_TURN = 256
@@ -80,6 +86,7 @@ cdef void* run_loop(void* argument) noexcept nogil:
     cdef io_thread* thread = <io_thread*> argument
     cdef epoll_event[EVENTS_A_TURN] events
     cdef int count, index
+    block_signals()
     thread.now_ns = monotonic_ns()
     collect_tasks(&thread.inlined)
     watch_listeners(thread)
@@ -105,17 +112,37 @@ cdef void* run_loop(void* argument) noexcept nogil:
     return NULL
 
 
+cdef void block_signals() noexcept nogil:
+    """Leave signals to Python's own threads; SIGPIPE to nobody, since OpenSSL writes to peers that have gone."""
+    cdef sigset_t every
+    sigfillset(&every)
+    pthread_sigmask(SIG_BLOCK, &every, NULL)
+
+
 cdef int wait_events(io_thread* thread, epoll_event* events) noexcept nogil:
     """Sleep until something happens, or until the next sweep; not at all when something waits already."""
     cdef int timeout_ms = SWEEP_MS if thread.connections != NULL or thread.refused_until_ns != 0 else -1
     cdef int count
     if thread.unread != NULL or thread.unproven != NULL:
         return max(0, epoll_wait(thread.poller, events, EVENTS_A_TURN, 0))
+    if thread.spin_ns > 0:
+        count = spin(thread, events)
+        if count > 0:
+            return count
     int_exchange(&thread.is_asleep, 1)
     if has_work(thread):
         timeout_ms = 0
     count = epoll_wait(thread.poller, events, EVENTS_A_TURN, timeout_ms)
     int_exchange(&thread.is_asleep, 0)
+    return max(0, count)
+
+
+cdef int spin(io_thread* thread, epoll_event* events) noexcept nogil:
+    """Look for events for a while without giving the processor up; 0 when none came, or other work did."""
+    cdef int64_t until_ns = monotonic_ns() + thread.spin_ns
+    cdef int count = epoll_wait(thread.poller, events, EVENTS_A_TURN, 0)
+    while count == 0 and not has_work(thread) and monotonic_ns() < until_ns:
+        count = epoll_wait(thread.poller, events, EVENTS_A_TURN, 0)
     return max(0, count)
 
 

@@ -4,8 +4,6 @@ One thread accepts for all: with a listener each (SO_REUSEPORT), threads would s
 that wait at a close would be lost, and a second server could bind the same port in silence.
 """
 
-from libc.errno cimport errno
-from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc
 from libc.string cimport memset

@@ -71,6 +71,8 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
         nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept nogil
     ctypedef int (*nghttp2_on_begin_frame_callback)(
         nghttp2_session* session, const nghttp2_frame_hd* hd, void* user_data) noexcept nogil
+    ctypedef int (*nghttp2_on_invalid_frame_recv_callback)(
+        nghttp2_session* session, const nghttp2_frame* frame, int error, void* user_data) noexcept nogil
     ctypedef int (*nghttp2_on_data_chunk_recv_callback)(
         nghttp2_session* session, uint8_t flags, int32_t stream_id, const uint8_t* data, size_t len,
         void* user_data) noexcept nogil
@@ -92,6 +94,8 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
         nghttp2_session_callbacks* callbacks, nghttp2_on_begin_frame_callback callback) noexcept
     void nghttp2_session_callbacks_set_on_frame_recv_callback(
         nghttp2_session_callbacks* callbacks, nghttp2_on_frame_recv_callback callback) noexcept
+    void nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(
+        nghttp2_session_callbacks* callbacks, nghttp2_on_invalid_frame_recv_callback callback) noexcept
     void nghttp2_session_callbacks_set_on_data_chunk_recv_callback(
         nghttp2_session_callbacks* callbacks, nghttp2_on_data_chunk_recv_callback callback) noexcept
     void nghttp2_session_callbacks_set_on_stream_close_callback(

@@ -220,6 +220,7 @@ cdef void send_data(call* subject, command* given) noexcept nogil:
     made.data = given.data
     made.size = given.size
     made.owner = subject
+    int_add(&subject.references, 1)  # given back by release_data, perhaps after the stream's end
     made.release = release_data
     given.data = NULL
     send_outgoing(subject, made)
@@ -234,3 +235,4 @@ cdef void release_data(outgoing* sent) noexcept nogil:
     # After the end there is nobody to be told: EVENT_CLOSED is the last of a call's events.
     if left < LOW_MARK_BYTES and not sender.is_over and int_exchange(&sender.was_high, 0):
         push_event(sender.thread.server, EVENT_WRITABLE, sender, NULL, 0)
+    drop_call(sender)

@@ -4,7 +4,7 @@ from libc.stdint cimport int64_t
 
 from kernels.connection cimport close_connection
 from kernels.headers cimport GRPC_DEADLINE_EXCEEDED
-from kernels.http2 cimport fail_call, mark_dirty, reset_call, say_leaving, warn_leaving
+from kernels.http2 cimport RESET_BURST_S, fail_call, mark_dirty, reset_call, say_leaving, warn_leaving
 from kernels.listener cimport watch_listeners
 from kernels.nghttp2 cimport NGHTTP2_FLAG_NONE, nghttp2_submit_ping
 from kernels.transport_state cimport call, connection, io_thread, transport_limits
@@ -51,6 +51,7 @@ cdef void tend_connection(connection* swept) noexcept nogil:
     """Ping a silent peer, send an old or idle one away, and forget a part of what it did lately."""
     cdef const transport_limits* limits = &swept.thread.server.limits
     swept.idle_frames -= swept.idle_frames // SWEEPS_PER_S
+    swept.resets -= swept.resets // (RESET_BURST_S * SWEEPS_PER_S)
     if swept.session == NULL:
         return
     if (has_passed(swept, swept.accepted_ns, limits.age_ns)

@@ -11,13 +11,15 @@ from kernels.executor cimport task_list
 from kernels.nghttp2 cimport nghttp2_option, nghttp2_session, nghttp2_session_callbacks
 from kernels.openssl cimport SSL
 from kernels.request cimport request
+from kernels.sockets cimport iovec
 from kernels.sync cimport pthread_cond_t, pthread_mutex_t, pthread_t
 from kernels.tls cimport tls_context
 from kernels.tls_peer cimport tls_peer
 
 cdef enum:
     INPUT_BYTES = 256 * 1024       # read from a socket at a time
-    OUTPUT_BYTES = 256 * 1024      # written to a socket at a time
+    OUTPUT_BYTES = 256 * 1024      # of frames that are written to a socket at a time
+    OUTPUT_PIECES = 64
     INLINE_MESSAGE_BYTES = 256     # a message up to this size lies in its call
     VERSION_BYTES = 24
     REQUEST_ID_BYTES = 48          # a longer one is not kept
@@ -223,7 +225,7 @@ cdef struct connection:
     bint is_warned                 # told to go once
     call* calls
     int n_calls
-    call* receiving                # whose headers arrive
+    call* receiving                # whose headers, or trailers, arrive
     uint8_t* pending               # what the socket did not take
     size_t pending_size
     size_t pending_sent
@@ -234,7 +236,8 @@ cdef struct connection:
     int64_t pinged_ns              # 0 when no answer is awaited
     int64_t headers_ns             # since when headers arrive; 0 when complete
     int64_t warned_ns
-    int idle_frames
+    int idle_frames                # lately, since something was sent
+    int resets                     # lately
     int64_t buffered               # bytes of messages
     char[ADDRESS_BYTES] address
 
@@ -279,12 +282,17 @@ cdef struct io_thread:
     call* spare_calls
     int n_spare_calls
     uint8_t* input
-    uint8_t* output
+    uint8_t* output                # frames to be written to one connection
     size_t output_size
+    iovec[OUTPUT_PIECES] pieces    # the same and large messages between them, in order
+    int n_pieces
+    size_t pieces_size             # bytes of all pieces
+    outgoing* sent                 # messages to be released once the pieces are written
     int64_t now_ns
     int64_t sweep_ns
     int64_t refused_until_ns       # descriptors ran out: nothing is accepted until then
     int64_t outstanding            # exchanges that the engine has: the loop outlives them
+    int64_t spin_ns                # looked for more without sleeping, after a turn that had something to do
     bint is_draining
     bint is_stopping
 

@@ -55,7 +55,7 @@ class Settings:
         metadata=_about("Largest message in either direction, in bytes.", checks.between(1024, 2**31 - 1)),
     )
     transport: str = field(
-        default="grpcio",
+        default="native",
         metadata=_about(
             "Who speaks gRPC: native, the compiled transport, or grpcio, the reference.",
             checks.one_of("native", "grpcio"),
@@ -65,6 +65,20 @@ class Settings:
         default=0,
         metadata=_about(
             "Threads of the native transport that read and write; 0 chooses by processors.", checks.between(0, 256)
+        ),
+    )
+    spin_us: int = field(
+        default=0,
+        metadata=_about(
+            "How long those threads look for more before they sleep, in microseconds; a processor is busy meanwhile.",
+            checks.between(0, 1_000_000),
+        ),
+    )
+    inline: str = field(
+        default="auto",
+        metadata=_about(
+            "Whether models run on those threads: auto for the quick ones, as measured, never, or always.",
+            checks.one_of("auto", "never", "always"),
         ),
     )
     drain_timeout_s: float = field(

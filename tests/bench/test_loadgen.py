@@ -18,7 +18,7 @@ from bench.loadgen import Credentials, keep_idle, run_calls, run_handshakes
 from bench.processes import BenchError, read_cpu_ns
 from bench.servers import run_floor
 from certs import ensure_certificates
-from tests.end_to_end.raw_http2 import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS
+from tests.http2_frames import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS
 
 pytestmark = pytest.mark.usefixtures("native_programs")
 

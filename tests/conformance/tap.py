@@ -6,8 +6,9 @@ import struct
 import threading
 import zlib
 
-from tests.end_to_end.raw_http2 import DATA, PREFACE, connect
 from tests.free_ports import HOST
+from tests.http2_frames import DATA, PREFACE
+from tests.raw_http2 import connect
 
 CHUNK_BYTES = 65536
 

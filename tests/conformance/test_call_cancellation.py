@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from tests.conformance.probe import PATH, TIMEOUT_S
-from tests.end_to_end.raw_http2 import RawConnection
+from tests.raw_http2 import RawConnection
 
 
 class Patient:
@@ -70,7 +70,7 @@ def test_connection_that_breaks_cancels_its_calls(open_probe):
     patient = Patient()
     probe = open_probe("unary_unary", patient)
     with RawConnection(probe.address) as connection:
-        connection.send_call(b"", path=PATH)
+        connection.send_call(b"", _path=PATH)
         assert patient.has_begun.wait(TIMEOUT_S)
         connection.reset()
         patient.assert_saw_cancellation()

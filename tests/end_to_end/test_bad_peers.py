@@ -7,9 +7,10 @@ import pytest
 from inference_messages import build_request
 
 from tests.end_to_end.load import make_request, run_load
-from tests.end_to_end.raw_http2 import DATA, HEADERS, LARGEST_WINDOW, RawConnection, connect
 from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.targets import Target
+from tests.http2_frames import DATA, HEADERS, LARGEST_WINDOW
+from tests.raw_http2 import RawConnection, connect
 
 LARGE = build_request("expander", {"input": np.array([2**20])}).SerializeToString()
 SMALL = make_request(1).SerializeToString()

@@ -10,9 +10,9 @@ from inference_messages import build_request
 from service.pb.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.end_to_end.conftest import MAX_MESSAGE_BYTES
 from tests.end_to_end.load import OK, find_wrong, make_request, run_load
-from tests.end_to_end.raw_http2 import RawConnection
 from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.targets import Target
+from tests.raw_http2 import RawConnection
 
 TIMEOUT_S = 60.0
 ROW = np.array([[1, 2, 3, 4]], np.float32)
