@@ -85,6 +85,8 @@ cdef void close_connection(connection* closed) noexcept nogil:
             ERR_clear_error()
         # A reset connection, too, leaves its session good.
         SSL_set_shutdown(closed.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN)
+    # Closing alone leaves it to the poller while a process that was forked a moment ago has the descriptor too.
+    epoll_ctl(thread.poller, EPOLL_CTL_DEL, closed.descriptor, NULL)
     close(closed.descriptor)
     closed.descriptor = -1
     if closed.previous == NULL:
