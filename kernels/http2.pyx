@@ -9,8 +9,8 @@ from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strlen
 
 from kernels.call cimport (
-    RECEIVED, RECEIVE_FULL, RECEIVE_NO_MEMORY, RECEIVE_TOO_LARGE, RECEIVE_TOO_MANY, add_outgoing, add_output, discard_message,
-    drop_call, drop_outgoing, grant_message, queue_outgoing, receive_bytes, take_call,
+    RECEIVED, RECEIVE_FULL, RECEIVE_NO_MEMORY, RECEIVE_TOO_LARGE, RECEIVE_TOO_MANY, add_outgoing, add_output,
+    discard_message, drop_call, drop_outgoing, grant_message, is_over_limit, queue_outgoing, receive_bytes, take_call,
 )
 from kernels.headers cimport (
     GRPC_INTERNAL, GRPC_OK, GRPC_PERMISSION_DENIED, GRPC_RESOURCE_EXHAUSTED, REPLY_FIELDS, append_encoded, check_headers, fill_reply,
@@ -234,7 +234,7 @@ cdef void check_received(call* receiver, int outcome) noexcept nogil:
                  receiver.thread.server.limits.max_message_bytes)
         fail_call(receiver, GRPC_RESOURCE_EXHAUSTED, text)
     elif outcome == RECEIVE_FULL:
-        fail_call(receiver, GRPC_RESOURCE_EXHAUSTED, b"the server holds as many bytes of messages as it may")
+        fail_call(receiver, GRPC_RESOURCE_EXHAUSTED, FULL_TEXT)
     elif outcome == RECEIVE_NO_MEMORY:
         fail_call(receiver, GRPC_RESOURCE_EXHAUSTED, b"no memory for the message")
     elif outcome == RECEIVE_TOO_MANY:
@@ -358,8 +358,12 @@ cdef void send_headers(call* sender, const byte_buffer* metadata) noexcept nogil
 
 
 cdef void send_outgoing(call* sender, outgoing* made) noexcept nogil:
-    """Send a message, behind those before it; one that comes too late is released at once."""
+    """Send a message, behind those before it; one that comes too late or is too much is released at once."""
     if sender.home == NULL or sender.status_sent:
+        made.release(made)
+        return
+    if is_over_limit(sender, made.size):
+        fail_call(sender, GRPC_RESOURCE_EXHAUSTED, FULL_TEXT)
         made.release(made)
         return
     queue_outgoing(sender, made)
@@ -401,8 +405,9 @@ cdef void fail_call(call* refused, int code, const char* text) noexcept nogil:
     """Answer a call with an error; messages that wait to be sent are dropped."""
     if refused.home == NULL or refused.has_status:
         return
-    drop_outgoing(refused)
+    # The status first: nothing is read any more for those that are dropped.
     send_status(refused, code, text, strlen(text))
+    drop_outgoing(refused)
 
 
 cdef void reset_call(call* unwanted) noexcept nogil:

@@ -88,5 +88,6 @@ cdef void sweep_calls(connection* swept) noexcept nogil:
 
 cdef bint is_idle_stream(const call* member) noexcept nogil:
     """Whether a bound stream has had nothing to do for a while."""
-    return (member.is_counting and not member.is_python and member.n_exchanges == 0 and not member.half_closed
+    return (member.is_counting and not member.is_python and member.exchanges == NULL
+            and member.waiting == 0 and not member.half_closed
             and member.prefix_size == 0 and has_passed(member.home, member.last_byte_ns, NOTICE_NS))
