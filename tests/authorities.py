@@ -51,6 +51,11 @@ class Authority:
         return encode(self.certificate)
 
     @property
+    def serial(self):
+        """Its own number with its issuer."""
+        return self.certificate.serial_number
+
+    @property
     def path(self):
         """What a holder of its certificates shows beside them: the intermediate authorities, its own first."""
         return self.pem + self._issuer.path if self._issuer else b""
