@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
 
-.PHONY: run test lint format proto bench setup debug sanitize fuzz annotate clean
+.PHONY: run test lint format proto bench wheel setup debug sanitize fuzz annotate clean
 
 run: $(SETUP)
 	$(BIN)/sluice demo
@@ -56,6 +56,10 @@ fuzz: $(SETUP)
 # Cython's view of the kernels in build/annotate: no yellow line belongs inside a nogil body.
 annotate: $(SETUP)
 	KERNELS_ANNOTATE=1 KERNELS_BUILD_DIR=build/annotate $(BIN)/python setup.py --quiet build_ext --build-lib build/annotate
+
+# The source distribution, and the wheel with nghttp2 inside, in dist/.
+wheel: $(SETUP)
+	sh .ci/wheel $(BIN)/python dist
 
 bench: $(SETUP)
 	$(BIN)/python -m bench

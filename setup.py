@@ -87,13 +87,13 @@ LIBRARIES = {
 
 
 def kernel_extensions():
-    """One extension per kernels/*.pyx, rebuilt when a header of ours changes."""
+    """One extension per kernels/*.pyx, rebuilt when a header of ours or a flag changes."""
     headers = sorted(str(path) for path in Path("kernels").glob("*.h"))
     return [
         Extension(
             f"kernels.{source.stem}",
             [str(source)],
-            depends=headers,
+            depends=[*headers, "setup.py"],
             include_dirs=["kernels"],
             extra_compile_args=COMPILE_ARGS,
             extra_link_args=LINK_ARGS,

@@ -29,6 +29,8 @@ class Server(grpc.Server):
         The transport's; its own defaults without.
     io_threads
         Threads that read and write; 0 chooses by processors.
+    spin_us
+        How long they look for more before they sleep, in microseconds.
     threads
         Threads for handlers that take one request and give one reply, and for those that do not block.
     stream_threads
@@ -46,13 +48,14 @@ class Server(grpc.Server):
         limits: Limits | None = None,
         *,
         io_threads: int = 0,
+        spin_us: int = 0,
         threads: int = 4,
         stream_threads: int = 4,
         interceptors: Sequence[grpc.ServerInterceptor] = (),
         maximum_concurrent_rpcs: int | None = None,
         compression: grpc.Compression | None = None,
     ):
-        self._transport = Transport(limits or Limits(), io_threads=io_threads)
+        self._transport = Transport(limits or Limits(), io_threads=io_threads, spin_us=spin_us)
         self._handlers = HandlerTable(interceptors)
         self._dispatcher = Dispatcher(
             self._transport,

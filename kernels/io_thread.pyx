@@ -126,11 +126,24 @@ cdef int wait_events(io_thread* thread, epoll_event* events) noexcept nogil:
     if thread.unread != NULL or thread.unproven != NULL or thread.unsubmitted != NULL:
         # Unsubmitted are requests of streams that an answer at the end of the last turn made room for.
         return max(0, epoll_wait(thread.poller, events, EVENTS_A_TURN, 0))
+    if thread.spin_ns > 0:
+        count = spin(thread, events)
+        if count > 0:
+            return count
     int_exchange(&thread.is_asleep, 1)
     if has_work(thread):
         timeout_ms = 0
     count = epoll_wait(thread.poller, events, EVENTS_A_TURN, timeout_ms)
     int_exchange(&thread.is_asleep, 0)
+    return max(0, count)
+
+
+cdef int spin(io_thread* thread, epoll_event* events) noexcept nogil:
+    """Look for events for a while without giving the processor up; 0 when none came, or other work did."""
+    cdef int64_t until_ns = monotonic_ns() + thread.spin_ns
+    cdef int count = epoll_wait(thread.poller, events, EVENTS_A_TURN, 0)
+    while count == 0 and not has_work(thread) and monotonic_ns() < until_ns:
+        count = epoll_wait(thread.poller, events, EVENTS_A_TURN, 0)
     return max(0, count)
 
 

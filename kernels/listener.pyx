@@ -44,6 +44,7 @@ cdef void close_listeners(io_thread* thread) noexcept nogil:
         return
     for index in range(server.n_listeners):
         accept_connections(thread, &server.listeners[index])
+        epoll_ctl(thread.poller, EPOLL_CTL_DEL, server.listeners[index].descriptor, NULL)
         close(server.listeners[index].descriptor)
     server.n_listeners = 0
 

@@ -45,6 +45,7 @@ cdef extern from "openssl/ssl.h" nogil:
     long SSL_MODE_ENABLE_PARTIAL_WRITE, SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER, SSL_MODE_RELEASE_BUFFERS
     long SSL_MODE_NO_AUTO_CHAIN
     uint64_t SSL_OP_NO_TICKET, SSL_OP_NO_RENEGOTIATION, SSL_OP_NO_COMPRESSION, SSL_OP_CIPHER_SERVER_PREFERENCE
+    uint64_t SSL_OP_IGNORE_UNEXPECTED_EOF
     int SSL_TLSEXT_ERR_OK, SSL_TLSEXT_ERR_ALERT_FATAL
     int SSL_CLIENT_HELLO_SUCCESS, SSL_CLIENT_HELLO_ERROR, SSL_AD_NO_APPLICATION_PROTOCOL
     unsigned int TLSEXT_TYPE_application_layer_protocol_negotiation
@@ -63,6 +64,7 @@ cdef extern from "openssl/ssl.h" nogil:
     int SSL_CTX_set_session_id_context(SSL_CTX* context, const unsigned char* name, unsigned int size) noexcept
     long SSL_CTX_set_session_cache_mode(SSL_CTX* context, long mode) noexcept
     long SSL_CTX_sess_set_cache_size(SSL_CTX* context, long size) noexcept
+    int SSL_CTX_set_num_tickets(SSL_CTX* context, size_t count) noexcept
     void SSL_CTX_flush_sessions(SSL_CTX* context, long now) noexcept
     void SSL_CTX_sess_set_new_cb(SSL_CTX* context, int (*keep)(SSL* ssl, SSL_SESSION* made) noexcept nogil) noexcept
     long SSL_SESSION_get_timeout(const SSL_SESSION* session) noexcept

@@ -32,7 +32,7 @@ cdef extern from "<sys/socket.h>" nogil:
     cdef struct msghdr:
         iovec* msg_iov
         size_t msg_iovlen
-    int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, SHUT_RDWR, SHUT_WR, AF_INET, AF_INET6, AF_UNIX
+    int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_PEEK, SHUT_RDWR, SHUT_WR, AF_INET, AF_INET6, AF_UNIX
     int accept4(int descriptor, sockaddr* address, socklen_t* size, int flags) noexcept
     ssize_t recv(int descriptor, void* data, size_t size, int flags) noexcept
     ssize_t sendmsg(int descriptor, const msghdr* message, int flags) noexcept

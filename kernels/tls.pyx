@@ -13,7 +13,7 @@ from kernels.openssl cimport *
 from kernels.sync cimport int_add
 
 cdef enum:
-    CACHED_SESSIONS = 20480
+    CACHED_SESSIONS = 4096     # of 10 KiB each, most of it the client's certificate
     DAY_S = 86400
     ERROR_TEXT_BYTES = 256
 
@@ -125,10 +125,13 @@ cdef tls_context* create_context(settings) except NULL:
 cdef int set_protocol(SSL_CTX* context) except -1:
     SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION)
     # Sessions are kept here and not in tickets: a resumed one then has the client's whole chain, to be judged again.
+    # A client that just hangs up may take its session up again (RFC 5246, 7.2.1): HTTP/2 shows what was cut off.
     SSL_CTX_set_options(
-        context, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE)
+        context, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE
+        | SSL_OP_IGNORE_UNEXPECTED_EOF)
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_SERVER)
     SSL_CTX_sess_set_cache_size(context, CACHED_SESSIONS)
+    SSL_CTX_set_num_tickets(context, 1)  # of TLS 1.3: a client of gRPC opens one connection at a time
     SSL_CTX_sess_set_new_cb(context, end_with_certificates)
     SSL_CTX_set_session_id_context(context, b"sluice", 6)
     # The chain is what the file has: OpenSSL would look for it among the clients' authorities, at every handshake.
@@ -176,7 +179,8 @@ cdef void shorten_session(SSL_SESSION* made, const X509* certificate) noexcept n
     cdef long left_s
     if certificate == NULL or ASN1_TIME_diff(&days, &seconds, NULL, X509_get0_notAfter(certificate)) != 1:
         return
-    left_s = max(<long> 0, <long> days * DAY_S + seconds)
+    # A certificate has ended in the second of its end, a session in the one after.
+    left_s = max(<long> 0, <long> days * DAY_S + seconds - 1)
     if left_s < SSL_SESSION_get_timeout(made):
         SSL_SESSION_set_timeout(made, left_s)
 

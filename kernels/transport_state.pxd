@@ -127,6 +127,7 @@ cdef struct exchange:              # one message of a bound method, from its sub
     bint finished                  # settled and taken from the list
     bint unwanted                  # the stream ended before the submission
     byte_buffer refusal            # a stream's answer to a request that failed
+    size_t charged                 # bytes of a stream's reply that waits for those before it
     outgoing reply
 
 
@@ -163,6 +164,7 @@ cdef struct call:
     uint8_t* message               # points to inline_message or was allocated
     size_t message_size
     size_t message_capacity        # 0 when inline
+    size_t message_charged         # of the message: bytes that have come, rounded up
     size_t received
     bint has_message               # a whole one, not taken yet
     int granted                    # messages that the method may still be given; only where it counts them
@@ -188,7 +190,6 @@ cdef struct call:
     exchange only                  # of a unary call
     exchange* exchanges            # of a stream, in order
     exchange* last_exchange
-    int n_exchanges
     # Python's
     char[ADDRESS_BYTES] peer       # what Python is told of the caller, copied when it is told
     tls_peer* identity             # a reference of its own; NULL without TLS
@@ -293,6 +294,7 @@ cdef struct io_thread:
     int64_t sweep_ns
     int64_t refused_until_ns       # descriptors ran out: nothing is accepted until then
     int64_t outstanding            # exchanges that the engine has: the loop outlives them
+    int64_t spin_ns                # looked for more without sleeping, after a turn that had something to do
     bint is_draining
     bint is_stopping
 

@@ -1,4 +1,4 @@
-"""Sets the C library's allocator up for messages of every size: few arenas, and no memory given back and taken again."""
+"""Sets the C library's allocator up for large messages: few arenas, and no memory given back to be taken again."""
 
 import ctypes
 import os
@@ -11,7 +11,7 @@ M_ARENA_MAX, ARENA_VARIABLE = -8, "MALLOC_ARENA_MAX"
 # up in steps for as long as there is traffic. With two it levels off, at the same CPU time (bench: memory).
 ARENAS = 2
 # By default the heap's end is given back to the system as soon as 128 KiB of it are free, and a message above that is
-# mapped for itself: for 600 KB in and out that cost half of the system's time in page faults (bench: transport.tensors).
+# mapped for itself: with 600 KB in and out, page faults were half of the system's time (bench: transport.tensors).
 KEPT_BYTES = 64 * 2**20
 MAPPED_BYTES = 8 * 2**20
 
@@ -28,7 +28,7 @@ def tune_allocator() -> bool:
     Returns
     -------
     bool
-        Whether every option took effect: False where the C library has none, or the environment has decided one already.
+        Whether every option took effect: False where the C library has none, or the environment has decided one.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

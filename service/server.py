@@ -64,6 +64,7 @@ def serve(settings: Settings) -> int:
         workers=settings.workers,
         max_queue_requests=settings.max_queue_requests,
         max_pending_bytes=settings.max_pending_bytes,
+        inline=settings.inline,
     )
     server = InferenceServer(settings, engine)
     server.start()

@@ -67,6 +67,20 @@ class Settings:
             "Threads of the native transport that read and write; 0 chooses by processors.", checks.between(0, 256)
         ),
     )
+    spin_us: int = field(
+        default=0,
+        metadata=_about(
+            "How long those threads look for more before they sleep, in microseconds; a processor is busy meanwhile.",
+            checks.between(0, 1_000_000),
+        ),
+    )
+    inline: str = field(
+        default="auto",
+        metadata=_about(
+            "Whether models run on those threads: auto for the quick ones, as measured, never, or always.",
+            checks.one_of("auto", "never", "always"),
+        ),
+    )
     drain_timeout_s: float = field(
         default=30.0,
         metadata=_about("How long requests may take to finish after SIGTERM, in seconds.", checks.between(0, 3600)),

@@ -35,20 +35,25 @@ class Pair:
 
 
 class Authority:
-    """Issues certificates; `issuer` makes it an intermediate one."""
+    """Issues certificates; `issuer` makes it an intermediate one, `may_issue` says whether it is one at all."""
 
-    def __init__(self, name="authority", *, issuer=None):
+    def __init__(self, name="authority", *, issuer=None, may_issue=True):
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = name_subject(name)
         self._issuer = issuer
         builder = self._begin(self._name, self._key.public_key(), -HOUR, HOUR, issuer or self)
-        builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        builder = builder.add_extension(x509.BasicConstraints(ca=may_issue, path_length=None), critical=True)
         self.certificate = builder.sign((issuer or self)._key, hashes.SHA256())
 
     @property
     def pem(self):
         """Its own certificate."""
         return encode(self.certificate)
+
+    @property
+    def serial(self):
+        """Its own number with its issuer."""
+        return self.certificate.serial_number
 
     @property
     def path(self):
@@ -95,15 +100,10 @@ def name_subject(common):
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)] if common else [])
 
 
-def sign_oneself(*names):
+def sign_oneself():
     """A client's pair that nobody else vouches for."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    now, subject = datetime.now(UTC), name_subject("peer")
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(subject).public_key(key.public_key())
-    builder = (
-        builder.serial_number(x509.random_serial_number()).not_valid_before(now - HOUR).not_valid_after(now + HOUR)
-    )
-    return Pair(encode(builder.sign(key, hashes.SHA256())), encode_key(key))
+    lonely = Authority("peer")
+    return Pair(lonely.pem, encode_key(lonely._key))
 
 
 def encode(made):
@@ -111,7 +111,14 @@ def encode(made):
     return made.public_bytes(serialization.Encoding.PEM)
 
 
-def encode_key(key, password=None):
-    """PEM, encrypted with a password."""
-    protection = serialization.BestAvailableEncryption(password) if password else serialization.NoEncryption()
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
+def encode_key(key, protection=None):
+    """PEM."""
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection or serialization.NoEncryption()
+    )
+
+
+def encrypt(pem, password):
+    """The same key, to be read with a password only."""
+    key = serialization.load_pem_private_key(pem, None)
+    return encode_key(key, serialization.BestAvailableEncryption(password))

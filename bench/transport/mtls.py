@@ -13,7 +13,7 @@ from bench.transport.comparison import compare_servers
 
 LOAD = {"connections": 8, "streams": 32}
 # A turn's replies leave as one record, so that a call takes a share of a record's cost.
-GOAL_PLAIN_RATIO = 1.5
+GOAL_PLAIN_RATIO = 2.0
 
 
 def measure(effort: Effort) -> list[Row]:
