@@ -67,6 +67,7 @@ class NativeServer:
             certificate=certificates.chain,
             key=certificates.key,
             client_ca=certificates.authorities,
+            crl=certificates.revoked,
             allowed_names=self._settings.allowed_clients,
             refusal=REFUSAL,
         )

@@ -31,7 +31,10 @@ class Settings:
     model_repository: Path = field(
         default=Path(".sluice/models"), metadata=_about("Folder that holds the models.", checks.existing_directory)
     )
-    host: str = field(default="127.0.0.1", metadata=_about("Address to listen on.", checks.not_empty))
+    host: str = field(
+        default="127.0.0.1",
+        metadata=_about("Address to listen on, or unix:PATH, which has no port.", checks.listening_address),
+    )
     grpc_port: int = field(
         default=8001, metadata=_about("TCP port to listen on; 0 takes a free one.", checks.between(0, 65535))
     )
@@ -43,6 +46,13 @@ class Settings:
     tls_client_ca: Path | None = field(
         default=None,
         metadata=_about("Authorities that clients' certificates must come from, PEM.", checks.readable_file),
+    )
+    tls_client_crl: Path | None = field(
+        default=None,
+        metadata=_about(
+            "Lists of revoked certificates, PEM, one of each authority that clients come by; without it, nobody asks.",
+            checks.readable_file,
+        ),
     )
     allowed_clients: tuple[str, ...] = field(
         default=(),
@@ -242,8 +252,8 @@ def _check_transport(settings: Settings) -> None:
     """Either plain text, on purpose, or all of TLS; never half of it."""
     names = ("tls_cert", "tls_key", "tls_client_ca")
     given = [name for name in names if getattr(settings, name) is not None]
-    if settings.insecure and (given or settings.allowed_clients):
-        extra = given or ["allowed_clients"]
+    extra = given + [name for name in ("tls_client_crl", "allowed_clients") if getattr(settings, name)]
+    if settings.insecure and extra:
         origins = settings.origins
         raise SettingsError(
             f"setting insecure from {origins['insecure']}: expected alone, given with "
@@ -252,6 +262,11 @@ def _check_transport(settings: Settings) -> None:
     if not settings.insecure and len(given) < len(names):
         raise SettingsError(
             f"expected either insecure or all of {', '.join(names)}, given {', '.join(given) or 'none of them'}"
+        )
+    if settings.tls_client_crl is not None and settings.transport != "native":
+        raise SettingsError(
+            f"setting tls_client_crl from {settings.origins['tls_client_crl']}: expected with the native transport, "
+            "given with grpcio, which would let revoked certificates in"
         )
 
 
