@@ -307,9 +307,9 @@ cdef class Call:
         if self.subject != NULL:
             drop_call_elsewhere(self.subject)
 
-    def request_message(self):
-        """Let one more MESSAGE come; none comes before the first was asked for."""
-        self.command(GRANT_MESSAGE, None, None, 0)
+    def request_message(self, bint must_come=False):
+        """Let one more MESSAGE come; none comes before the first was asked for. One that must come has its time limit."""
+        self.command(GRANT_MESSAGE, None, None, must_come)
 
     def send_initial_metadata(self, metadata=(), int compress=0):
         """Begin the reply with pairs of names and values; `compress` (1 deflate, 2 gzip) as for send_message."""
@@ -448,8 +448,9 @@ cdef char* copy_text(str text, size_t* size) except NULL:
 cdef int copy_limits(transport_limits* target, limits) except -1:
     """Check a Limits and copy it, seconds as nanoseconds."""
     for name, value in vars(limits).items():
-        if value < 0 or (not name.endswith("_s") and value < 1):
-            raise ValueError(f"{name} is {value}; expected at least {0 if name.endswith('_s') else 1}")
+        least = 0 if name.endswith("_s") and not name.endswith("_per_s") else 1
+        if not value >= least:
+            raise ValueError(f"{name} is {value}; expected at least {least}")
     target.max_connections = limits.max_connections
     target.max_streams = limits.max_streams
     target.max_header_bytes = limits.max_header_bytes

@@ -4,11 +4,17 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 UNIX_PREFIX = "unix:"
 MAX_UNIX_PATH_BYTES = 107
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 TRUTHS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+
+
+def about(help_text: str, check: Callable[[Any], str] | None = None) -> dict[str, Any]:
+    """What a row of the table of settings says beside name, type and default: its meaning and its check."""
+    return {"help": help_text, "check": check}
 
 
 def between(low: float, high: float) -> Callable[[float], str]:

@@ -5,6 +5,8 @@ import tomllib
 
 import pytest
 
+from kernels.limits import Limits
+from service.native_server import read_limits
 from service.settings import TABLE, SettingsError, flag_name, format_settings, load_settings
 
 
@@ -62,6 +64,11 @@ def test_settings_once_loaded_cannot_be_changed(insecure):
         ("insecure", "maybe", "true or false"),
         ("transport", "carrier pigeon", "one of native, grpcio"),
         ("io_threads", "257", "a number from 0 to 256"),
+        ("max_streams", "0", "a number from 1 to 2147483647"),
+        ("max_header_bytes", "1000000", "a number from 1024 to 131072"),
+        ("send_timeout_s", "-1", "a number from 0 to 31536000"),
+        ("idle_timeout_s", "nan", "a number from 0 to 31536000"),
+        ("max_resets_per_s", "many", "a whole number"),
         ("log_level", "loud", "one of debug, info, warning, error"),
         ("host", " ", "a text that is not empty"),
         ("host", "unix:", "unix: and a path of at most 107 bytes"),
@@ -138,6 +145,24 @@ def test_load_settings_with_lists_of_revoked_certificates_wants_tls_of_our_own(t
         load_settings(flags=plain)
 
 
+def test_load_settings_with_limits_that_do_not_fit_together_refuses(insecure):
+    """A message that is allowed has to fit; grpcio's transport has no such limits."""
+    given = insecure | {"transport": "native", "max_message_bytes": "1000000", "max_connection_bytes": "10000"}
+    expected = "max_connection_bytes from --max-connection-bytes: expected at least max_message_bytes, 1000000 from"
+    with pytest.raises(SettingsError, match=expected):
+        load_settings(flags=given)
+    with pytest.raises(SettingsError, match="max_buffered_bytes from default: expected at least max_connection_bytes"):
+        load_settings(flags=insecure | {"transport": "native", "max_connection_bytes": str(2**31)})
+    assert load_settings(flags=given | {"transport": "grpcio"}).max_message_bytes == 1000000
+
+
+def test_table_has_every_limit_of_the_native_transport_with_its_default(insecure):
+    """By the same name, and it reaches the transport."""
+    assert read_limits(load_settings(flags=insecure)) == Limits()
+    given = {limit.name: limit.type(getattr(Limits(), limit.name) + 16) for limit in dataclasses.fields(Limits)}
+    assert read_limits(load_settings(flags=insecure | given)) == Limits(**given)
+
+
 def test_load_settings_with_several_clients_reads_lists_and_commas(tmp_path):
     """A list is a list in TOML, repeated as a flag and separated by commas in a variable."""
     certificate = str(write(tmp_path / "a.pem", ""))
@@ -162,5 +187,6 @@ def test_table_has_help_for_every_setting_and_flags_without_units():
     """What the options of a command are made from."""
     assert all(row.metadata["help"].endswith(".") for row in TABLE.values())
     assert flag_name("drain_timeout_s") == "--drain-timeout"
+    assert flag_name("max_resets_per_s") == "--max-resets-per-s"
     assert flag_name("allowed_clients") == "--allowed-client"
     assert flag_name("max_message_bytes") == "--max-message-bytes"
