@@ -7,7 +7,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from fuzz.answer import read_answers
-from fuzz.echo_server import EchoServer
+from fuzz.echo_server import EchoServer, open_engine
 from fuzz.finding import Finding
 from fuzz.frames import Frame, encode_fields, encode_frames, request_fields
 from fuzz.peer import Peer
@@ -33,7 +33,9 @@ class HeadersTarget:
 
     def __init__(self):
         self._folder = tempfile.TemporaryDirectory(prefix="fuzz-")
-        self._server = EchoServer(Path(self._folder.name), "headers", LIMITS)
+        folder = Path(self._folder.name)
+        self._engine = open_engine(folder / "models", inline="always")
+        self._server = EchoServer(folder / "socket", self._engine, LIMITS)
 
     def run(self, data: bytes) -> None:
         """Run one input."""
@@ -54,6 +56,7 @@ class HeadersTarget:
     def close(self) -> None:
         """Stop the server."""
         self._server.close()
+        self._engine.close()
         self._folder.cleanup()
 
 

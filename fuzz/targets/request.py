@@ -21,16 +21,17 @@ class RequestTarget:
 
     def __init__(self):
         self._folder = tempfile.TemporaryDirectory(prefix="fuzz-")
-        self._engine = open_engine(Path(self._folder.name), "never")
+        self._engine = open_engine(Path(self._folder.name), inline="never")
 
     def run(self, data: bytes) -> None:
         """Run one input."""
-        expected = decode(lambda: reference.decode_request(data, ModelInferRequest))
+        expected = read_as_protobuf(data)
         try:
             read = comparable(messages.decode_request(data))
         except messages.DecodeError as error:
-            # The codec has a limit of its own, of whose kind protobuf has none.
-            read, expected = None, None if LIMIT_TEXT in str(error) else expected
+            read = None
+            if LIMIT_TEXT in str(error):
+                expected = None  # protobuf has no such limit
         if read != expected:
             raise Finding("the codec and protobuf read the message differently")
         try:
@@ -49,10 +50,10 @@ class RequestTarget:
         self._folder.cleanup()
 
 
-def decode(decoder):
-    """What a decoder makes of a message, comparable; None when it refuses it."""
+def read_as_protobuf(data: bytes):
+    """What protobuf makes of a message, comparable; None when it refuses it."""
     try:
-        return comparable(decoder())
+        return comparable(reference.decode_request(data, ModelInferRequest))
     except messages.DecodeError:
         return None
 
