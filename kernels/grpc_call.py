@@ -128,9 +128,9 @@ class ServerCall:
             self._callbacks.append(callback)
             return True
 
-    def request_message(self) -> None:
-        """Let one more message of the client come."""
-        self._call.request_message()
+    def request_message(self, *, must_come: bool = False) -> None:
+        """Let one more message of the client come; the transport ends a call whose message must come and does not."""
+        self._call.request_message(must_come)
 
     def take_request(self) -> bytes | None:
         """Wait for a message that was requested; None after the last.

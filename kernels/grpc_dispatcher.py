@@ -121,7 +121,7 @@ class Dispatcher:
         self._calls[call] = served
         if info.deadline is not None:
             self._deadlines.add(call, info.deadline)
-        served.request_message()
+        served.request_message(must_come=not handler.request_streaming)
         if handler.request_streaming:
             self._start(served, handler)
         else:

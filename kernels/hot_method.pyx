@@ -41,7 +41,6 @@ cdef enum:
 cdef void bind_unary(method* made, engine_core* engine) noexcept nogil:
     """Have calls of the method answered by the engine: one request, one response."""
     made.context = engine
-    made.awaits_message = True
     made.open = open_unary
     made.take_message = take_unary
     made.finish_input = finish_unary
@@ -61,7 +60,7 @@ cdef void bind_stream(method* made, engine_core* engine) noexcept nogil:
 
 
 cdef void open_unary(call* opened) noexcept nogil:
-    """Wait for the message."""
+    opened.awaits_message = True
 
 
 cdef void take_unary(call* receiver) noexcept nogil:

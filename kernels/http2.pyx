@@ -458,6 +458,7 @@ cdef int on_send_data(nghttp2_session* session, nghttp2_frame* frame, const uint
         return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE
     add_output(thread, framehd, FRAME_HEAD_BYTES)
     add_outgoing(sender, length, home.ssl == NULL)
+    home.last_sent_ns = thread.now_ns
     return 0
 
 

@@ -14,21 +14,25 @@ class Limits:
     max_connections
         Open at a time; one more is closed at once.
     max_streams
-        Calls at a time on one connection; one more is refused with REFUSED_STREAM, which clients may send again.
+        Calls at a time on one connection; one more is refused with REFUSED_STREAM, which clients may send again, and
+        ends the connection of a client that has acknowledged the limit.
     max_header_bytes, max_header_fields
-        Of one call, names and values and 32 bytes for each field; more is RESOURCE_EXHAUSTED.
+        Of one call, names and values and 32 bytes for each field; more is RESOURCE_EXHAUSTED, and a call with many
+        times as much is reset.
     max_message_bytes
         Of one message in either direction, after decompression; more is RESOURCE_EXHAUSTED.
     max_connection_bytes, max_buffered_bytes
         Of messages that are being received or sent, on one connection and in all; a call beyond is RESOURCE_EXHAUSTED.
+        Messages of up to 256 bytes are taken all the same.
     handshake_timeout_s
         From the connection's start to the end of TLS's and HTTP/2's first exchange.
     header_timeout_s
-        From the first to the last frame of a call's headers.
+        From the first to the last byte of a call's headers.
     receive_timeout_s
         Without a byte of a message that has begun, or that a unary method waits for: DEADLINE_EXCEEDED.
     send_timeout_s
-        Without a byte that the peer takes, while replies wait: the connection is closed, or the call reset.
+        Without a byte that the peer takes, while replies wait: the call is reset where its window or that of its
+        connection is shut, and the connection closed where its socket is full.
     idle_timeout_s
         Without a call: the connection is closed.
     keepalive_time_s, keepalive_timeout_s
@@ -39,7 +43,8 @@ class Limits:
         PING, SETTINGS, PRIORITY, WINDOW_UPDATE and empty DATA frames of one connection while it is sent no HEADERS and
         no DATA; beyond it is closed with ENHANCE_YOUR_CALM.
     max_resets_per_s
-        Calls that a connection may reset, on average over ten seconds; beyond it is closed.
+        Calls that a connection may reset, make the server reset or open beyond max_streams, on average over ten
+        seconds; beyond it is closed with ENHANCE_YOUR_CALM.
     """
 
     max_connections: int = 16384

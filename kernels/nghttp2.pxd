@@ -129,6 +129,7 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
     int nghttp2_session_resume_data(nghttp2_session* session, int32_t stream_id) noexcept
     int nghttp2_session_set_local_window_size(nghttp2_session* session, uint8_t flags, int32_t stream_id,
                                               int32_t window_size) noexcept
+    int32_t nghttp2_session_get_stream_remote_window_size(nghttp2_session* session, int32_t stream_id) noexcept
     int nghttp2_session_terminate_session(nghttp2_session* session, uint32_t error_code) noexcept
     int32_t nghttp2_session_get_last_proc_stream_id(nghttp2_session* session) noexcept
     int nghttp2_submit_settings(nghttp2_session* session, uint8_t flags, const nghttp2_settings_entry* entries,

@@ -162,6 +162,7 @@ cdef void take_python(call* receiver) noexcept nogil:
     cdef size_t size, capacity
     cdef uint8_t* message = take_message(receiver, &size, &capacity)
     cdef uint8_t* data = <uint8_t*> malloc(max(size, <size_t> 1))
+    receiver.awaits_message = False
     if data != NULL:
         memcpy(data, message, size)
     release_message(receiver, message, capacity)
@@ -197,6 +198,7 @@ cdef void carry_out(command* given) noexcept nogil:
             given.metadata.data = NULL
         send_status(subject, given.number, <const char*> given.data, given.size)
     elif given.kind == GRANT_MESSAGE:
+        subject.awaits_message = given.number
         accept_message(subject)
     elif given.kind == RESET_CALL:
         reset_call(subject)

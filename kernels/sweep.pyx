@@ -6,7 +6,7 @@ from kernels.connection cimport close_connection
 from kernels.headers cimport GRPC_DEADLINE_EXCEEDED, GRPC_UNAVAILABLE
 from kernels.http2 cimport RESET_BURST_S, fail_call, mark_dirty, reset_call, say_leaving, warn_leaving
 from kernels.listener cimport watch_listeners
-from kernels.nghttp2 cimport NGHTTP2_FLAG_NONE, nghttp2_submit_ping
+from kernels.nghttp2 cimport NGHTTP2_FLAG_NONE, nghttp2_session_get_stream_remote_window_size, nghttp2_submit_ping
 from kernels.transport_state cimport call, connection, io_thread, transport_limits
 
 cdef enum:
@@ -42,7 +42,8 @@ cdef bint is_overdue(const connection* swept) noexcept nogil:
         return has_passed(swept, swept.accepted_ns, limits.handshake_ns)
     return (has_passed(swept, swept.headers_ns, limits.header_ns)
             or has_passed(swept, swept.stalled_ns, limits.send_ns)
-            or (not swept.is_warned and has_passed(swept, swept.pinged_ns, limits.keepalive_timeout_ns))
+            or (limits.keepalive_ns != 0 and swept.pinged_ns != 0
+                and has_passed(swept, max(swept.pinged_ns, swept.last_read_ns), limits.keepalive_timeout_ns))
             or (limits.age_ns != 0
                 and has_passed(swept, swept.warned_ns, limits.age_grace_ns)))
 
@@ -57,10 +58,12 @@ cdef void tend_connection(connection* swept) noexcept nogil:
     if (has_passed(swept, swept.accepted_ns, limits.age_ns)
             or (swept.n_calls == 0 and has_passed(swept, swept.last_call_ns, limits.idle_ns))):
         warn_leaving(swept)
-    if swept.is_warned:
-        if has_passed(swept, swept.warned_ns, NOTICE_NS):
-            say_leaving(swept)
-    elif swept.pinged_ns == 0 and has_passed(swept, swept.last_read_ns, limits.keepalive_ns):
+    if swept.is_warned and has_passed(swept, swept.warned_ns, NOTICE_NS):
+        say_leaving(swept)
+    if swept.stalled_ns != 0:
+        # A socket is only said to be writable when a good part of it is free; a slow reader takes less at a time.
+        mark_dirty(swept)
+    if swept.pinged_ns == 0 and has_passed(swept, swept.last_read_ns, limits.keepalive_ns):
         swept.pinged_ns = swept.thread.now_ns
         nghttp2_submit_ping(swept.session, NGHTTP2_FLAG_NONE, NULL)
         mark_dirty(swept)
@@ -73,11 +76,10 @@ cdef void sweep_calls(connection* swept) noexcept nogil:
     cdef call* following
     while member != NULL:
         following = member.next_open
-        if member.waiting > 0 and member.target.awaits_message and has_passed(swept, member.last_sent_ns, limits.send_ns):
+        if member.waiting > 0 and has_passed(swept, blocked_since(member), limits.send_ns):
             reset_call(member)
         elif (not member.half_closed and not member.has_status and member.is_open
-                and (member.received > 0 or member.target.awaits_message)
-                and not (member.is_counting and member.has_message)
+                and (member.prefix_size > 0 or member.awaits_message)
                 and has_passed(swept, member.last_byte_ns, limits.receive_ns)):
             fail_call(member, GRPC_DEADLINE_EXCEEDED, b"the message did not come in time")
         elif swept.thread.is_draining and is_idle_stream(member):
@@ -91,3 +93,10 @@ cdef bint is_idle_stream(const call* member) noexcept nogil:
     return (member.is_counting and not member.is_python and member.exchanges == NULL
             and member.waiting == 0 and not member.half_closed
             and member.prefix_size == 0 and has_passed(member.home, member.last_byte_ns, NOTICE_NS))
+
+
+cdef int64_t blocked_since(const call* sender) noexcept nogil:
+    """Since when the peer takes nothing of a reply; one with an open window may just wait for others' turn."""
+    if nghttp2_session_get_stream_remote_window_size(sender.home.session, sender.stream_id) <= 0:
+        return sender.last_sent_ns
+    return max(sender.last_sent_ns, sender.home.last_sent_ns)

@@ -8,7 +8,7 @@ cdef class Transport:
     cdef bint _started
     cdef bint _closed
     cdef list _engines         # bound ones are kept alive
-    cdef list _paths           # of Unix sockets, removed at the end
+    cdef list _files           # of Unix sockets, removed at the end
     cdef int _process          # that made the server: a fork has none of its threads
 
     cdef int command_all(self, int kind) except -1

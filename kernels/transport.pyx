@@ -37,6 +37,7 @@ from kernels.transport_state cimport (
 
 from kernels.limits import Limits
 from kernels.metadata import decode_metadata, encode_metadata
+from kernels.unix_socket import SocketFile, listen_unix, read_path
 
 CALL, MESSAGE, HALF_CLOSE, CLOSED, WRITABLE, STOPPED, FAILURE = range(7)
 HIGH_MARK_BYTES = HIGH_MARK
@@ -72,7 +73,7 @@ cdef class Transport:
         if io_threads < 0 or spin_us < 0:
             raise ValueError("io_threads and spin_us must be at least 0")
         self._engines = []
-        self._paths = []
+        self._files = []
         self._process = os.getpid()
         self.core.reserve = -1
         copy_limits(&self.core.limits, limits)
@@ -136,7 +137,7 @@ cdef class Transport:
         made = open_socket(address)
         port = 0
         if made.family == socket.AF_UNIX:
-            self._paths.append(made.getsockname())
+            self._files.append(SocketFile(read_path(address)))
         else:
             port = made.getsockname()[1]
         self.core.listeners[self.core.n_listeners].kind = LISTENER
@@ -286,9 +287,8 @@ cdef class Transport:
             close(self.core.listeners[index].descriptor)
         self.core.n_listeners = 0
         close_events(&self.core.events)
-        for path in self._paths:
-            if os.path.exists(path):
-                os.unlink(path)
+        for file in self._files:
+            file.remove()
 
     def statistics(self):
         """Return {"connections", "buffered_bytes"} of this moment."""
@@ -307,9 +307,9 @@ cdef class Call:
         if self.subject != NULL:
             drop_call_elsewhere(self.subject)
 
-    def request_message(self):
-        """Let one more MESSAGE come; none comes before the first was asked for."""
-        self.command(GRANT_MESSAGE, None, None, 0)
+    def request_message(self, bint must_come=False):
+        """Let one more MESSAGE come; none comes before the first was asked for. One that must come has its time limit."""
+        self.command(GRANT_MESSAGE, None, None, must_come)
 
     def send_initial_metadata(self, metadata=(), int compress=0):
         """Begin the reply with pairs of names and values; `compress` (1 deflate, 2 gzip) as for send_message."""
@@ -448,8 +448,9 @@ cdef char* copy_text(str text, size_t* size) except NULL:
 cdef int copy_limits(transport_limits* target, limits) except -1:
     """Check a Limits and copy it, seconds as nanoseconds."""
     for name, value in vars(limits).items():
-        if value < 0 or (not name.endswith("_s") and value < 1):
-            raise ValueError(f"{name} is {value}; expected at least {0 if name.endswith('_s') else 1}")
+        least = 0 if name.endswith("_s") and not name.endswith("_per_s") else 1
+        if not value >= least:
+            raise ValueError(f"{name} is {value}; expected at least {least}")
     target.max_connections = limits.max_connections
     target.max_streams = limits.max_streams
     target.max_header_bytes = limits.max_header_bytes
@@ -477,17 +478,16 @@ cdef int64_t nanoseconds(double seconds):
 
 def open_socket(str address not None):
     """Return a listening socket that shares its port with nobody. Raises OSError."""
-    if address.startswith("unix:"):
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        place = address[5:].removeprefix("//") if address.startswith("unix:///") else address[5:]
-    else:
-        host, _, port = address.rpartition(":")
-        family, kind, _, _, place = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        made = socket.socket(family, kind)
+    path = read_path(address)
+    if path is not None:
+        return listen_unix(path, BACKLOG)
+    host, _, port = address.rpartition(":")
+    family, kind, _, _, place = socket.getaddrinfo(
+        host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    made = socket.socket(family, kind)
+    try:
         # A port whose connections were closed a moment ago is free; one that is listened on is not.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
         made.setblocking(False)
         made.bind(place)
         made.listen(BACKLOG)

@@ -106,7 +106,6 @@ cdef struct method:                # what is called for a method's calls, on the
     size_t request_id_header_size
     char* version_header           # which version a request means that names none; NULL for Python's methods
     size_t version_header_size
-    bint awaits_message            # a call without a message for receive_timeout_s is ended
     void* context
     void (*open)(call* opened) noexcept nogil
     void (*take_message)(call* receiver) noexcept nogil       # `message` is whole; the method takes it over
@@ -167,6 +166,7 @@ cdef struct call:
     size_t message_charged         # of the message: bytes that have come, rounded up
     size_t received
     bint has_message               # a whole one, not taken yet
+    bint awaits_message            # a call without one for receive_timeout_s is ended
     int granted                    # messages that the method may still be given; only where it counts them
     bint is_counting               # messages are given only as they are granted
     byte_buffer backlog            # received behind a message that is not granted, kept from the stream's window
@@ -234,6 +234,7 @@ cdef struct connection:
     int64_t accepted_ns
     int64_t last_read_ns
     int64_t last_call_ns
+    int64_t last_sent_ns           # bytes of any message
     int64_t stalled_ns             # since when the socket takes nothing; 0 while it does
     int64_t pinged_ns              # 0 when no answer is awaited
     int64_t headers_ns             # since when headers arrive; 0 when complete

@@ -11,7 +11,7 @@ from service.health import HealthServicer
 from service.metadata import SERVICE_NAME
 from service.peers import REFUSAL, GuardedServer
 from service.services import Services
-from service.settings import TABLE, Settings
+from service.settings import Settings
 
 # By name, whether they are streams.
 BOUND_METHODS = {"ModelInfer": False, "ModelStreamInfer": True}
@@ -67,6 +67,7 @@ class NativeServer:
             certificate=certificates.chain,
             key=certificates.key,
             client_ca=certificates.authorities,
+            crl=certificates.revoked,
             allowed_names=self._settings.allowed_clients,
             refusal=REFUSAL,
         )
@@ -92,6 +93,5 @@ class NativeServer:
 
 
 def read_limits(settings: Settings) -> Limits:
-    """The transport's limits: those that are settings go by the same names, the others have their defaults."""
-    names = {field.name for field in fields(Limits)} & set(TABLE)
-    return Limits(**{name: getattr(settings, name) for name in sorted(names)})
+    """The transport's limits, which are settings of the same names."""
+    return Limits(**{limit.name: getattr(settings, limit.name) for limit in fields(Limits)})

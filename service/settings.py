@@ -1,14 +1,17 @@
 """The server's settings: one table; read from a TOML file, SLUICE_… variables and flags, checked and frozen."""
 
 import difflib
+import itertools
 import json
 import tomllib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 from service import setting_checks as checks
+from service.limit_settings import LimitSettings
+from service.setting_checks import about
 
 ENVIRONMENT_PREFIX = "SLUICE_"
 DEFAULT_ORIGIN = "default"
@@ -20,113 +23,117 @@ class SettingsError(ValueError):
     """A setting that cannot be used; the text names it, where it came from, and what was expected and given."""
 
 
-def _about(help_text: str, check: Callable[[Any], str] | None = None) -> dict[str, Any]:
-    return {"help": help_text, "check": check}
-
-
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class Settings(LimitSettings):
     """Every setting of the server, with its type, default, meaning and check: the table that all else follows."""
 
     model_repository: Path = field(
-        default=Path(".sluice/models"), metadata=_about("Folder that holds the models.", checks.existing_directory)
+        default=Path(".sluice/models"), metadata=about("Folder that holds the models.", checks.existing_directory)
     )
-    host: str = field(default="127.0.0.1", metadata=_about("Address to listen on.", checks.not_empty))
+    host: str = field(
+        default="127.0.0.1",
+        metadata=about("Address to listen on, or unix:PATH, which has no port.", checks.listening_address),
+    )
     grpc_port: int = field(
-        default=8001, metadata=_about("TCP port to listen on; 0 takes a free one.", checks.between(0, 65535))
+        default=8001, metadata=about("TCP port to listen on; 0 takes a free one.", checks.between(0, 65535))
     )
-    insecure: bool = field(default=False, metadata=_about("Serve without TLS, to anybody who can reach the port."))
+    insecure: bool = field(default=False, metadata=about("Serve without TLS, to anybody who can reach the port."))
     tls_cert: Path | None = field(
-        default=None, metadata=_about("Certificate chain of the server, PEM.", checks.readable_file)
+        default=None, metadata=about("Certificate chain of the server, PEM.", checks.readable_file)
     )
-    tls_key: Path | None = field(default=None, metadata=_about("Private key of the server, PEM.", checks.readable_file))
+    tls_key: Path | None = field(default=None, metadata=about("Private key of the server, PEM.", checks.readable_file))
     tls_client_ca: Path | None = field(
         default=None,
-        metadata=_about("Authorities that clients' certificates must come from, PEM.", checks.readable_file),
+        metadata=about("Authorities that clients' certificates must come from, PEM.", checks.readable_file),
+    )
+    tls_client_crl: Path | None = field(
+        default=None,
+        metadata=about(
+            "Lists of revoked certificates, PEM, one of each authority that clients come by; without it, nobody asks.",
+            checks.readable_file,
+        ),
     )
     allowed_clients: tuple[str, ...] = field(
         default=(),
-        metadata=_about(
-            "URI name in a client's certificate that may call; without one, every client may.", checks.uris
-        ),
+        metadata=about("URI name in a client's certificate that may call; without one, every client may.", checks.uris),
     )
     max_message_bytes: int = field(
         default=64 * 1024 * 1024,
-        metadata=_about("Largest message in either direction, in bytes.", checks.between(1024, 2**31 - 1)),
+        metadata=about("Largest message in either direction, in bytes.", checks.between(1024, 2**31 - 1)),
     )
     transport: str = field(
         default="native",
-        metadata=_about(
+        metadata=about(
             "Who speaks gRPC: native, the compiled transport, or grpcio, the reference.",
             checks.one_of("native", "grpcio"),
         ),
     )
     io_threads: int = field(
         default=0,
-        metadata=_about(
+        metadata=about(
             "Threads of the native transport that read and write; 0 chooses by processors.", checks.between(0, 256)
         ),
     )
     spin_us: int = field(
         default=0,
-        metadata=_about(
+        metadata=about(
             "How long those threads look for more before they sleep, in microseconds; a processor is busy meanwhile.",
             checks.between(0, 1_000_000),
         ),
     )
     inline: str = field(
         default="auto",
-        metadata=_about(
+        metadata=about(
             "Whether models run on those threads: auto for the quick ones, as measured, never, or always.",
             checks.one_of("auto", "never", "always"),
         ),
     )
     drain_timeout_s: float = field(
         default=30.0,
-        metadata=_about("How long requests may take to finish after SIGTERM, in seconds.", checks.between(0, 3600)),
+        metadata=about("How long requests may take to finish after SIGTERM, in seconds.", checks.between(0, 3600)),
     )
     workers: int = field(
         default=0,
-        metadata=_about("Threads that run batches; 0 takes two for each processor.", checks.between(0, 1024)),
+        metadata=about("Threads that run batches; 0 takes two for each processor.", checks.between(0, 1024)),
     )
     intra_op_threads: int = field(
         default=0,
-        metadata=_about(
+        metadata=about(
             "Threads that share the work of one operator, for all models together; 0 takes one for each processor.",
             checks.between(0, 1024),
         ),
     )
     inter_op_threads: int = field(
         default=1,
-        metadata=_about("Threads that run operators side by side, for all models together.", checks.between(1, 1024)),
+        metadata=about("Threads that run operators side by side, for all models together.", checks.between(1, 1024)),
     )
     max_queue_requests: int = field(
         default=4096,
-        metadata=_about(
+        metadata=about(
             "Most requests that wait for one model version; the next gets RESOURCE_EXHAUSTED.",
             checks.between(1, 1_000_000),
         ),
     )
     max_pending_bytes: int = field(
         default=1024**3,
-        metadata=_about(
+        metadata=about(
             "Most bytes of requests that wait or run in all; one beyond gets RESOURCE_EXHAUSTED.",
             checks.between(1024, 2**63 - 1),
         ),
     )
     default_max_batch_size: int = field(
         default=64,
-        metadata=_about(
+        metadata=about(
             "Most rows of one run of a model that can be batched and does not say; 0 turns batching off.",
             checks.between(0, 65536),
         ),
     )
     log_level: str = field(
         default="info",
-        metadata=_about("Lowest level that is logged.", checks.one_of("debug", "info", "warning", "error")),
+        metadata=about("Lowest level that is logged.", checks.one_of("debug", "info", "warning", "error")),
     )
     log_format: str = field(
-        default="json", metadata=_about("Form of the log on standard error.", checks.one_of("json", "text"))
+        default="json", metadata=about("Form of the log on standard error.", checks.one_of("json", "text"))
     )
 
     # Setting name → where its value came from.
@@ -138,7 +145,9 @@ class Settings:
         return not self.insecure
 
 
-TABLE = {row.name: row for row in fields(Settings) if row.metadata}
+_LIMITS = {row.name for row in fields(LimitSettings)}
+# What is chosen comes before what is allowed.
+TABLE = {row.name: row for row in sorted(fields(Settings), key=lambda row: row.name in _LIMITS) if row.metadata}
 TYPES = {name: get_type_hints(Settings)[name] for name in TABLE}
 
 
@@ -174,6 +183,7 @@ def load_settings(
     settings = Settings(**values, origins=origins)
     _check_values(settings)
     _check_transport(settings)
+    _check_limits(settings)
     return settings
 
 
@@ -217,7 +227,10 @@ def _check_name(given: str, known: Mapping[str, str], where: str) -> None:
 
 def flag_name(name: str) -> str:
     """The command-line flag of a setting: without the unit; singular, and repeated, where several values are taken."""
-    word = name.removesuffix("s") if TYPES[name] == tuple[str, ...] else name.removesuffix("_s")
+    if TYPES[name] == tuple[str, ...]:
+        word = name.removesuffix("s")
+    else:
+        word = name if name.endswith("_per_s") else name.removesuffix("_s")
     return "--" + word.replace("_", "-")
 
 
@@ -242,8 +255,8 @@ def _check_transport(settings: Settings) -> None:
     """Either plain text, on purpose, or all of TLS; never half of it."""
     names = ("tls_cert", "tls_key", "tls_client_ca")
     given = [name for name in names if getattr(settings, name) is not None]
-    if settings.insecure and (given or settings.allowed_clients):
-        extra = given or ["allowed_clients"]
+    extra = given + [name for name in ("tls_client_crl", "allowed_clients") if getattr(settings, name)]
+    if settings.insecure and extra:
         origins = settings.origins
         raise SettingsError(
             f"setting insecure from {origins['insecure']}: expected alone, given with "
@@ -253,6 +266,23 @@ def _check_transport(settings: Settings) -> None:
         raise SettingsError(
             f"expected either insecure or all of {', '.join(names)}, given {', '.join(given) or 'none of them'}"
         )
+    if settings.tls_client_crl is not None and settings.transport != "native":
+        raise SettingsError(
+            f"setting tls_client_crl from {settings.origins['tls_client_crl']}: expected with the native transport, "
+            "given with grpcio, which would let revoked certificates in"
+        )
+
+
+def _check_limits(settings: Settings) -> None:
+    """A message that is allowed fits what its connection may hold, and that what all may."""
+    names = ("max_message_bytes", "max_connection_bytes", "max_buffered_bytes")
+    for smaller, larger in itertools.pairwise(names):
+        least, given = getattr(settings, smaller), getattr(settings, larger)
+        if settings.transport == "native" and given < least:
+            raise SettingsError(
+                f"setting {larger} from {settings.origins[larger]}: expected at least {smaller}, {least} from "
+                f"{settings.origins[smaller]}, given {given}"
+            )
 
 
 def format_settings(settings: Settings) -> str:

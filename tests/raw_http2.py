@@ -206,6 +206,14 @@ class RawConnection:
             parts += part
         return bytes(parts)
 
+    def detach(self):
+        """Give its socket's descriptor away, without TLS's good-bye."""
+        return self._socket.detach()
+
+    def shut(self):
+        """Say that nothing more comes."""
+        self._socket.shutdown(socket.SHUT_WR)
+
     def reset(self):
         """Vanish: the server learns of it by a reset, or when it next writes."""
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -14,7 +14,8 @@ from tests.raw_http2 import RawConnection
 
 SERVICE = "inference.GRPCInferenceService"
 METHODS = {"ModelInfer": False, "ModelStreamInfer": True}
-INFER_PATH, STREAM_PATH, ECHO_PATH = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer", "/test.Raw/Echo"
+INFER_PATH, STREAM_PATH = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer"
+ECHO_PATH, POUR_PATH = "/test.Raw/Echo", "/test.Raw/Pour"
 RECOVERY_TIMEOUT_S = 10.0
 POLL_S = 0.01
 
@@ -26,11 +27,12 @@ class AttackedServer:
     ----------
     limits
         kernels.limits.Limits.
-    tls
-        TlsSettings of a port with TLS, which is then the only one.
+    tls, trust
+        TlsSettings of a port with TLS, which is then the only one, and the ssl.SSLContext of its clients.
     """
 
-    def __init__(self, engine, limits, tls=None):
+    def __init__(self, engine, limits, tls=None, trust=None):
+        self._trust = trust
         self._server = Server(limits, io_threads=1)
         for name, streaming in METHODS.items():
             self._server.bind(f"/{SERVICE}/{name}", engine, version_header="model-version", streaming=streaming)
@@ -81,10 +83,11 @@ class AttackedServer:
 
     def check(self):
         """Serve a client that comes now, have everything back, and have had a bystander who noticed nothing."""
-        check_service(self.address)
-        self.bystander.await_calls()
-        self.bystander.close()
-        assert self.bystander.failures == []
+        check_service(self.address, self._trust)
+        if self.bystander:
+            self.bystander.await_calls()
+            self.bystander.close()
+            assert self.bystander.failures == []
         self.await_state(lambda: (self.connections, self.buffered_bytes) == (0, 0))
 
     def close(self):
@@ -126,9 +129,9 @@ def check_reply(message, rows=1):
     np.testing.assert_array_equal(decode_reply(message)["output"], np.zeros((rows, 4), np.float32))
 
 
-def check_service(address):
+def check_service(address, trust=None):
     """Have a connection of its own answered."""
-    with RawConnection(address) as connection:
+    with RawConnection(address, tls=trust) as connection:
         reply = connection.await_reply(connection.send_call(small_request()))
         assert reply.status == 0
         check_reply(reply.message)

@@ -23,13 +23,14 @@ def engine(tmp_path_factory):
 
 @pytest.fixture
 def attack(engine):
-    """Start a server with limits (those of Limits, by name) and its bystander; check both at the test's end."""
+    """Start a server with limits (those of Limits, by name), watched by a bystander; check both at the test's end."""
     started = []
 
-    def start(**limits):
+    def start(*, is_watched=True, **limits):
         server = AttackedServer(engine, Limits(**limits))
         started.append(server)
-        server.watch()
+        if is_watched:
+            server.watch()
         return server
 
     yield start

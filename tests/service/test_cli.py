@@ -15,7 +15,7 @@ from service.settings import TABLE, Settings, flag_name
 
 def run(application, *arguments, **environment):
     """Run a command line in this process."""
-    return CliRunner().invoke(application, arguments, env=environment, terminal_width=200)
+    return CliRunner().invoke(application, arguments, env={"COLUMNS": "200"} | environment)
 
 
 @pytest.fixture

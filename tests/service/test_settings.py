@@ -5,6 +5,8 @@ import tomllib
 
 import pytest
 
+from kernels.limits import Limits
+from service.native_server import read_limits
 from service.settings import TABLE, SettingsError, flag_name, format_settings, load_settings
 
 
@@ -62,8 +64,15 @@ def test_settings_once_loaded_cannot_be_changed(insecure):
         ("insecure", "maybe", "true or false"),
         ("transport", "carrier pigeon", "one of native, grpcio"),
         ("io_threads", "257", "a number from 0 to 256"),
+        ("max_streams", "0", "a number from 1 to 2147483647"),
+        ("max_header_bytes", "1000000", "a number from 1024 to 131072"),
+        ("send_timeout_s", "-1", "a number from 0 to 31536000"),
+        ("idle_timeout_s", "nan", "a number from 0 to 31536000"),
+        ("max_resets_per_s", "many", "a whole number"),
         ("log_level", "loud", "one of debug, info, warning, error"),
         ("host", " ", "a text that is not empty"),
+        ("host", "unix:", "unix: and a path of at most 107 bytes"),
+        ("host", "unix:/" + "x" * 107, "unix: and a path of at most 107 bytes"),
         ("model_repository", "/nowhere/at/all", "a folder that exists and can be read"),
         ("model_repository", "", "a path"),
         ("allowed_clients", "spiffe://a/b, gateway", "URIs such as spiffe://example.org/gateway"),
@@ -123,6 +132,37 @@ def test_load_settings_without_transport_security_chosen_refuses(tmp_path):
     assert load_settings(flags=here | dict.fromkeys(names, certificate)).has_tls
 
 
+def test_load_settings_with_lists_of_revoked_certificates_wants_tls_of_our_own(tmp_path):
+    """grpcio's server would not look at them, and plain text has no certificates."""
+    certificate = str(write(tmp_path / "a.pem", ""))
+    names = ("tls_cert", "tls_key", "tls_client_ca", "tls_client_crl")
+    flags = {"model_repository": str(tmp_path)} | dict.fromkeys(names, certificate)
+    assert load_settings(flags=flags | {"transport": "native"}).tls_client_crl == tmp_path / "a.pem"
+    with pytest.raises(SettingsError, match=r"tls_client_crl from --tls-client-crl: expected with the native"):
+        load_settings(flags=flags | {"transport": "grpcio"})
+    plain = {"model_repository": str(tmp_path), "insecure": True, "tls_client_crl": certificate}
+    with pytest.raises(SettingsError, match="given with tls_client_crl"):
+        load_settings(flags=plain)
+
+
+def test_load_settings_with_limits_that_do_not_fit_together_refuses(insecure):
+    """A message that is allowed has to fit; grpcio's transport has no such limits."""
+    given = insecure | {"transport": "native", "max_message_bytes": "1000000", "max_connection_bytes": "10000"}
+    expected = "max_connection_bytes from --max-connection-bytes: expected at least max_message_bytes, 1000000 from"
+    with pytest.raises(SettingsError, match=expected):
+        load_settings(flags=given)
+    with pytest.raises(SettingsError, match="max_buffered_bytes from default: expected at least max_connection_bytes"):
+        load_settings(flags=insecure | {"transport": "native", "max_connection_bytes": str(2**31)})
+    assert load_settings(flags=given | {"transport": "grpcio"}).max_message_bytes == 1000000
+
+
+def test_table_has_every_limit_of_the_native_transport_with_its_default(insecure):
+    """By the same name, and it reaches the transport."""
+    assert read_limits(load_settings(flags=insecure)) == Limits()
+    given = {limit.name: limit.type(getattr(Limits(), limit.name) + 16) for limit in dataclasses.fields(Limits)}
+    assert read_limits(load_settings(flags=insecure | given)) == Limits(**given)
+
+
 def test_load_settings_with_several_clients_reads_lists_and_commas(tmp_path):
     """A list is a list in TOML, repeated as a flag and separated by commas in a variable."""
     certificate = str(write(tmp_path / "a.pem", ""))
@@ -147,5 +187,6 @@ def test_table_has_help_for_every_setting_and_flags_without_units():
     """What the options of a command are made from."""
     assert all(row.metadata["help"].endswith(".") for row in TABLE.values())
     assert flag_name("drain_timeout_s") == "--drain-timeout"
+    assert flag_name("max_resets_per_s") == "--max-resets-per-s"
     assert flag_name("allowed_clients") == "--allowed-client"
     assert flag_name("max_message_bytes") == "--max-message-bytes"
