@@ -40,7 +40,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=0, help="of each target; 0 is without limit")
     parser.add_argument("--seed", type=int, default=1, help="the same one makes the same changes")
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="inputs to begin with, a folder for each target")
-    parser.add_argument("--keep", type=Path, help="where to save the inputs that together go every way that was found")
+    parser.add_argument("--keep", type=Path, help="where to save the inputs that together go nearly every way")
+    parser.add_argument("--keep-most", type=int, default=20, help="how many of these, of each target")
     parser.add_argument("--findings", type=Path, default=Path("build/findings"), help="where to save what was found")
     parser.add_argument("--replay", metavar="FILE|HEX", help="run this input of the one target that is named")
     arguments = parser.parse_args()
@@ -84,7 +85,7 @@ def fuzz(build: Build, name: str, share: Budget, arguments: argparse.Namespace, 
         f"{search.edges.count():,} edges, {len(search.corpus.inputs):,} inputs; {len(search.findings)} findings",
         flush=True,
     )
-    for data in search.corpus.favoured() if arguments.keep else ():
+    for data in search.corpus.cover(arguments.keep_most) if arguments.keep else ():
         write_input(arguments.keep / name, data)
     return len(search.findings)
 

@@ -28,6 +28,13 @@ OK, UNKNOWN, UNIMPLEMENTED = 0, 2, 12
 class EchoServer:
     """A server on a Unix socket, whose events are answered by whoever runs a target, in that one's thread.
 
+    Parameters
+    ----------
+    path
+        Of the socket, which is made.
+    engine
+        That of open_engine; it outlives the server.
+
     Attributes
     ----------
     path : str
@@ -37,17 +44,16 @@ class EchoServer:
         The calls and messages that Python was told of since `settle`.
     """
 
-    def __init__(self, folder: Path, name: str, limits: Limits, *, inline: str = "always"):
-        self.path = str(folder / name)
+    def __init__(self, path: Path, engine: Engine, limits: Limits):
+        self.path = str(path)
         self.opened: list[CallInfo] = []
         self.received: list[bytes] = []
-        self.engine = open_engine(folder / f"{name}-models", inline)
         self._paths: dict[Call, str] = {}
         self._transport = Transport(limits, io_threads=1)
         for method, streaming in ((INFER, False), (STREAM_INFER, True)):
             self._transport.bind(
                 method,
-                self.engine,
+                engine,
                 version_header=VERSION_HEADER,
                 request_id_header=REQUEST_ID_HEADER,
                 streaming=streaming,
@@ -55,10 +61,13 @@ class EchoServer:
         self._transport.listen(f"unix:{self.path}")
         self._transport.start()
 
+    def drain(self) -> None:
+        """Take no more connections, and have those that are there end."""
+        self._transport.drain()
+
     def close(self) -> None:
-        """Stop, in the order in which a service does."""
+        """Stop, whatever is open."""
         self._transport.close()
-        self.engine.close()
 
     def answer_events(self) -> bool:
         """Answer what has happened so far; False when nothing had."""
@@ -126,7 +135,7 @@ def sendable(metadata: tuple[tuple[str, str | bytes], ...]) -> tuple[tuple[str, 
     return tuple(chosen)
 
 
-def open_engine(folder: Path, inline: str) -> Engine:
+def open_engine(folder: Path, *, inline: str) -> Engine:
     """An engine with a small model of each kind of trouble: batched, of strings, of two inputs, failing, large replies.
 
     None fails inside ONNX Runtime (1.32), which keeps some KB of each such run until there are thousands.

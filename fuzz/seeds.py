@@ -141,7 +141,7 @@ def make_connections() -> list[bytes]:
     large = [make_call(path, [wide] * count) for path, count in ((INFER, 1), (STREAM_INFER, 4), (b"/echo/Pour", 4))]
     return [
         bytes([plan]) + encode_frames([Frame(SETTINGS), *call])
-        for plans, some in (((0, 4), calls), ((0, 1, 16, 48), map(with_large_windows, large)))
+        for plans, some in (((0, 4, 64), calls), ((0, 1, 16, 48, 64), map(with_large_windows, large)))
         for call in some
         for plan in plans
     ]

@@ -27,6 +27,7 @@ cdef enum:
     STREAM_WINDOW_BYTES = 4 * 1024 * 1024
     CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024
     FRAME_HEAD_BYTES = 9
+    FRAME_BYTES = 16384                # the most that the peer may put into a frame: what HTTP/2 begins with
     FRAME_PIECES = 8                   # of the output, left for one frame: heads, prefixes, parts of messages
     FRAME_ROOM_BYTES = 32 * 1024       # left in the output: a frame of 16 KiB and its header fit
     MAX_ACKNOWLEDGEMENTS = 1000        # waiting to be sent; beyond, the peer floods
@@ -163,10 +164,13 @@ cdef int on_header(nghttp2_session* session, const nghttp2_frame* frame, const u
 
 
 cdef int on_begin_frame(nghttp2_session* session, const nghttp2_frame_hd* hd, void* user_data) noexcept nogil:
-    """Count the frames that bring nothing, those among them that nghttp2 ignores."""
+    """Count the frames that bring nothing, those among them that nghttp2 ignores; refuse one that is too large."""
     cdef connection* home = <connection*> user_data
     if hd.type in (NGHTTP2_PING, NGHTTP2_SETTINGS, NGHTTP2_PRIORITY, NGHTTP2_WINDOW_UPDATE):
         home.idle_frames += 1
+    elif hd.type == NGHTTP2_CONTINUATION and hd.length > FRAME_BYTES:
+        # Of all kinds the only one whose length nghttp2 does not look at.
+        nghttp2_session_terminate_session(session, NGHTTP2_FRAME_SIZE_ERROR)
     return 0
 
 

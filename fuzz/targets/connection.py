@@ -1,10 +1,11 @@
 """Whole connections: any bytes, in any pieces, to bound methods and to Python's."""
 
+import itertools
 import tempfile
 from pathlib import Path
 
 from fuzz.answer import read_answers, split_messages
-from fuzz.echo_server import EchoServer
+from fuzz.echo_server import EchoServer, open_engine
 from fuzz.frames import Frame, complete_frame, decode_frames
 from fuzz.peer import Peer
 from kernels.limits import Limits
@@ -12,7 +13,8 @@ from tests.http2_frames import PREFACE
 
 # An input's first byte says how the rest is sent.
 PIECES = (1, 2, 3, 7)
-PIECES_MASK, IS_STRICT, IS_RAW, IS_IMPATIENT, IS_ABRUPT = 0x03, 0x04, 0x08, 0x10, 0x20
+PIECES_MASK, IS_STRICT, IS_RAW, IS_IMPATIENT, IS_ABRUPT, IS_BRIEF = 0x03, 0x04, 0x08, 0x10, 0x20, 0x40
+GENEROUS = Limits(max_message_bytes=1 << 20)
 # Small enough for a short input to reach them.
 STRICT = Limits(
     max_streams=4,
@@ -32,26 +34,32 @@ OK = b"0"
 class ConnectionTarget:
     """Connects, says what the input is, hears the answers out, and hangs up; nothing may be left then.
 
-    A server with generous limits runs its models on the I/O thread, one with strict limits on threads of the engine.
+    A server with generous limits runs its models on the I/O thread, one with strict limits on threads of the engine. An
+    input may ask for a server of its own, which is told to drain and then stopped while the client is there yet.
     """
 
     def __init__(self):
         self._folder = tempfile.TemporaryDirectory(prefix="fuzz-")
-        folder = Path(self._folder.name)
-        self._generous = EchoServer(folder, "generous", Limits(max_message_bytes=1 << 20))
-        self._strict = EchoServer(folder, "strict", STRICT, inline="never")
+        self._sockets = Path(self._folder.name)
+        self._engines = {kind: open_engine(self._sockets / kind, inline=kind) for kind in ("always", "never")}
+        self._numbers = itertools.count()
+        self._generous, self._strict = self._open_server(GENEROUS, "always"), self._open_server(STRICT, "never")
+
+    def _open_server(self, limits: Limits, inline: str) -> EchoServer:
+        path = self._sockets / f"socket-{next(self._numbers)}"
+        return EchoServer(path, self._engines[inline], limits)
 
     def run(self, data: bytes) -> None:
         """Run one input."""
         plan, said = (data[0], data[1:]) if data else (0, b"")
+        said = said if plan & IS_RAW else PREFACE + said
+        if plan & IS_BRIEF:
+            self._run_briefly(plan, said)
+            return
         server = self._strict if plan & IS_STRICT else self._generous
-        if not plan & IS_RAW:
-            said = PREFACE + said
         with Peer(server.path) as peer:
-            send_in_pieces(peer, said, PIECES[plan & PIECES_MASK])
-            if not plan & IS_IMPATIENT and said.startswith(PREFACE):
-                peer.send(complete_frame(decode_frames(said[len(PREFACE) :])[1]))
-                self._converse(peer, server)
+            say(peer, plan, said)
+            hear(peer, plan, server)
             if not plan & IS_ABRUPT:
                 peer.hang_up()
             check_answers(peer.frames)
@@ -61,17 +69,38 @@ class ConnectionTarget:
                 second.hang_up()
         server.settle()
 
-    @staticmethod
-    def _converse(peer: Peer, server: EchoServer) -> None:
-        for _ in range(MAX_ROUNDS):
-            if not peer.await_answer() or not server.answer_events():
-                return
+    def _run_briefly(self, plan: int, said: bytes) -> None:
+        limits, inline = (STRICT, "never") if plan & IS_STRICT else (GENEROUS, "always")
+        server = self._open_server(limits, inline)
+        with Peer(server.path) as peer:
+            say(peer, plan, said)
+            server.answer_events()
+            server.drain()
+            hear(peer, plan, server)
+            server.close()
+            peer.hang_up()
+            check_answers(peer.frames)
+        server.settle()
 
     def close(self) -> None:
-        """Stop both servers."""
-        self._generous.close()
-        self._strict.close()
+        """Stop everything."""
+        for part in (self._generous, self._strict, *self._engines.values()):
+            part.close()
         self._folder.cleanup()
+
+
+def say(peer: Peer, plan: int, said: bytes) -> None:
+    """Say it in the plan's pieces, and the rest of a frame that is cut off."""
+    send_in_pieces(peer, said, PIECES[plan & PIECES_MASK])
+    if not plan & (IS_IMPATIENT | IS_RAW):
+        peer.send(complete_frame(decode_frames(said[len(PREFACE) :])[1]))
+
+
+def hear(peer: Peer, plan: int, server: EchoServer) -> None:
+    """Wait until all that was said is answered, unless the plan is impatient."""
+    for _ in range(0 if plan & (IS_IMPATIENT | IS_RAW) else MAX_ROUNDS):
+        if not peer.await_answer() or not server.answer_events():
+            return
 
 
 def check_answers(frames: list[Frame]) -> None:

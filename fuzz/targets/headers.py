@@ -3,10 +3,11 @@
 import re
 import tempfile
 import time
+from itertools import accumulate
 from pathlib import Path
 
 from fuzz.answer import read_answers
-from fuzz.echo_server import EchoServer
+from fuzz.echo_server import EchoServer, open_engine
 from fuzz.finding import Finding
 from fuzz.frames import Frame, encode_fields, encode_frames, request_fields
 from fuzz.peer import Peer
@@ -32,7 +33,9 @@ class HeadersTarget:
 
     def __init__(self):
         self._folder = tempfile.TemporaryDirectory(prefix="fuzz-")
-        self._server = EchoServer(Path(self._folder.name), "headers", LIMITS)
+        folder = Path(self._folder.name)
+        self._engine = open_engine(folder / "models", inline="always")
+        self._server = EchoServer(folder / "socket", self._engine, LIMITS)
 
     def run(self, data: bytes) -> None:
         """Run one input."""
@@ -53,6 +56,7 @@ class HeadersTarget:
     def close(self) -> None:
         """Stop the server."""
         self._server.close()
+        self._engine.close()
         self._folder.cleanup()
 
 
@@ -86,20 +90,27 @@ def check_status(fields: list[tuple[bytes, bytes]], answered: dict[bytes, bytes]
 
 def expect_status(fields: list[tuple[bytes, bytes]]) -> int:
     """The HTTP or gRPC status that a call of such fields gets."""
-    chosen = dict(fields)
-    size = sum(len(name) + len(value) + OVERHEAD_BYTES for name, value in fields)
-    if size > LIMITS.max_header_bytes or len(fields) > LIMITS.max_header_fields:
-        # What is beyond was not read: a type among it counts for nothing.
-        chosen = {}
+    read = cut_fields(fields)
+    chosen = dict(read)
     if not re.fullmatch(rb"application/grpc([+;].*)?", chosen.get(b"content-type", b"application/grpc"), re.DOTALL):
         return 415
-    if not chosen:
+    if len(read) < len(fields):
         return EXHAUSTED
     if b"grpc-timeout" in chosen and not TIMEOUT.fullmatch(chosen[b"grpc-timeout"]):
         return INTERNAL
     if chosen.get(b"grpc-encoding", b"identity") not in ENCODINGS:
         return UNIMPLEMENTED
     return 0
+
+
+def cut_fields(fields: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The fields that are read: those before a limit is exceeded."""
+    sizes = accumulate(len(name) + len(value) + OVERHEAD_BYTES for name, value in fields)
+    return [
+        field
+        for count, (field, size) in enumerate(zip(fields, sizes, strict=True), 1)
+        if size <= LIMITS.max_header_bytes and count <= LIMITS.max_header_fields
+    ]
 
 
 def check_call(fields: list[tuple[bytes, bytes]], told: tuple, started: float) -> None:

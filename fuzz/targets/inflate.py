@@ -5,7 +5,7 @@ import zlib
 from pathlib import Path
 
 from fuzz.answer import read_answers, split_messages
-from fuzz.echo_server import EchoServer
+from fuzz.echo_server import EchoServer, open_engine
 from fuzz.finding import Finding
 from fuzz.frames import Frame, encode_fields, encode_frames, request_fields
 from fuzz.peer import Peer
@@ -26,7 +26,9 @@ class InflateTarget:
 
     def __init__(self):
         self._folder = tempfile.TemporaryDirectory(prefix="fuzz-")
-        self._server = EchoServer(Path(self._folder.name), "inflate", Limits(max_message_bytes=LIMIT_BYTES))
+        folder = Path(self._folder.name)
+        self._engine = open_engine(folder / "models", inline="always")
+        self._server = EchoServer(folder / "socket", self._engine, Limits(max_message_bytes=LIMIT_BYTES))
 
     def run(self, data: bytes) -> None:
         """Run one input: its first byte chooses the encoding, the rest is the message."""
@@ -49,6 +51,7 @@ class InflateTarget:
     def close(self) -> None:
         """Stop the server."""
         self._server.close()
+        self._engine.close()
         self._folder.cleanup()
 
 

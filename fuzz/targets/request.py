@@ -13,6 +13,7 @@ from kernels.engine import InferError
 from service.pb.open_inference_pb2 import ModelInferRequest, ModelInferResponse
 
 NOT_A_NUMBER = object()
+LIMIT_TEXT = f"more than {messages.ENTRIES_LIMIT} entries"
 
 
 class RequestTarget:
@@ -20,12 +21,18 @@ class RequestTarget:
 
     def __init__(self):
         self._folder = tempfile.TemporaryDirectory(prefix="fuzz-")
-        self._engine = open_engine(Path(self._folder.name), "never")
+        self._engine = open_engine(Path(self._folder.name), inline="never")
 
     def run(self, data: bytes) -> None:
         """Run one input."""
-        expected = decode(lambda: reference.decode_request(data, ModelInferRequest))
-        if decode(lambda: messages.decode_request(data)) != expected:
+        expected = read_as_protobuf(data)
+        try:
+            read = comparable(messages.decode_request(data))
+        except messages.DecodeError as error:
+            read = None
+            if LIMIT_TEXT in str(error):
+                expected = None  # protobuf has no such limit
+        if read != expected:
             raise Finding("the codec and protobuf read the message differently")
         try:
             reply = self._engine.infer(data)
@@ -43,10 +50,10 @@ class RequestTarget:
         self._folder.cleanup()
 
 
-def decode(decoder):
-    """What a decoder makes of a message, comparable; None when it refuses it."""
+def read_as_protobuf(data: bytes):
+    """What protobuf makes of a message, comparable; None when it refuses it."""
     try:
-        return comparable(decoder())
+        return comparable(reference.decode_request(data, ModelInferRequest))
     except messages.DecodeError:
         return None
 
