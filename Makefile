@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
 
-.PHONY: run test lint format proto bench wheel setup debug sanitize annotate clean
+.PHONY: run test lint format proto bench wheel setup debug sanitize fuzz annotate clean
 
 run: $(SETUP)
 	$(BIN)/sluice demo
@@ -47,6 +47,11 @@ debug: $(SETUP)
 sanitize: $(SETUP)
 	sh .ci/kernels address
 	sh .ci/kernels thread
+
+# Searches for inputs that make the server misbehave, in the address build; docs/safety.md says more.
+FUZZ_SECONDS ?= 600
+fuzz: $(SETUP)
+	sh .ci/fuzz --seconds $(FUZZ_SECONDS)
 
 # Cython's view of the kernels in build/annotate: no yellow line belongs inside a nogil body.
 annotate: $(SETUP)

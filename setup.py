@@ -42,6 +42,9 @@ if SANITIZER:
     flags = ["-fsanitize=address,undefined"] if SANITIZER == "address" else ["-fsanitize=thread"]
     COMPILE_ARGS += flags
     LINK_ARGS += flags
+if os.environ.get("KERNELS_COVERAGE") == "1":
+    # Calls fuzz/coverage.c in every basic block; whoever imports such a build has that preloaded.
+    COMPILE_ARGS += ["-fsanitize-coverage=trace-pc"]
 
 
 class KernelBuild(build_ext):

@@ -26,7 +26,7 @@ cdef int grant_message(call* receiver, size_t* consumed) noexcept nogil
 cdef uint8_t* take_message(call* receiver, size_t* size, size_t* capacity) noexcept nogil
 cdef void release_message(call* receiver, uint8_t* message, size_t capacity) noexcept nogil
 cdef void discard_message(call* receiver) noexcept nogil
-cdef bint is_over_limit(const call* payer, int64_t more) noexcept nogil
+cdef bint is_over_limit(const call* payer, size_t more) noexcept nogil
 cdef void charge(call* payer, int64_t size) noexcept nogil
 cdef void queue_outgoing(call* sender, outgoing* made) noexcept nogil
 cdef void write_prefix(uint8_t* target, bint is_compressed, size_t size) noexcept nogil

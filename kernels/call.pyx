@@ -9,17 +9,19 @@ from libc.string cimport memcpy, memset
 
 from kernels.compression cimport INFLATE_LIMIT, INFLATE_NO_MEMORY, INFLATE_OK, inflate_message
 from kernels.sockets cimport iovec
-from kernels.sync cimport counter_add, int_add
+from kernels.sync cimport counter_add, counter_load, int_add
 from kernels.tls_peer cimport release_peer
 from kernels.transport_state cimport (
-    FRAME_PREFIX_BYTES, GZIP, INLINE_MESSAGE_BYTES, OUTPUT_PIECES, byte_buffer, call, connection, io_thread, outgoing,
+    FRAME_PREFIX_BYTES, GZIP, INLINE_MESSAGE_BYTES, OUTPUT_PIECES, byte_buffer, call, io_thread, outgoing, server_core,
 )
 
 cdef enum:
     SPARE_CALLS = 4096                 # that a thread keeps
     KEPT_BYTES = 4096                  # a larger buffer of a spare call is freed
     DIRECT_BYTES = 4096                # a smaller part of a message is copied: a piece costs more
-    FIRST_BYTES = 1024 * 1024          # allocated for a larger message before its bytes are there
+    FIRST_BYTES = 128 * 1024           # allocated for a larger message when it is announced
+    SECOND_BYTES = 1024 * 1024         # and when these have come
+    CHARGED_BYTES = 4096               # a step in which they are counted
 
 
 # ---- life
@@ -146,13 +148,21 @@ cdef void charge(call* payer, int64_t size) noexcept nogil:
     counter_add(&payer.thread.server.buffered, size)
     if payer.home != NULL:
         payer.home.buffered += size
+        payer.charged += size
 
 
-cdef bint is_over_limit(const call* payer, int64_t more) noexcept nogil:
-    """Whether so many more bytes are more than the connection or the server may hold."""
-    cdef const connection* home = payer.home
-    return (payer.thread.server.buffered + more > payer.thread.server.limits.max_buffered_bytes
-            or (home != NULL and home.buffered + more > payer.thread.server.limits.max_connection_bytes))
+cdef int64_t room_left(const call* payer) noexcept nogil:
+    """How many bytes more may be held for a call's connection."""
+    cdef server_core* server = payer.thread.server
+    cdef int64_t left = server.limits.max_buffered_bytes - counter_load(&server.buffered)
+    if payer.home != NULL:
+        left = min(left, server.limits.max_connection_bytes - payer.home.buffered)
+    return left
+
+
+cdef bint is_over_limit(const call* payer, size_t more) noexcept nogil:
+    """Whether so many bytes more are too many. A few bytes never are: others' small calls go on beside large ones."""
+    return more > INLINE_MESSAGE_BYTES and <int64_t> more > room_left(payer)
 
 
 # ---- the message that arrives
@@ -177,10 +187,9 @@ cdef int receive_bytes(call* receiver, const uint8_t* data, size_t size) noexcep
             if outcome != RECEIVED:
                 return outcome
         part = min(size, receiver.message_size - receiver.received)
-        if receiver.received + part > room_of(receiver):
-            outcome = grow_message(receiver, receiver.received + part)
-            if outcome != RECEIVED:
-                return outcome
+        outcome = make_room(receiver, receiver.received + part)
+        if outcome != RECEIVED:
+            return outcome
         memcpy(receiver.message + receiver.received, data, part)
         receiver.received += part
         data += part
@@ -193,7 +202,7 @@ cdef int receive_bytes(call* receiver, const uint8_t* data, size_t size) noexcep
 
 
 cdef int begin_message(call* receiver) noexcept nogil:
-    """Read a message's prefix and make room; a large message gets all of its room only as its bytes arrive."""
+    """Read a message's prefix."""
     cdef size_t size = (<size_t> receiver.prefix[1] << 24 | <size_t> receiver.prefix[2] << 16
                         | <size_t> receiver.prefix[3] << 8 | receiver.prefix[4])
     if receiver.prefix[0] > 1:
@@ -206,28 +215,30 @@ cdef int begin_message(call* receiver) noexcept nogil:
         return RECEIVE_TOO_LARGE
     if size <= INLINE_MESSAGE_BYTES:
         receiver.message = receiver.inline_message
-        receiver.message_capacity = 0
+    return RECEIVED
+
+
+cdef int make_room(call* receiver, size_t needed) noexcept nogil:
+    """Have room for `needed` bytes of the message, which are counted: what is only announced takes nothing from others."""
+    cdef size_t charged
+    if receiver.message_size <= INLINE_MESSAGE_BYTES:
         return RECEIVED
-    receiver.message = NULL
-    receiver.message_capacity = 0
-    return grow_message(receiver, min(size, <size_t> FIRST_BYTES))
-
-
-cdef size_t room_of(const call* receiver) noexcept nogil:
-    return receiver.message_capacity if receiver.message_capacity > 0 else INLINE_MESSAGE_BYTES
+    if needed > receiver.message_charged:
+        charged = min((needed + CHARGED_BYTES - 1) // CHARGED_BYTES * CHARGED_BYTES, receiver.message_size)
+        if is_over_limit(receiver, charged - receiver.message_charged):
+            return RECEIVE_FULL
+        charge(receiver, <int64_t> (charged - receiver.message_charged))
+        receiver.message_charged = charged
+    return RECEIVED if needed <= receiver.message_capacity else grow_message(receiver, needed)
 
 
 cdef int grow_message(call* receiver, size_t needed) noexcept nogil:
-    """Make room for `needed` bytes of the message, doubling, within the limits of what may be buffered."""
-    cdef size_t capacity = min(max(2 * receiver.message_capacity, needed), receiver.message_size)
-    cdef int64_t more = <int64_t> (capacity - receiver.message_capacity)
-    cdef uint8_t* larger
-    if is_over_limit(receiver, more):
-        return RECEIVE_FULL
-    larger = <uint8_t*> realloc(receiver.message, capacity)
+    """Allocate a large message's memory as its bytes arrive: a little, more, then doubling."""
+    cdef size_t least = SECOND_BYTES if receiver.message_capacity > 0 else FIRST_BYTES
+    cdef size_t capacity = min(max(2 * receiver.message_capacity, max(needed, least)), receiver.message_size)
+    cdef uint8_t* larger = <uint8_t*> realloc(receiver.message, capacity)
     if larger == NULL:
         return RECEIVE_NO_MEMORY
-    charge(receiver, more)
     receiver.message = larger
     receiver.message_capacity = capacity
     return RECEIVED
@@ -252,7 +263,7 @@ cdef int finish_message(call* receiver) noexcept nogil:
 
 cdef int keep_backlog(call* receiver, const uint8_t* data, size_t size) noexcept nogil:
     """Put bytes behind a message aside until that one is granted; the stream's window bounds them."""
-    if is_over_limit(receiver, <int64_t> size):
+    if <int64_t> size > room_left(receiver):
         return RECEIVE_FULL
     if append_bytes(&receiver.backlog, data, size) != 0:
         return RECEIVE_NO_MEMORY
@@ -283,19 +294,24 @@ cdef int grant_message(call* receiver, size_t* consumed) noexcept nogil:
 
 
 cdef int inflate_received(call* receiver) noexcept nogil:
+    """Put a message's plain bytes in its place, as many as a message may have and as there is room for."""
+    cdef size_t limit = receiver.thread.server.limits.max_message_bytes
+    cdef size_t room = <size_t> max(room_left(receiver), <int64_t> INLINE_MESSAGE_BYTES)
     cdef uint8_t* plain
     cdef size_t size
     cdef int outcome = inflate_message(receiver.message, receiver.message_size, receiver.encoding == GZIP,
-                                       receiver.thread.server.limits.max_message_bytes, &plain, &size)
+                                       min(limit, room), &plain, &size)
     if outcome == INFLATE_NO_MEMORY:
         return RECEIVE_NO_MEMORY
+    if outcome == INFLATE_LIMIT:
+        return RECEIVE_TOO_LARGE if limit <= room else RECEIVE_FULL
     if outcome != INFLATE_OK:
-        return RECEIVE_TOO_LARGE if outcome == INFLATE_LIMIT else RECEIVE_MALFORMED
-    release_message(receiver, receiver.message, receiver.message_capacity)
+        return RECEIVE_MALFORMED
+    forget_message(receiver)
     receiver.message = plain
     receiver.message_size = size
-    receiver.message_capacity = max(size, <size_t> 1)
-    charge(receiver, <int64_t> receiver.message_capacity)
+    receiver.message_capacity = receiver.message_charged = max(size, <size_t> 1)
+    charge(receiver, <int64_t> receiver.message_charged)
     return RECEIVED
 
 
@@ -305,7 +321,7 @@ cdef uint8_t* take_message(call* receiver, size_t* size, size_t* capacity) noexc
     size[0] = receiver.message_size
     capacity[0] = receiver.message_capacity
     receiver.message = NULL
-    receiver.message_capacity = 0
+    receiver.message_capacity = receiver.message_charged = 0
     receiver.has_message = False
     return message
 
@@ -317,11 +333,17 @@ cdef void release_message(call* receiver, uint8_t* message, size_t capacity) noe
         charge(receiver, -<int64_t> capacity)
 
 
-cdef void discard_message(call* receiver) noexcept nogil:
-    """Forget what has arrived of a message."""
-    release_message(receiver, receiver.message, receiver.message_capacity)
+cdef void forget_message(call* receiver) noexcept nogil:
+    if receiver.message_capacity > 0:
+        free(receiver.message)
+    charge(receiver, -<int64_t> receiver.message_charged)
     receiver.message = NULL
-    receiver.message_capacity = 0
+    receiver.message_capacity = receiver.message_charged = 0
+
+
+cdef void discard_message(call* receiver) noexcept nogil:
+    """Forget what has arrived of a message, and behind it."""
+    forget_message(receiver)
     receiver.has_message = False
     receiver.prefix_size = 0
     charge(receiver, -<int64_t> receiver.backlog.size)

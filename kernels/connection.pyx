@@ -4,7 +4,7 @@ Sockets are edge-triggered: a connection is read until it has no more, or put on
 a socket does not take at once is kept, and nothing more is collected for it until it has taken that.
 """
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -17,7 +17,7 @@ from kernels.openssl cimport (
     SSL_SENT_SHUTDOWN, SSL_free, SSL_get_error, SSL_read, SSL_set_shutdown, SSL_shutdown, SSL_write,
 )
 from kernels.sockets cimport *
-from kernels.sync cimport int_add
+from kernels.sync cimport counter_add, int_add
 from kernels.tls cimport release_context
 from kernels.tls_peer cimport PEER_NOT_TRUSTED, release_peer
 from kernels.transport_state cimport CONNECTION, INPUT_BYTES, OUTPUT_BYTES, connection, io_thread
@@ -78,6 +78,7 @@ cdef void close_connection(connection* closed) noexcept nogil:
     if closed.descriptor < 0:
         return
     end_calls(closed)
+    drop_pending(closed)
     forget_unproven(closed)
     if closed.ssl != NULL and not closed.is_handshaking:
         if not closed.is_broken:
@@ -107,7 +108,6 @@ cdef void free_connection(connection* closed) noexcept nogil:
     SSL_free(closed.ssl)
     release_peer(closed.peer)
     release_context(closed.trust)
-    free(closed.pending)
     free(closed)
 
 
@@ -242,10 +242,23 @@ cdef bint write_pending(connection* writer) noexcept nogil:
         if taken <= 0:
             return False
         writer.pending_sent += taken
+    if writer.pending_size > 0:
+        drop_pending(writer)
+    return True
+
+
+cdef void drop_pending(connection* writer) noexcept nogil:
+    """Forget what the socket has taken, or never will."""
+    count_pending(writer, -<int64_t> writer.pending_size)
     free(writer.pending)
     writer.pending = NULL
     writer.pending_size = writer.pending_sent = 0
-    return True
+
+
+cdef void count_pending(connection* writer, int64_t size) noexcept nogil:
+    """Count bytes that wait for the socket among those that are buffered."""
+    writer.buffered += size
+    counter_add(&writer.thread.server.buffered, size)
 
 
 cdef int write_output(connection* writer) noexcept nogil:
@@ -285,6 +298,7 @@ cdef void keep_pieces(connection* writer, int first) noexcept nogil:
         memcpy(writer.pending + writer.pending_size, thread.pieces[index].iov_base, thread.pieces[index].iov_len)
         writer.pending_size += thread.pieces[index].iov_len
     writer.pending_sent = 0
+    count_pending(writer, <int64_t> writer.pending_size)
 
 
 cdef ssize_t write_pieces(connection* writer, int first) noexcept nogil:

@@ -17,7 +17,7 @@ from kernels.headers cimport (
     GRPC_CANCELLED, GRPC_DEADLINE_EXCEEDED, GRPC_INTERNAL, GRPC_INVALID_ARGUMENT, GRPC_NOT_FOUND, GRPC_OK,
     GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE, GRPC_UNIMPLEMENTED,
 )
-from kernels.http2 cimport accept_message, fail_call, send_outgoing, send_status
+from kernels.http2 cimport FULL_TEXT, accept_message, fail_call, send_outgoing, send_status
 from kernels.mailbox cimport push_settled
 from kernels.python_calls cimport report_failure
 from kernels.request cimport request
@@ -98,12 +98,11 @@ cdef void take_stream(call* receiver) noexcept nogil:
     else:
         receiver.last_exchange.next = made
     receiver.last_exchange = made
-    receiver.n_exchanges += 1
     prepare_exchange(made, receiver)
 
 
 cdef void finish_stream(call* receiver) noexcept nogil:
-    if receiver.n_exchanges == 0:
+    if receiver.exchanges == NULL:
         send_status(receiver, GRPC_OK, b"", 0)
 
 
@@ -187,7 +186,7 @@ cdef void finish_exchange(exchange* finished) noexcept nogil:
     home.thread.outstanding -= 1
     finished.finished = True
     if home.is_counting and home.home != NULL:
-        write_failure(finished)
+        keep_reply(finished)
     release_message(home, finished.message, finished.message_capacity)
     finished.message = NULL
     finished.message_capacity = 0
@@ -208,8 +207,6 @@ cdef void answer_unary(exchange* finished) noexcept nogil:
         fail_call(home, grpc_code(asked.error.code), client_text(home, asked))
     elif asked.reply_size > home.thread.server.limits.max_message_bytes:
         fail_call(home, GRPC_RESOURCE_EXHAUSTED, b"the reply is larger than a message may be")
-    elif is_over_limit(home, <int64_t> asked.reply_size):
-        fail_call(home, GRPC_RESOURCE_EXHAUSTED, b"too many replies wait for a client that does not read them")
     else:
         write_prefix(finished.reply.prefix, False, asked.reply_size)
         finished.reply.prefix_size = FRAME_PREFIX_BYTES
@@ -229,7 +226,14 @@ cdef void send_reply(exchange* finished, const uint8_t* data, size_t size) noexc
 
 
 cdef void release_reply(outgoing* sent) noexcept nogil:
-    release_exchange(<exchange*> sent.owner)
+    """After a reply has left; of a client that takes no replies no more messages are read."""
+    cdef exchange* used = <exchange*> sent.owner
+    cdef call* home = used.home
+    int_add(&home.references, 1)
+    release_exchange(used)
+    if home.is_counting:
+        accept_message(home)
+    drop_call(home)
 
 
 cdef void release_exchange(exchange* used) noexcept nogil:
@@ -241,6 +245,7 @@ cdef void release_exchange(exchange* used) noexcept nogil:
         used.asked = NULL
     used.submitted = False
     if is_streamed:
+        charge(home, -<int64_t> used.charged)
         free_buffer(&used.refusal)
         free(used)
     drop_call(home)
@@ -258,7 +263,6 @@ cdef void finish_in_stream(exchange* finished) noexcept nogil:
     while home.exchanges != NULL and home.exchanges.finished:
         front = take_front(home)
         answer_in_stream(front)
-        accept_message(home)
     if home.exchanges == NULL and home.input_finished:
         send_status(home, GRPC_OK, b"", 0)
     drop_call(home)
@@ -269,7 +273,6 @@ cdef exchange* take_front(call* home) noexcept nogil:
     home.exchanges = front.next
     if home.exchanges == NULL:
         home.last_exchange = NULL
-    home.n_exchanges -= 1
     return front
 
 
@@ -290,10 +293,16 @@ cdef void answer_in_stream(exchange* front) noexcept nogil:
     """Send a response inside a ModelStreamInferResponse, without a copy, or what was written about its failure."""
     cdef uint8_t* prefix = front.reply.prefix
     cdef int used = FRAME_PREFIX_BYTES
+    charge(front.home, -<int64_t> front.charged)
+    front.charged = 0
     if front.refusal.size > 0:
         write_prefix(prefix, False, front.refusal.size)
         front.reply.prefix_size = FRAME_PREFIX_BYTES
         send_reply(front, front.refusal.data, front.refusal.size)
+        return
+    if front.asked == NULL:
+        fail_call(front.home, GRPC_RESOURCE_EXHAUSTED, b"no memory for the request")
+        release_exchange(front)
         return
     prefix[used] = RESPONSE_FIELD
     used += 1 + write_varint(prefix + used + 1, front.asked.reply_size)
@@ -302,29 +311,35 @@ cdef void answer_in_stream(exchange* front) noexcept nogil:
     send_reply(front, front.asked.reply, front.asked.reply_size)
 
 
-cdef void write_failure(exchange* failed) noexcept nogil:
-    """Write a ModelStreamInferResponse about a failed request: why, and a response with nothing but its id.
+cdef void keep_reply(exchange* finished) noexcept nogil:
+    """Count a reply that may have to wait for those before it, or write what is to be said of it instead.
 
     While the message, in which the id lies, is still there.
     """
-    cdef call* home = failed.home
-    cdef request* asked = failed.asked
-    cdef bytes_view text, id = bytes_view(NULL, 0)
-    cdef byte_buffer nested = byte_buffer(NULL, 0, 0)
+    cdef call* home = finished.home
+    cdef request* asked = finished.asked
+    cdef bytes_view unknown = bytes_view(NULL, 0)
     if asked == NULL:
-        text = view_text(b"no memory for the request")
+        write_failure(finished, b"no memory for the request", unknown)
     elif asked.error.code != OK:
-        text = view_text(client_text(home, asked))
-        if is_utf8(asked.view.id):
-            id = asked.view.id
+        write_failure(finished, client_text(home, asked), asked.view.id if is_utf8(asked.view.id) else unknown)
     elif asked.reply_size + OUTGOING_PREFIX_BYTES > home.thread.server.limits.max_message_bytes:
-        text = view_text(b"the reply is larger than a message may be")
-        id = asked.view.id
-    elif is_over_limit(home, <int64_t> asked.reply_size):
-        text = view_text(b"too many replies wait for a client that does not read them")
-        id = asked.view.id
+        write_failure(finished, b"the reply is larger than a message may be", asked.view.id)
+    elif is_over_limit(home, asked.reply_size):
+        write_failure(finished, FULL_TEXT, asked.view.id)
     else:
-        return
+        finished.charged = asked.reply_size
+        charge(home, <int64_t> finished.charged)
+    if finished.refusal.size > 0 and asked != NULL:
+        # The reply's memory is not held for as long as others are waited for.
+        close_request(<engine_core*> home.target.context, asked)
+        finished.asked = NULL
+
+
+cdef void write_failure(exchange* failed, const char* reason, bytes_view id) noexcept nogil:
+    """Write a ModelStreamInferResponse about a failed request: why, and a response with nothing but its id."""
+    cdef bytes_view text = view_text(reason)
+    cdef byte_buffer nested = byte_buffer(NULL, 0, 0)
     if append_field_bytes(&failed.refusal, ERROR_FIELD, text) != 0:
         return
     if id.size > 0:

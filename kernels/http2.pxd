@@ -4,6 +4,12 @@ from libc.stdint cimport int64_t, uint8_t
 
 from kernels.transport_state cimport byte_buffer, call, connection, outgoing, server_core
 
+cdef extern from *:
+    """
+    #define FULL_TEXT "the server holds as many bytes of messages as it may"
+    """
+    const char* FULL_TEXT
+
 cdef enum:
     RESET_BURST_S = 10             # over which resets are averaged
 

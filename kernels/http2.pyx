@@ -9,8 +9,8 @@ from libc.stdio cimport snprintf
 from libc.string cimport memcpy, strlen
 
 from kernels.call cimport (
-    RECEIVED, RECEIVE_FULL, RECEIVE_NO_MEMORY, RECEIVE_TOO_LARGE, RECEIVE_TOO_MANY, add_outgoing, add_output, discard_message,
-    drop_call, drop_outgoing, grant_message, queue_outgoing, receive_bytes, take_call,
+    RECEIVED, RECEIVE_FULL, RECEIVE_NO_MEMORY, RECEIVE_TOO_LARGE, RECEIVE_TOO_MANY, add_outgoing, add_output,
+    discard_message, drop_call, drop_outgoing, grant_message, is_over_limit, queue_outgoing, receive_bytes, take_call,
 )
 from kernels.headers cimport (
     GRPC_INTERNAL, GRPC_OK, GRPC_PERMISSION_DENIED, GRPC_RESOURCE_EXHAUSTED, REPLY_FIELDS, append_encoded, check_headers, fill_reply,
@@ -192,6 +192,8 @@ cdef int on_frame_recv(nghttp2_session* session, const nghttp2_frame* frame, voi
         if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
             close_input(receiver)
         return 0
+    if frame.hd.type == NGHTTP2_RST_STREAM:
+        return 0  # has a limit of its own, in nghttp2
     if frame.hd.type == NGHTTP2_SETTINGS:
         home.is_greeted = True
     elif frame.hd.type == NGHTTP2_PING and frame.hd.flags & NGHTTP2_FLAG_ACK:
@@ -232,7 +234,7 @@ cdef void check_received(call* receiver, int outcome) noexcept nogil:
                  receiver.thread.server.limits.max_message_bytes)
         fail_call(receiver, GRPC_RESOURCE_EXHAUSTED, text)
     elif outcome == RECEIVE_FULL:
-        fail_call(receiver, GRPC_RESOURCE_EXHAUSTED, b"the server holds as many bytes of messages as it may")
+        fail_call(receiver, GRPC_RESOURCE_EXHAUSTED, FULL_TEXT)
     elif outcome == RECEIVE_NO_MEMORY:
         fail_call(receiver, GRPC_RESOURCE_EXHAUSTED, b"no memory for the message")
     elif outcome == RECEIVE_TOO_MANY:
@@ -254,7 +256,8 @@ cdef void accept_message(call* receiver) noexcept nogil:
         nghttp2_session_consume_stream(receiver.home.session, receiver.stream_id, consumed)
         mark_dirty(receiver.home)
     check_received(receiver, outcome)
-    finish_input(receiver)
+    if receiver.half_closed:
+        close_input(receiver)
 
 
 cdef void open_call(call* opened) noexcept nogil:
@@ -324,6 +327,8 @@ cdef void end_call(call* ended, bint sent) noexcept nogil:
     home.last_call_ns = ended.thread.now_ns
     discard_message(ended)
     drop_outgoing(ended)
+    # What the engine still has of it is given back when there is no connection to give it back to.
+    home.buffered -= ended.charged
     ended.home = NULL
     int_store(&ended.is_over, True)
     if ended.is_given:
@@ -356,8 +361,12 @@ cdef void send_headers(call* sender, const byte_buffer* metadata) noexcept nogil
 
 
 cdef void send_outgoing(call* sender, outgoing* made) noexcept nogil:
-    """Send a message, behind those before it; one that comes too late is released at once."""
-    if sender.home == NULL or sender.status_sent:
+    """Send a message, behind those before it; one that comes after the status or is too much is released at once."""
+    if sender.home == NULL or sender.has_status:
+        made.release(made)
+        return
+    if is_over_limit(sender, made.size):
+        fail_call(sender, GRPC_RESOURCE_EXHAUSTED, FULL_TEXT)
         made.release(made)
         return
     queue_outgoing(sender, made)
@@ -399,8 +408,9 @@ cdef void fail_call(call* refused, int code, const char* text) noexcept nogil:
     """Answer a call with an error; messages that wait to be sent are dropped."""
     if refused.home == NULL or refused.has_status:
         return
-    drop_outgoing(refused)
+    # The status first: nothing is read any more for those that are dropped.
     send_status(refused, code, text, strlen(text))
+    drop_outgoing(refused)
 
 
 cdef void reset_call(call* unwanted) noexcept nogil:

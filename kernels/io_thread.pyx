@@ -123,7 +123,8 @@ cdef int wait_events(io_thread* thread, epoll_event* events) noexcept nogil:
     """Sleep until something happens, or until the next sweep; not at all when something waits already."""
     cdef int timeout_ms = SWEEP_MS if thread.connections != NULL or thread.refused_until_ns != 0 else -1
     cdef int count
-    if thread.unread != NULL or thread.unproven != NULL:
+    if thread.unread != NULL or thread.unproven != NULL or thread.unsubmitted != NULL:
+        # Unsubmitted are requests of streams that an answer at the end of the last turn made room for.
         return max(0, epoll_wait(thread.poller, events, EVENTS_A_TURN, 0))
     if thread.spin_ns > 0:
         count = spin(thread, events)

@@ -127,6 +127,7 @@ cdef struct exchange:              # one message of a bound method, from its sub
     bint finished                  # settled and taken from the list
     bint unwanted                  # the stream ended before the submission
     byte_buffer refusal            # a stream's answer to a request that failed
+    size_t charged                 # bytes of a stream's reply that waits for those before it
     outgoing reply
 
 
@@ -163,6 +164,7 @@ cdef struct call:
     uint8_t* message               # points to inline_message or was allocated
     size_t message_size
     size_t message_capacity        # 0 when inline
+    size_t message_charged         # of the message: bytes that have come, rounded up
     size_t received
     bint has_message               # a whole one, not taken yet
     int granted                    # messages that the method may still be given; only where it counts them
@@ -182,12 +184,12 @@ cdef struct call:
     outgoing* last
     size_t offset                  # of `first`, sent so far
     size_t waiting                 # bytes in the list
+    int64_t charged                # what of its connection's `buffered` is its own
     int64_t last_sent_ns
     # a bound method's
     exchange only                  # of a unary call
     exchange* exchanges            # of a stream, in order
     exchange* last_exchange
-    int n_exchanges
     # Python's
     char[ADDRESS_BYTES] peer       # what Python is told of the caller, copied when it is told
     tls_peer* identity             # a reference of its own; NULL without TLS

@@ -2,7 +2,8 @@
 
 import socket
 import struct
-from typing import NamedTuple
+from collections import defaultdict
+from dataclasses import dataclass, field
 
 from hpack import Decoder
 
@@ -29,7 +30,7 @@ from tests.http2_frames import (
     encode_window_update,
 )
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 15.0
 HEADER_FIELDS = {
     ":method": "POST",
     ":scheme": "http",
@@ -40,12 +41,23 @@ HEADER_FIELDS = {
 }
 
 
-class Reply(NamedTuple):
-    """What became of a stream: fields of all its headers, the bytes of its data, and the code of its reset or None."""
+@dataclass
+class Reply:
+    """What the server has said on a stream: the fields of all its headers, its data, and the code of its reset."""
 
-    fields: dict
-    data: bytes
-    reset: int | None
+    fields: dict = field(default_factory=dict)
+    data: bytearray = field(default_factory=bytearray)
+    reset: int | None = None
+    has_ended: bool = False
+
+    def take(self, frame):
+        """Add a frame."""
+        self.fields |= dict(frame.fields)
+        if frame.kind == DATA:
+            self.data += frame.payload
+        if frame.kind == RST_STREAM:
+            self.reset = frame.error
+        self.has_ended |= frame.ends_stream or frame.kind == RST_STREAM
 
     @property
     def status(self):
@@ -55,7 +67,7 @@ class Reply(NamedTuple):
     @property
     def message(self):
         """The only message, without its prefix."""
-        return self.data[5:]
+        return bytes(self.data[5:])
 
 
 class RawConnection:
@@ -76,6 +88,7 @@ class RawConnection:
         if tls is not None:
             self._socket = tls.wrap_socket(self._socket, server_hostname="localhost")
         self._decoder = Decoder()
+        self._streams = defaultdict(Reply)
         self._next_stream = 1
         if greets:
             self.send(PREFACE + encode_settings({INITIAL_WINDOW_SIZE: window}))
@@ -95,6 +108,15 @@ class RawConnection:
     def send_frame(self, kind, flags=0, stream=0, payload=b""):
         """Send a frame."""
         self.send(encode_frame(kind, flags, stream, payload))
+
+    def flood(self, contents):
+        """Send one content after another; return whether the server hung up meanwhile."""
+        try:
+            for content in contents:
+                self.send(content)
+        except ConnectionError:
+            return True
+        return False
 
     def take_stream(self):
         """The number of a stream that has not been used."""
@@ -128,6 +150,11 @@ class RawConnection:
             )
         )
 
+    def widen(self, stream):
+        """Have the server send all that it likes on a stream."""
+        self.send(encode_window_update(stream, LARGEST_WINDOW - DEFAULT_WINDOW))
+        self.send(encode_window_update(0, LARGEST_WINDOW - DEFAULT_WINDOW))
+
     def acknowledge_settings(self):
         """Read the server's settings and acknowledge them."""
         self.await_frame(SETTINGS)
@@ -148,24 +175,19 @@ class RawConnection:
         return frame
 
     def await_reply(self, stream):
-        """What the server says on a stream, once it has ended."""
-        fields, data, reset = {}, b"", None
-        while True:
-            frame = self.read_frame()
-            if frame.stream != stream:
-                continue
-            fields |= dict(frame.fields)
-            data += frame.payload if frame.kind == DATA else b""
-            reset = frame.error if frame.kind == RST_STREAM else None
-            if frame.ends_stream or frame.kind == RST_STREAM:
-                return Reply(fields, data, reset)
+        """What the server says on a stream, once it has ended; what came while others were waited for is part of it."""
+        while not self._streams[stream].has_ended:
+            self.read_frame()
+        return self._streams.pop(stream)
 
     def read_frame(self):
         """The next frame."""
         head = self._read(HEAD_BYTES)
         payload = self._read(int.from_bytes(head[:3], "big"))
         fields = tuple(self._decoder.decode(payload)) if head[3] == HEADERS else ()
-        return Frame(head[3], head[4], int.from_bytes(head[5:], "big") & LARGEST_WINDOW, payload, fields)
+        frame = Frame(head[3], head[4], int.from_bytes(head[5:], "big") & LARGEST_WINDOW, payload, fields)
+        self._streams[frame.stream].take(frame)
+        return frame
 
     def await_end(self):
         """The frames that come until the server closes the connection; none when it takes them along."""
