@@ -66,6 +66,19 @@ def test_peer_that_goes_on_with_something_else_is_cut_off(guarded, member, words
 
 
 @pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("words", ["an alert", "zeros", "data", "HTTP/2 in plain text"])
+def test_peer_that_leaves_its_encryption_is_cut_off(guarded, member, words, version):
+    """After the handshake."""
+    with SteppedHandshake(TlsClient(guarded, member, version)) as handshake:
+        handshake.say_hello()
+        assert handshake.finish(handshake.hear()) != b""
+        handshake.socket.sendall(WORDS[words])
+        await_end(handshake.socket)
+    assert guarded.call(member) == b"1"
+    guarded.await_connections(0)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("part", ["nothing", "half a hello", "a hello", "half an answer", "all but a greeting"])
 def test_peer_that_falls_silent_is_cut_off(serve_tls, authority, member, version, part):
     """At the handshake's timeout, which ends with the first frame of HTTP/2; others are served meanwhile."""

@@ -12,7 +12,9 @@ import pytest
 pytest.importorskip("kernels.transport", reason="the native transport is not built")
 
 from kernels.grpc_server import Server
+from kernels.tls import TlsSettings
 from kernels.unix_socket import SocketFile, clear_path, listen_unix, read_path
+from tests.authorities import HOUR
 from tests.kernels.raw_service import SERVICE, WAIT_S
 from tests.kernels.raw_service import path as method_path
 from tests.kernels.tls_service import ECHO
@@ -170,6 +172,22 @@ def test_servers_that_start_at_once_do_not_take_each_other_for_dead(place):
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(place))
     made[0].close()
+
+
+def test_unix_socket_with_tls_serves_who_is_trusted(place, authority, member):
+    """As a port does."""
+    own = authority.serve()
+    server = Server(io_threads=1)
+    server.add_registered_method_handlers(SERVICE, ECHO)
+    server.add_secure_port(f"unix:{place}", TlsSettings(certificate=own.chain, key=own.key, client_ca=authority.pem))
+    server.start()
+    options = [("grpc.ssl_target_name_override", "localhost"), ("grpc.use_local_subchannel_pool", 1)]
+    for pair, is_welcome in ((member, True), (authority.issue(ends=-HOUR / 2), False)):
+        credentials = grpc.ssl_channel_credentials(authority.pem, pair.key, pair.chain)
+        with grpc.secure_channel(f"unix:{place}", credentials, options) as channel:
+            outcome = channel.unary_unary(method_path("Echo")).future(b"1", timeout=WAIT_S)
+            assert (outcome.exception() is None) is is_welcome
+    server.stop(None)
 
 
 def test_read_path_of_other_addresses_is_none():
