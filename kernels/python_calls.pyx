@@ -25,6 +25,7 @@ from kernels.transport_state cimport (
 )
 
 cdef enum:
+    MAX_UNHEARD_CALLS = 4096         # that wait for Python; what they hold is not counted elsewhere
     FAILURES_PER_S = 10              # reported; a client that makes a model fail must not fill the disk
 
 
@@ -40,6 +41,7 @@ cdef int open_events(event_queue* made) noexcept nogil:
     pthread_cond_init(&made.filled, &monotonic)
     pthread_condattr_destroy(&monotonic)
     made.first = made.last = NULL
+    made.n_calls = 0
     made.is_closed = False
     return 0
 
@@ -64,6 +66,7 @@ cdef event* take_events(event_queue* source, double timeout_s) noexcept nogil:
         pthread_cond_timedwait(&source.filled, &source.lock, &until)
     taken = source.first
     source.first = source.last = NULL
+    source.n_calls = 0
     pthread_mutex_unlock(&source.lock)
     return taken
 
@@ -75,7 +78,10 @@ cdef void free_event(event* used) noexcept nogil:
 
 
 cdef int push_event(server_core* server, int kind, call* subject, uint8_t* data, size_t size) noexcept nogil:
-    """Append an event; it owns `data`. 0, or -1 without memory, and then the data is the caller's still."""
+    """Append an event; it owns `data`. 0, or -1 without memory, and then the data is the caller's still.
+
+    One call too many is refused too: Python hears of far fewer in a second than an I/O thread can read.
+    """
     cdef event_queue* target = &server.events
     cdef event* made = <event*> calloc(1, sizeof(event))
     if made == NULL:
@@ -85,6 +91,12 @@ cdef int push_event(server_core* server, int kind, call* subject, uint8_t* data,
     made.data = data
     made.size = size
     pthread_mutex_lock(&target.lock)
+    if kind == EVENT_CALL:
+        if target.n_calls == MAX_UNHEARD_CALLS:
+            pthread_mutex_unlock(&target.lock)
+            free(made)
+            return -1
+        target.n_calls += 1
     if target.last == NULL:
         target.first = made
     else:
@@ -155,7 +167,7 @@ cdef void open_python(call* opened) noexcept nogil:
     if push_event(opened.thread.server, EVENT_CALL, opened, NULL, 0) != 0:
         opened.is_python = False
         drop_call(opened)
-        fail_call(opened, GRPC_RESOURCE_EXHAUSTED, b"no memory for the call")
+        fail_call(opened, GRPC_RESOURCE_EXHAUSTED, b"too many calls wait to be heard of")
 
 
 cdef void take_python(call* receiver) noexcept nogil:

@@ -217,11 +217,12 @@ cdef class Transport:
         happened = []
         while taken != NULL:
             following = taken.next
-            happened.append(self.describe_event(
-                taken.kind, taken.subject,
-                None if taken.data == NULL else PyBytes_FromStringAndSize(<char*> taken.data, taken.size))
-                if taken.kind != EVENT_CLOSED else self.describe_event(
-                    EVENT_CLOSED, taken.subject, b"1" if taken.size else b""))
+            if not is_stale(taken):
+                happened.append(self.describe_event(
+                    taken.kind, taken.subject,
+                    None if taken.data == NULL else PyBytes_FromStringAndSize(<char*> taken.data, taken.size))
+                    if taken.kind != EVENT_CLOSED else self.describe_event(
+                        EVENT_CLOSED, taken.subject, b"1" if taken.size else b""))
             free_event(taken)
             taken = following
         return happened
@@ -396,13 +397,24 @@ cdef class Call:
         return 0
 
 
+cdef bint is_stale(event* taken) noexcept nogil:
+    """Whether the event is of a call that was over before Python heard of it, and never will; its last drops the call.
+
+    Who resets calls as fast as it begins them costs Python nothing.
+    """
+    if taken.subject == NULL or taken.subject.handle != NULL:
+        return False
+    if taken.kind == EVENT_CLOSED:
+        drop_call_elsewhere(taken.subject)
+    return taken.kind != EVENT_CALL or int_load(&taken.subject.is_over)
+
+
 cdef void drop_events(event* last) noexcept nogil:
-    """Free events that nobody will hear of, and the calls that came with them."""
+    """Free events that nobody will hear of, and the calls whose end is among them."""
     cdef event* following
     while last != NULL:
         following = last.next
-        if last.kind == EVENT_CALL:
-            drop_call_elsewhere(last.subject)
+        is_stale(last)
         free_event(last)
         last = following
 

@@ -313,6 +313,7 @@ cdef struct event_queue:
     pthread_cond_t filled
     event* first
     event* last
+    int n_calls                    # calls among them
     bint is_closed
 
 
