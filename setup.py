@@ -76,6 +76,7 @@ def write_c(extension, force):
 # What a kernel is linked with beside libdl.
 LIBRARIES = {
     "http2": ["nghttp2"],
+    "reply": ["nghttp2"],
     "connection": ["nghttp2", "ssl", "crypto"],
     "handshake": ["ssl", "crypto"],
     "sweep": ["nghttp2"],

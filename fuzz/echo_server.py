@@ -9,7 +9,8 @@ from kernels.engine import Engine
 from kernels.grpc_metadata import MetadataError, check_metadata
 from kernels.limits import Limits
 from kernels.session import Session
-from kernels.transport import CALL, CLOSED, HALF_CLOSE, MESSAGE, Call, CallInfo, Transport
+from kernels.server_call import Call, CallInfo
+from kernels.transport import CALL, CLOSED, HALF_CLOSE, MESSAGE, Transport
 from tests import onnx_models
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"

@@ -9,13 +9,13 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from kernels.handshake cimport FAILED, WAITING, forget_unproven, judge_again, mark_unproven, shake_hands
-from kernels.call cimport finish_output
 from kernels.http2 cimport collect_frames, end_calls, open_session, receive_frames, warn_leaving
 from kernels.nghttp2 cimport nghttp2_session_del, nghttp2_session_want_read, nghttp2_session_want_write
 from kernels.openssl cimport (
     ERR_clear_error, SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, SSL_RECEIVED_SHUTDOWN,
     SSL_SENT_SHUTDOWN, SSL_free, SSL_get_error, SSL_read, SSL_set_shutdown, SSL_shutdown, SSL_write,
 )
+from kernels.output cimport finish_output
 from kernels.sockets cimport *
 from kernels.sync cimport counter_add, int_add
 from kernels.tls cimport release_context

@@ -15,7 +15,8 @@ from kernels.grpc_deadlines import Deadlines
 from kernels.grpc_handlers import HandlerCallDetails, HandlerTable
 from kernels.grpc_metadata import Metadatum
 from kernels.grpc_pool import BoundedPool
-from kernels.transport import CALL, CLOSED, FAILURE, HALF_CLOSE, MESSAGE, STOPPED, WRITABLE, Call, CallInfo, Transport
+from kernels.server_call import Call, CallInfo
+from kernels.transport import CALL, CLOSED, FAILURE, HALF_CLOSE, MESSAGE, STOPPED, WRITABLE, Transport
 
 # How long it takes at most until the end of a server that was dropped without a stop is noticed.
 MAX_WAIT_S = 1.0

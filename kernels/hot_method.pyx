@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strlen
 
 from kernels.call cimport (
-    append_bytes, charge, drop_call, free_buffer, is_over_limit, release_message, take_message, write_prefix,
+    append_bytes, charge, drop_call, free_buffer, is_over_limit, release_message, take_message,
 )
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, open_request, submit_request, withdraw_request
@@ -17,9 +17,11 @@ from kernels.headers cimport (
     GRPC_CANCELLED, GRPC_DEADLINE_EXCEEDED, GRPC_INTERNAL, GRPC_INVALID_ARGUMENT, GRPC_NOT_FOUND, GRPC_OK,
     GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE, GRPC_UNIMPLEMENTED,
 )
-from kernels.http2 cimport FULL_TEXT, accept_message, fail_call, send_outgoing, send_status
+from kernels.http2 cimport accept_message
 from kernels.mailbox cimport push_settled
+from kernels.output cimport write_prefix
 from kernels.python_calls cimport report_failure
+from kernels.reply cimport FULL_TEXT, fail_call, send_outgoing, send_status
 from kernels.request cimport request
 from kernels.status cimport (
     CANCELLED, EXHAUSTED, EXPIRED, INTERNAL, INVALID, NOT_FOUND, OK, UNAVAILABLE, UNFORESEEN_TEXT, UNIMPLEMENTED,

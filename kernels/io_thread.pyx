@@ -15,17 +15,16 @@ from kernels.connection cimport (
 from kernels.executor cimport collect_tasks, task, take_collected
 from kernels.handshake cimport mark_unproven, take_unproven
 from kernels.hot_method cimport finish_exchange, submit_exchange
-from kernels.http2 cimport mark_dirty, say_leaving, warn_leaving
+from kernels.http2 cimport say_leaving, warn_leaving
 from kernels.listener cimport accept_connections, adopt_connection, close_listeners, watch_listeners
 from kernels.python_calls cimport carry_out, report_stopped
+from kernels.reply cimport mark_dirty
 from kernels.sockets cimport *
 from kernels.sweep cimport SWEEP_MS, sweep_connections
-from kernels.sync cimport (
-    int_add, int_exchange, int_load, list_push, list_take, monotonic_ns, pointer_load, pthread_create, pthread_join,
-)
+from kernels.sync cimport int_add, int_exchange, list_take, monotonic_ns, pointer_load, pthread_create, pthread_join
 from kernels.transport_state cimport (
-    ABORT, ADOPT, CONNECTION, DRAIN, INPUT_BYTES, JUDGE, LISTENER, OUTPUT_BYTES, STOP, WAKE, command, connection,
-    exchange, io_thread, listener, server_core,
+    ABORT, ADOPT, DRAIN, INPUT_BYTES, JUDGE, LISTENER, OUTPUT_BYTES, STOP, WAKE, command, connection, exchange,
+    io_thread, listener, server_core,
 )
 
 cdef extern from "<signal.h>" nogil:

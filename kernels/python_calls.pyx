@@ -8,9 +8,11 @@ from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strlen
 
-from kernels.call cimport drop_call, release_message, take_message, write_prefix
-from kernels.http2 cimport accept_message, fail_call, reset_call, send_headers, send_outgoing, send_status
+from kernels.call cimport drop_call, release_message, take_message
+from kernels.http2 cimport accept_message
 from kernels.headers cimport GRPC_RESOURCE_EXHAUSTED
+from kernels.output cimport write_prefix
+from kernels.reply cimport fail_call, reset_call, send_headers, send_outgoing, send_status
 from kernels.sync cimport (
     CLOCK_MONOTONIC, counter_add, int_add, int_exchange, int_load, monotonic_ns, pthread_cond_broadcast,
     pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_timedwait, pthread_condattr_destroy,
@@ -52,6 +54,12 @@ cdef void close_events(event_queue* used) noexcept nogil:
     used.is_closed = True
     pthread_cond_broadcast(&used.filled)
     pthread_mutex_unlock(&used.lock)
+
+
+cdef void free_events(event_queue* used) noexcept nogil:
+    """Free a queue that is closed and empty."""
+    pthread_mutex_destroy(&used.lock)
+    pthread_cond_destroy(&used.filled)
 
 
 cdef event* take_events(event_queue* source, double timeout_s) noexcept nogil:

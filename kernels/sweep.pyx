@@ -4,9 +4,10 @@ from libc.stdint cimport int64_t
 
 from kernels.connection cimport close_connection
 from kernels.headers cimport GRPC_DEADLINE_EXCEEDED, GRPC_UNAVAILABLE
-from kernels.http2 cimport RESET_BURST_S, fail_call, mark_dirty, reset_call, say_leaving, warn_leaving
+from kernels.http2 cimport RESET_BURST_S, say_leaving, warn_leaving
 from kernels.listener cimport watch_listeners
 from kernels.nghttp2 cimport NGHTTP2_FLAG_NONE, nghttp2_session_get_stream_remote_window_size, nghttp2_submit_ping
+from kernels.reply cimport fail_call, mark_dirty, reset_call
 from kernels.transport_state cimport call, connection, io_thread, transport_limits
 
 cdef enum:
