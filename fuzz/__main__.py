@@ -1,6 +1,7 @@
 """`python -m fuzz [target …]`: searches for inputs that make the server misbehave, and runs single ones again."""
 
 import argparse
+import contextlib
 import sys
 import tempfile
 from functools import partial
@@ -76,7 +77,8 @@ def fuzz(build: Build, name: str, share: Budget, arguments: argparse.Namespace, 
     report = partial(report_finding, name, arguments.findings)
     with Subject(build, entry.target, folder) as subject:
         search = Search(subject, edges, entry.mutator, arguments.seed, report=report)
-        search.run([*read_inputs(arguments.corpus / name), *entry.make_seeds()], budget)
+        with contextlib.suppress(KeyboardInterrupt):  # ends this search alone
+            search.run([*read_inputs(arguments.corpus / name), *entry.make_seeds()], budget)
         if said := subject.stop():
             search.findings.append(Misbehaviour(b"", said))
             report(search.findings[-1])

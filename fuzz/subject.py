@@ -98,6 +98,7 @@ class Subject:
                 cwd=self._build.tree,
                 env=self._build.make_environment(),
                 pass_fds=(requests, replies),
+                process_group=0,  # Ctrl-C is for the search
                 stdin=subprocess.DEVNULL,
                 stderr=log,
             )

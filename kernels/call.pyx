@@ -188,7 +188,8 @@ cdef int receive_bytes(call* receiver, const uint8_t* data, size_t size) noexcep
         outcome = make_room(receiver, receiver.received + part)
         if outcome != RECEIVED:
             return outcome
-        memcpy(receiver.message + receiver.received, data, part)
+        if part > 0:  # else there may be no memory yet, and memcpy takes no NULL
+            memcpy(receiver.message + receiver.received, data, part)
         receiver.received += part
         data += part
         size -= part

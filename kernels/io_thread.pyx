@@ -63,8 +63,12 @@ cdef int start_thread(io_thread* made) noexcept nogil:
 
 
 cdef void join_thread(io_thread* used) noexcept nogil:
-    """Wait for the loop to end; it must have been told to."""
+    """Wait for the loop to end, which must have been told to, and hang up on who was handed to it too late.
+
+    Threads are joined in their order: the first one accepts for all.
+    """
     pthread_join(used.handle, NULL)
+    take_commands(used)
 
 
 cdef void close_thread(io_thread* used) noexcept nogil:
@@ -73,6 +77,7 @@ cdef void close_thread(io_thread* used) noexcept nogil:
         close(used.poller)
     if used.wake >= 0:
         close(used.wake)
+    take_commands(used)  # what Python asked of calls that were over
     free(used.input)
     free(used.output)
     free_spare_calls(used)

@@ -127,7 +127,12 @@ cdef void write_address(connection* made, sockaddr_storage* address) noexcept no
 
 
 cdef void adopt_connection(io_thread* thread, connection* adopted) noexcept nogil:
-    """Begin a connection on its thread; one that comes while the server drains is told to go at once."""
+    """Begin a connection on its thread; one that comes while the server drains is told to go at once, or is too late."""
+    if thread.is_stopping:
+        discard_connection(adopted)
+        int_add(&thread.load, -1)
+        int_add(&thread.server.n_connections, -1)
+        return
     if begin_connection(adopted, thread) != 0:
         return
     read_connection(adopted)
