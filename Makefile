@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
 
-.PHONY: run test lint format proto bench setup debug sanitize annotate clean
+.PHONY: run test lint format proto bench wheel setup debug sanitize fuzz annotate clean
 
 run: $(SETUP)
 	$(BIN)/sluice demo
@@ -26,7 +26,7 @@ format: $(SETUP)
 setup: $(SETUP)
 
 # What the package needs to be built again; the kernels' sources among them.
-SOURCES := setup.py pyproject.toml $(wildcard kernels/*.pyx kernels/*.pxd kernels/*.h)
+SOURCES := setup.py build_probes.py pyproject.toml $(wildcard kernels/*.pyx kernels/*.pxd kernels/*.h)
 
 $(SETUP): $(SOURCES)
 	@PYTHON=$(PYTHON) sh .ci/packages
@@ -48,9 +48,18 @@ sanitize: $(SETUP)
 	sh .ci/kernels address
 	sh .ci/kernels thread
 
+# Searches for inputs that make the server misbehave, in the address build; docs/safety.md says more.
+FUZZ_SECONDS ?= 600
+fuzz: $(SETUP)
+	sh .ci/fuzz --seconds $(FUZZ_SECONDS)
+
 # Cython's view of the kernels in build/annotate: no yellow line belongs inside a nogil body.
 annotate: $(SETUP)
 	KERNELS_ANNOTATE=1 KERNELS_BUILD_DIR=build/annotate $(BIN)/python setup.py --quiet build_ext --build-lib build/annotate
+
+# The source distribution, and the wheel with nghttp2 inside, in dist/.
+wheel: $(SETUP)
+	sh .ci/wheel $(BIN)/python dist
 
 bench: $(SETUP)
 	$(BIN)/python -m bench

@@ -1,13 +1,17 @@
 """Builds the compiled kernels; everything else about the package is declared in pyproject.toml."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+
+# A build by pip does not import from the folder that it builds.
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from build_probes import NeedError, check_needs
 
 DEBUG = os.environ.get("KERNELS_DEBUG") == "1"
 SANITIZER = os.environ.get("KERNELS_SANITIZE", "")
@@ -38,51 +42,59 @@ if SANITIZER:
     flags = ["-fsanitize=address,undefined"] if SANITIZER == "address" else ["-fsanitize=thread"]
     COMPILE_ARGS += flags
     LINK_ARGS += flags
+if os.environ.get("KERNELS_COVERAGE") == "1":
+    # Calls fuzz/coverage.c in every basic block; whoever imports such a build has that preloaded.
+    COMPILE_ARGS += ["-fsanitize-coverage=trace-pc"]
 
 
 class KernelBuild(build_ext):
-    """Stops with the command to type when the machine has no C compiler or no Python headers."""
+    """Stops with the command to type where the machine lacks what the kernels need, before anything takes long."""
 
-    def run(self):
-        """Check what the build needs, then build."""
-        compiler = os.environ.get("CC", "cc").split()[0]
+    def build_extensions(self):
+        """Check what the build needs, have Cython write C, then compile it."""
         try:
-            subprocess.run([compiler, "--version"], check=True, capture_output=True)
-        except (OSError, subprocess.CalledProcessError):
-            sys.exit(f"No C compiler ({compiler}). On Debian: apt-get install gcc libc6-dev")
-        include = Path(self._python_include())
-        if not (include / "Python.h").exists():
-            sys.exit(f"No Python headers in {include}. On Debian: apt-get install python3-dev")
-        super().run()
+            check_needs(self.compiler)
+        except NeedError as error:
+            sys.exit(str(error))
+        for extension in self.extensions:
+            extension.sources = write_c(extension, self.force)
+        super().build_extensions()
 
-    @staticmethod
-    def _python_include():
-        import sysconfig
 
-        return sysconfig.get_path("include")
+def write_c(extension, force):
+    """Have Cython write a kernel's C where it is older than what it is made from; returns where it is."""
+    (written,) = cythonize(
+        extension,
+        force=force,
+        compiler_directives=DIRECTIVES,
+        build_dir=os.environ.get("KERNELS_BUILD_DIR", "build/cython"),
+        annotate=os.environ.get("KERNELS_ANNOTATE") == "1",
+    )
+    return written.sources
 
 
 # What a kernel is linked with beside libdl.
 LIBRARIES = {
     "http2": ["nghttp2"],
+    "reply": ["nghttp2"],
     "connection": ["nghttp2", "ssl", "crypto"],
+    "handshake": ["ssl", "crypto"],
     "sweep": ["nghttp2"],
-    "transport": ["nghttp2", "crypto"],
-    "call": ["crypto"],
-    "python_calls": ["crypto"],
+    "transport": ["nghttp2"],
     "tls": ["ssl", "crypto"],
+    "tls_peer": ["ssl", "crypto"],
     "compression": ["z"],
 }
 
 
 def kernel_extensions():
-    """One extension per kernels/*.pyx, rebuilt when a header of ours changes."""
+    """One extension per kernels/*.pyx, rebuilt when a header of ours or a flag changes."""
     headers = sorted(str(path) for path in Path("kernels").glob("*.h"))
     return [
         Extension(
             f"kernels.{source.stem}",
             [str(source)],
-            depends=headers,
+            depends=[*headers, "setup.py"],
             include_dirs=["kernels"],
             extra_compile_args=COMPILE_ARGS,
             extra_link_args=LINK_ARGS,
@@ -92,12 +104,4 @@ def kernel_extensions():
     ]
 
 
-setup(
-    cmdclass={"build_ext": KernelBuild},
-    ext_modules=cythonize(
-        kernel_extensions(),
-        compiler_directives=DIRECTIVES,
-        build_dir=os.environ.get("KERNELS_BUILD_DIR", "build/cython"),
-        annotate=os.environ.get("KERNELS_ANNOTATE") == "1",
-    ),
-)
+setup(cmdclass={"build_ext": KernelBuild}, ext_modules=kernel_extensions())

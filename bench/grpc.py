@@ -19,7 +19,8 @@ def measure(effort: Effort) -> list[Row]:
     with TemporaryDirectory() as name:
         folder = Path(name)
         save_tiny(folder / "models")
-        with run_sluice(folder / "models", folder) as sluice, run_echo(folder) as echo:
+        reference = run_sluice(folder / "models", folder, options=["--transport=grpcio"])
+        with reference as sluice, run_echo(folder) as echo:
             return [measure_load(effort, sluice, echo, message, folder, *load) for load in LOADS]
 
 

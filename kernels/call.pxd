@@ -1,8 +1,8 @@
-"""A call's memory: its life, its headers, its message as it arrives and its replies as they leave."""
+"""A call's memory: its life, its headers, its message as it arrives."""
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 
-from kernels.transport_state cimport byte_buffer, call, io_thread, outgoing
+from kernels.transport_state cimport byte_buffer, call, io_thread
 
 cdef enum receive_outcome:
     RECEIVED = 0
@@ -28,7 +28,3 @@ cdef void release_message(call* receiver, uint8_t* message, size_t capacity) noe
 cdef void discard_message(call* receiver) noexcept nogil
 cdef bint is_over_limit(const call* payer, size_t more) noexcept nogil
 cdef void charge(call* payer, int64_t size) noexcept nogil
-cdef void queue_outgoing(call* sender, outgoing* made) noexcept nogil
-cdef void write_prefix(uint8_t* target, bint is_compressed, size_t size) noexcept nogil
-cdef size_t copy_outgoing(call* sender, uint8_t* target, size_t size) noexcept nogil
-cdef void drop_outgoing(call* sender) noexcept nogil

@@ -4,15 +4,14 @@ Calls come from their I/O thread's pool. A message is received into one buffer; 
 """
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
-from libc.stdlib cimport calloc, free, malloc, realloc
+from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memset
 
 from kernels.compression cimport INFLATE_LIMIT, INFLATE_NO_MEMORY, INFLATE_OK, inflate_message
-from kernels.openssl cimport X509_free
 from kernels.sync cimport counter_add, counter_load, int_add
+from kernels.tls_peer cimport release_peer
 from kernels.transport_state cimport (
-    FRAME_PREFIX_BYTES, GZIP, IDENTITY, INLINE_MESSAGE_BYTES, UNKNOWN_ENCODING, byte_buffer, call, io_thread, outgoing,
-    server_core,
+    FRAME_PREFIX_BYTES, GZIP, INLINE_MESSAGE_BYTES, byte_buffer, call, io_thread, server_core,
 )
 
 cdef enum:
@@ -67,8 +66,8 @@ cdef void drop_call(call* used) noexcept nogil:
 
 cdef void clear_call(call* used) noexcept nogil:
     discard_message(used)
-    X509_free(used.certificate)
-    used.certificate = NULL
+    release_peer(used.identity)
+    used.identity = NULL
 
 
 cdef void free_call(call* used) noexcept nogil:
@@ -147,6 +146,7 @@ cdef void charge(call* payer, int64_t size) noexcept nogil:
     counter_add(&payer.thread.server.buffered, size)
     if payer.home != NULL:
         payer.home.buffered += size
+        payer.charged += size
 
 
 cdef int64_t room_left(const call* payer) noexcept nogil:
@@ -185,12 +185,11 @@ cdef int receive_bytes(call* receiver, const uint8_t* data, size_t size) noexcep
             if outcome != RECEIVED:
                 return outcome
         part = min(size, receiver.message_size - receiver.received)
-        if part == 0 and receiver.message_size > 0:
-            return RECEIVED
         outcome = make_room(receiver, receiver.received + part)
         if outcome != RECEIVED:
             return outcome
-        memcpy(receiver.message + receiver.received, data, part)
+        if part > 0:  # else there may be no memory yet, and memcpy takes no NULL
+            memcpy(receiver.message + receiver.received, data, part)
         receiver.received += part
         data += part
         size -= part
@@ -348,67 +347,3 @@ cdef void discard_message(call* receiver) noexcept nogil:
     receiver.prefix_size = 0
     charge(receiver, -<int64_t> receiver.backlog.size)
     free_buffer(&receiver.backlog)
-
-
-# ---- the messages that leave
-
-
-cdef void write_prefix(uint8_t* target, bint is_compressed, size_t size) noexcept nogil:
-    """Write gRPC's five bytes before a message."""
-    target[0] = is_compressed
-    target[1] = <uint8_t> (size >> 24)
-    target[2] = <uint8_t> (size >> 16)
-    target[3] = <uint8_t> (size >> 8)
-    target[4] = <uint8_t> size
-
-
-cdef void queue_outgoing(call* sender, outgoing* made) noexcept nogil:
-    """Append a message to what is to be sent."""
-    made.next = NULL
-    if sender.last == NULL:
-        sender.first = made
-        sender.offset = 0
-        sender.last_sent_ns = sender.thread.now_ns
-    else:
-        sender.last.next = made
-    sender.last = made
-    sender.waiting += made.prefix_size + made.size
-    charge(sender, <int64_t> made.size)
-
-
-cdef size_t copy_outgoing(call* sender, uint8_t* target, size_t size) noexcept nogil:
-    """Copy the next `size` bytes that wait, and release each message whose end that was; `size` bytes do wait."""
-    cdef outgoing* front
-    cdef size_t part, copied = 0
-    while copied < size:
-        front = sender.first
-        if sender.offset < <size_t> front.prefix_size:
-            part = min(size - copied, front.prefix_size - sender.offset)
-            memcpy(target + copied, front.prefix + sender.offset, part)
-        else:
-            part = min(size - copied, front.prefix_size + front.size - sender.offset)
-            memcpy(target + copied, front.data + (sender.offset - front.prefix_size), part)
-        copied += part
-        sender.offset += part
-        if sender.offset == front.prefix_size + front.size:
-            release_front(sender)
-    sender.waiting -= size
-    sender.last_sent_ns = sender.thread.now_ns
-    return copied
-
-
-cdef void release_front(call* sender) noexcept nogil:
-    cdef outgoing* front = sender.first
-    sender.first = front.next
-    sender.offset = 0
-    if sender.first == NULL:
-        sender.last = NULL
-    charge(sender, -<int64_t> front.size)
-    front.release(front)
-
-
-cdef void drop_outgoing(call* sender) noexcept nogil:
-    """Release everything that waits; the call must hold a reference of its own."""
-    while sender.first != NULL:
-        release_front(sender)
-    sender.waiting = 0

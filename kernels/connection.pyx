@@ -5,23 +5,22 @@ a socket does not take at once is kept, and nothing more is collected for it unt
 """
 
 from libc.stdint cimport int64_t, uint8_t
-from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from kernels.call cimport drop_call
-from kernels.http2 cimport collect_frames, end_calls, mark_dirty, open_session, receive_frames, say_leaving
+from kernels.handshake cimport FAILED, WAITING, forget_unproven, judge_again, mark_unproven, shake_hands
+from kernels.http2 cimport collect_frames, end_calls, open_session, receive_frames, warn_leaving
 from kernels.nghttp2 cimport nghttp2_session_del, nghttp2_session_want_read, nghttp2_session_want_write
 from kernels.openssl cimport (
-    ERR_clear_error, SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_do_handshake, SSL_free, SSL_get0_peer_certificate,
-    SSL_get_error, SSL_new, SSL_read, SSL_set_accept_state, SSL_set_fd, SSL_shutdown, SSL_write, X509_free, X509_up_ref,
+    ERR_clear_error, SSL_ERROR_WANT_READ, SSL_ERROR_WANT_WRITE, SSL_ERROR_ZERO_RETURN, SSL_RECEIVED_SHUTDOWN,
+    SSL_SENT_SHUTDOWN, SSL_free, SSL_get_error, SSL_read, SSL_set_shutdown, SSL_shutdown, SSL_write,
 )
+from kernels.output cimport finish_output
 from kernels.sockets cimport *
-from kernels.sync cimport counter_add, int_add, monotonic_ns
-from kernels.tls cimport PEER_NOT_TRUSTED, judge_peer, release_context, share_context, tls_context
-from kernels.transport_state cimport (
-    ADDRESS_BYTES, CONNECTION, INPUT_BYTES, OUTPUT_BYTES, connection, io_thread, server_core,
-)
+from kernels.sync cimport counter_add, int_add
+from kernels.tls cimport release_context
+from kernels.tls_peer cimport PEER_NOT_TRUSTED, release_peer
+from kernels.transport_state cimport CONNECTION, INPUT_BYTES, OUTPUT_BYTES, connection, io_thread
 
 cdef enum:
     RECORD_BYTES = 16384       # the most that a TLS record holds
@@ -34,32 +33,21 @@ cdef enum:
 # ---- birth and end
 
 
-cdef connection* create_connection(int descriptor, tls_context* trust) noexcept nogil:
-    """Return a connection over an accepted socket, which it owns, with a reference to `trust`; NULL without memory."""
+cdef connection* create_connection(int descriptor, bint has_tls) noexcept nogil:
+    """Return a connection over an accepted socket, which it owns; NULL without memory."""
     cdef connection* made = <connection*> calloc(1, sizeof(connection))
     if made == NULL:
         return NULL
     made.kind = CONNECTION
     made.descriptor = descriptor
     made.is_writable = True
-    if trust != NULL:
-        made.trust = share_context(trust)
-        made.ssl = SSL_new(trust.ssl)
-        if made.ssl == NULL or SSL_set_fd(made.ssl, descriptor) != 1:
-            made.descriptor = -1
-            discard_connection(made)
-            return NULL
-        SSL_set_accept_state(made.ssl)
-        made.is_handshaking = True
+    made.is_handshaking = has_tls
     return made
 
 
 cdef void discard_connection(connection* unused) noexcept nogil:
     """Free a connection that no thread has begun."""
-    SSL_free(unused.ssl)
-    release_context(unused.trust)
-    if unused.descriptor >= 0:
-        close(unused.descriptor)
+    close(unused.descriptor)
     free(unused)
 
 
@@ -77,7 +65,7 @@ cdef int begin_connection(connection* made, io_thread* thread) noexcept nogil:
     memset(&interest, 0, sizeof(interest))
     interest.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
     interest.data.ptr = made
-    if ((made.ssl == NULL and open_session(made) != 0)
+    if ((not made.is_handshaking and open_session(made) != 0)
             or epoll_ctl(thread.poller, EPOLL_CTL_ADD, made.descriptor, &interest) != 0):
         close_connection(made)
         return -1
@@ -91,10 +79,14 @@ cdef void close_connection(connection* closed) noexcept nogil:
         return
     end_calls(closed)
     drop_pending(closed)
-    if closed.ssl != NULL and not closed.is_handshaking and not closed.is_broken:
-        SSL_shutdown(closed.ssl)
-        ERR_clear_error()
-    # A process that was forked a moment ago may hold the socket too: then closing it here would not end its events.
+    forget_unproven(closed)
+    if closed.ssl != NULL and not closed.is_handshaking:
+        if not closed.is_broken:
+            SSL_shutdown(closed.ssl)
+            ERR_clear_error()
+        # A reset connection, too, leaves its session good.
+        SSL_set_shutdown(closed.ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN)
+    # Closing alone leaves it to the poller while a process that was forked a moment ago has the descriptor too.
     epoll_ctl(thread.poller, EPOLL_CTL_DEL, closed.descriptor, NULL)
     close(closed.descriptor)
     closed.descriptor = -1
@@ -114,7 +106,7 @@ cdef void free_connection(connection* closed) noexcept nogil:
     """Free a closed connection that no list of its thread holds any more."""
     nghttp2_session_del(closed.session)
     SSL_free(closed.ssl)
-    X509_free(closed.peer)
+    release_peer(closed.peer)
     release_context(closed.trust)
     free(closed)
 
@@ -127,7 +119,8 @@ cdef void read_connection(connection* reader) noexcept nogil:
     cdef io_thread* thread = reader.thread
     cdef ssize_t size
     cdef int turn
-    if reader.is_handshaking and not shake_hands(reader):
+    if reader.is_handshaking:
+        mark_unproven(reader)
         return
     for turn in range(READS_A_TURN):
         size = read_bytes(reader, thread.input, INPUT_BYTES)
@@ -182,44 +175,31 @@ cdef ssize_t read_records(connection* reader, uint8_t* target, int size) noexcep
             return filled if filled > 0 else BLOCKED
         ERR_clear_error()
         if filled == 0:
-            return BROKEN
+            return CLOSED if reason == SSL_ERROR_ZERO_RETURN else BROKEN
         # What came before the end is heard first; the next read finds the end again.
         mark_unread(reader)
         return filled
     return filled
 
 
-cdef bint shake_hands(connection* reader) noexcept nogil:
-    """Go on with the handshake; True once it is done."""
-    cdef int outcome = SSL_do_handshake(reader.ssl), reason
-    if outcome != 1:
-        reason = SSL_get_error(reader.ssl, outcome)
-        ERR_clear_error()
-        if reason != SSL_ERROR_WANT_READ and reason != SSL_ERROR_WANT_WRITE:
-            reader.is_broken = True
-            close_connection(reader)
-        return False
-    reader.is_handshaking = False
-    reader.peer = SSL_get0_peer_certificate(reader.ssl)
-    if reader.peer != NULL:
-        X509_up_ref(reader.peer)
-    # A resumed session brings its certificate along without a check: authority, expiry, revocation and name are looked at.
-    reader.verdict = judge_peer(reader.trust, reader.ssl)
-    if reader.verdict == PEER_NOT_TRUSTED or open_session(reader) != 0:
-        close_connection(reader)
-        return False
-    return True
-
-
-cdef void judge_connection(connection* judged, tls_context* trust) noexcept nogil:
-    """Judge a peer by a newer trust: one that is not trusted any more is cut off."""
-    if judged.ssl == NULL or judged.is_handshaking or judged.trust == trust:
+cdef void prove_connection(connection* proven) noexcept nogil:
+    """Go on with the handshake, and then read on; or judge again who was let in before."""
+    cdef int outcome
+    if proven.is_handshaking:
+        outcome = shake_hands(proven)
+        if outcome == WAITING:
+            return
+        proven.is_broken = outcome == FAILED
+        if outcome == FAILED or proven.verdict == PEER_NOT_TRUSTED or open_session(proven) != 0:
+            close_connection(proven)
+            return
+        if proven.thread.is_draining:
+            warn_leaving(proven)
+        read_connection(proven)
         return
-    release_context(judged.trust)
-    judged.trust = share_context(trust)
-    judged.verdict = judge_peer(trust, judged.ssl)
-    if judged.verdict == PEER_NOT_TRUSTED:
-        close_connection(judged)
+    judge_again(proven)
+    if proven.verdict == PEER_NOT_TRUSTED:
+        close_connection(proven)
 
 
 # ---- writing
@@ -228,16 +208,18 @@ cdef void judge_connection(connection* judged, tls_context* trust) noexcept nogi
 cdef void write_connection(connection* writer) noexcept nogil:
     """Collect frames and give them to the socket until it takes no more or there are none; close what is done."""
     cdef io_thread* thread = writer.thread
+    cdef size_t size
+    cdef int failed
     if writer.descriptor < 0 or writer.session == NULL:
         return
     while write_pending(writer):
-        thread.output_size = 0
-        if collect_frames(writer) != 0:
-            writer.is_broken = True
-            break
-        if thread.output_size == 0:
-            break
-        if write_output(writer) != 0:
+        failed = collect_frames(writer)
+        size = thread.pieces_size
+        if size > 0 and write_output(writer) != 0:
+            failed = -1
+        finish_output(thread)
+        if failed != 0 or size == 0:
+            writer.is_broken = writer.is_broken or (failed != 0 and writer.pending_size == 0)
             break
     if writer.is_broken or is_finished(writer):
         close_connection(writer)
@@ -280,30 +262,63 @@ cdef void count_pending(connection* writer, int64_t size) noexcept nogil:
 
 
 cdef int write_output(connection* writer) noexcept nogil:
-    """Write the thread's output; keep what the socket does not take. 0 when it took all, else -1."""
+    """Write the thread's pieces; keep what the socket does not take. 0 when it took all, else -1."""
     cdef io_thread* thread = writer.thread
-    cdef size_t sent = 0
     cdef ssize_t taken = 0
-    while sent < thread.output_size:
-        taken = write_bytes(writer, thread.output + sent, thread.output_size - sent)
+    cdef int first = 0
+    while first < thread.n_pieces:
+        taken = write_pieces(writer, first)
         if taken <= 0:
             break
-        sent += taken
-    if sent == thread.output_size:
+        while first < thread.n_pieces and <size_t> taken >= thread.pieces[first].iov_len:
+            taken -= <ssize_t> thread.pieces[first].iov_len
+            first += 1
+        if taken > 0:
+            thread.pieces[first].iov_base = <uint8_t*> thread.pieces[first].iov_base + taken
+            thread.pieces[first].iov_len -= <size_t> taken
+    if first == thread.n_pieces:
         return 0
-    if taken == BROKEN:
-        writer.is_broken = True
-        return -1
-    writer.pending_size = thread.output_size - sent
-    writer.pending_sent = 0
-    writer.pending = <uint8_t*> malloc(writer.pending_size)
-    if writer.pending == NULL:
-        writer.pending_size = 0
-        writer.is_broken = True
-        return -1
-    memcpy(writer.pending, thread.output + sent, writer.pending_size)
-    count_pending(writer, <int64_t> writer.pending_size)
+    if taken != BROKEN:
+        keep_pieces(writer, first)
     return -1
+
+
+cdef void keep_pieces(connection* writer, int first) noexcept nogil:
+    """Copy what the socket did not take, since the pieces are about to be released."""
+    cdef io_thread* thread = writer.thread
+    cdef size_t size = 0
+    cdef int index
+    for index in range(first, thread.n_pieces):
+        size += thread.pieces[index].iov_len
+    writer.pending = <uint8_t*> malloc(size)
+    if writer.pending == NULL:
+        writer.is_broken = True
+        return
+    for index in range(first, thread.n_pieces):
+        memcpy(writer.pending + writer.pending_size, thread.pieces[index].iov_base, thread.pieces[index].iov_len)
+        writer.pending_size += thread.pieces[index].iov_len
+    writer.pending_sent = 0
+    count_pending(writer, <int64_t> writer.pending_size)
+
+
+cdef ssize_t write_pieces(connection* writer, int first) noexcept nogil:
+    """As write_bytes, for the pieces from `first` on: all at once, but over TLS one after another."""
+    cdef io_thread* thread = writer.thread
+    cdef iovec* pieces = &thread.pieces[first]
+    cdef msghdr message
+    cdef ssize_t taken
+    if writer.ssl != NULL or first == thread.n_pieces - 1:
+        return write_bytes(writer, <const uint8_t*> pieces.iov_base, pieces.iov_len)
+    memset(&message, 0, sizeof(message))
+    message.msg_iov = pieces
+    message.msg_iovlen = thread.n_pieces - first
+    taken = sendmsg(writer.descriptor, &message, MSG_NOSIGNAL)
+    while taken < 0 and errno == EINTR:
+        taken = sendmsg(writer.descriptor, &message, MSG_NOSIGNAL)
+    if taken < 0:
+        taken = BLOCKED if errno == EAGAIN else BROKEN
+    note_written(writer, taken)
+    return taken
 
 
 cdef ssize_t write_bytes(connection* writer, const uint8_t* data, size_t size) noexcept nogil:
@@ -322,11 +337,14 @@ cdef ssize_t write_bytes(connection* writer, const uint8_t* data, size_t size) n
             reason = SSL_get_error(writer.ssl, <int> taken)
             ERR_clear_error()
             taken = BLOCKED if reason == SSL_ERROR_WANT_WRITE or reason == SSL_ERROR_WANT_READ else BROKEN
+    note_written(writer, taken)
+    return taken
+
+
+cdef void note_written(connection* writer, ssize_t taken) noexcept nogil:
     if taken > 0:
         writer.stalled_ns = 0
-    elif taken == BLOCKED:
-        if writer.stalled_ns == 0:
-            writer.stalled_ns = writer.thread.now_ns
-    else:
+    elif taken != BLOCKED:
         writer.is_broken = True
-    return taken
+    elif writer.stalled_ns == 0:
+        writer.stalled_ns = writer.thread.now_ns

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import grpc
 
 from kernels.grpc_metadata import Metadatum
-from kernels.transport import HIGH_MARK_BYTES, Call, CallInfo
+from kernels.server_call import HIGH_MARK_BYTES, Call, CallInfo
 
 # What may wait for a client that does not read, of a handler that cannot be told to wait.
 MAX_UNREAD_BYTES = 16 * 2**20

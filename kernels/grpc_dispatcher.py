@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,7 +15,8 @@ from kernels.grpc_deadlines import Deadlines
 from kernels.grpc_handlers import HandlerCallDetails, HandlerTable
 from kernels.grpc_metadata import Metadatum
 from kernels.grpc_pool import BoundedPool
-from kernels.transport import CALL, CLOSED, FAILURE, HALF_CLOSE, MESSAGE, STOPPED, WRITABLE, Call, CallInfo, Transport
+from kernels.server_call import Call, CallInfo
+from kernels.transport import CALL, CLOSED, FAILURE, HALF_CLOSE, MESSAGE, STOPPED, WRITABLE, Transport
 
 # How long it takes at most until the end of a server that was dropped without a stop is noticed.
 MAX_WAIT_S = 1.0
@@ -84,17 +86,17 @@ class Dispatcher:
     def _turn(self) -> None:
         timeout_s = self._deadlines.seconds_left(time.monotonic(), MAX_WAIT_S)
         for kind, call, payload in self._transport.wait_events(timeout_s):
-            self._react(kind, call, payload)
+            self._react(REACTIONS[kind], call, payload)
         for call in self._deadlines.pop_expired(time.monotonic()):
-            self._calls[call].expire()
+            self._react(Dispatcher._expire, call, None)
         if self.is_abandoned:
             self.is_abandoned = False
             self._transport.drain()
             self._transport.abort()
 
-    def _react(self, kind: int, call: Call | None, payload: object) -> None:
+    def _react(self, reaction: Callable[..., None], call: Call | None, payload: object) -> None:
         try:
-            REACTIONS[kind](self, call, payload)
+            reaction(self, call, payload)
         except Exception:
             # One call must not take the others with it.
             logger.exception("an event of a call was lost")
@@ -173,6 +175,9 @@ class Dispatcher:
     def _resume(self, call: Call, _payload: None) -> None:
         if served := self._calls.get(call):
             served.resume_sending()
+
+    def _expire(self, call: Call, _payload: None) -> None:
+        self._calls[call].expire()
 
     def _close(self, call: Call, is_complete: bool) -> None:
         self._awaiting.pop(call, None)

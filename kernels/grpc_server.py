@@ -1,5 +1,6 @@
 """gRPC's server on the native transport: takes what grpcio's takes, and binds hot methods to an engine."""
 
+import logging
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,6 +13,8 @@ from kernels.grpc_pool import BoundedPool
 from kernels.limits import Limits
 from kernels.tls import TlsSettings
 from kernels.transport import Transport
+
+logger = logging.getLogger(__name__)
 
 # Calls of each of the two kinds that wait for a thread.
 MAX_QUEUED_CALLS = 1024
@@ -26,6 +29,8 @@ class Server(grpc.Server):
         The transport's; its own defaults without.
     io_threads
         Threads that read and write; 0 chooses by processors.
+    spin_us
+        How long they look for more before they sleep, in microseconds.
     threads
         Threads for handlers that take one request and give one reply, and for those that do not block.
     stream_threads
@@ -43,13 +48,14 @@ class Server(grpc.Server):
         limits: Limits | None = None,
         *,
         io_threads: int = 0,
+        spin_us: int = 0,
         threads: int = 4,
         stream_threads: int = 4,
         interceptors: Sequence[grpc.ServerInterceptor] = (),
         maximum_concurrent_rpcs: int | None = None,
         compression: grpc.Compression | None = None,
     ):
-        self._transport = Transport(limits or Limits(), io_threads=io_threads)
+        self._transport = Transport(limits or Limits(), io_threads=io_threads, spin_us=spin_us)
         self._handlers = HandlerTable(interceptors)
         self._dispatcher = Dispatcher(
             self._transport,
@@ -69,7 +75,10 @@ class Server(grpc.Server):
     def add_registered_method_handlers(
         self, service_name: str, method_handlers: Mapping[str, grpc.RpcMethodHandler]
     ) -> None:
-        """Register the methods of one service."""
+        """Register the methods of one service; too late after the start, which the log says."""
+        if self._is_started:
+            logger.warning("Cannot register method handlers once server has started: %s", service_name)
+            return
         self._handlers.add_registered(service_name, method_handlers)
 
     def bind(
@@ -112,7 +121,7 @@ class Server(grpc.Server):
     def _listen(self, address: str, tls: TlsSettings | None) -> int:
         try:
             return self._transport.listen(address, tls)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise RuntimeError(f"cannot listen on {address}: {error}") from error
 
     def replace_tls(self, tls: TlsSettings) -> None:

@@ -9,7 +9,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strlen
 
 from kernels.call cimport (
-    append_bytes, charge, drop_call, free_buffer, is_over_limit, release_message, take_message, write_prefix,
+    append_bytes, charge, drop_call, free_buffer, is_over_limit, release_message, take_message,
 )
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, open_request, submit_request, withdraw_request
@@ -17,9 +17,11 @@ from kernels.headers cimport (
     GRPC_CANCELLED, GRPC_DEADLINE_EXCEEDED, GRPC_INTERNAL, GRPC_INVALID_ARGUMENT, GRPC_NOT_FOUND, GRPC_OK,
     GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE, GRPC_UNIMPLEMENTED,
 )
-from kernels.http2 cimport FULL_TEXT, accept_message, fail_call, send_outgoing, send_status
+from kernels.http2 cimport accept_message
 from kernels.mailbox cimport push_settled
+from kernels.output cimport write_prefix
 from kernels.python_calls cimport report_failure
+from kernels.reply cimport FULL_TEXT, fail_call, send_outgoing, send_status
 from kernels.request cimport request
 from kernels.status cimport (
     CANCELLED, EXHAUSTED, EXPIRED, INTERNAL, INVALID, NOT_FOUND, OK, UNAVAILABLE, UNFORESEEN_TEXT, UNIMPLEMENTED,
@@ -53,7 +55,6 @@ cdef void bind_stream(method* made, engine_core* engine) noexcept nogil:
     made.open = open_stream
     made.take_message = take_stream
     made.finish_input = finish_stream
-    made.sent = grant_stream
     made.end = end_stream
 
 
@@ -104,13 +105,6 @@ cdef void take_stream(call* receiver) noexcept nogil:
 cdef void finish_stream(call* receiver) noexcept nogil:
     if receiver.exchanges == NULL:
         send_status(receiver, GRPC_OK, b"", 0)
-
-
-cdef void grant_stream(call* sender) noexcept nogil:
-    """Read one more message for each whose reply has left: of a client that takes no replies no more are read."""
-    while sender.n_left > 0:
-        sender.n_left -= 1
-        accept_message(sender)
 
 
 cdef void end_stream(call* ended, bint sent) noexcept nogil:
@@ -233,7 +227,14 @@ cdef void send_reply(exchange* finished, const uint8_t* data, size_t size) noexc
 
 
 cdef void release_reply(outgoing* sent) noexcept nogil:
-    release_exchange(<exchange*> sent.owner)
+    """After a reply has left; of a client that takes no replies no more messages are read."""
+    cdef exchange* used = <exchange*> sent.owner
+    cdef call* home = used.home
+    int_add(&home.references, 1)
+    release_exchange(used)
+    if home.is_counting:
+        accept_message(home)
+    drop_call(home)
 
 
 cdef void release_exchange(exchange* used) noexcept nogil:
@@ -245,7 +246,6 @@ cdef void release_exchange(exchange* used) noexcept nogil:
         used.asked = NULL
     used.submitted = False
     if is_streamed:
-        home.n_left += 1
         charge(home, -<int64_t> used.charged)
         free_buffer(&used.refusal)
         free(used)

@@ -6,27 +6,27 @@ thread; none of them frees a connection.
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.stdio cimport snprintf
-from libc.string cimport memcpy, strlen
 
 from kernels.call cimport (
-    RECEIVED, RECEIVE_FULL, RECEIVE_NO_MEMORY, RECEIVE_TOO_LARGE, RECEIVE_TOO_MANY, copy_outgoing, discard_message,
-    drop_call, drop_outgoing, grant_message, is_over_limit, queue_outgoing, receive_bytes, take_call,
+    RECEIVED, RECEIVE_FULL, RECEIVE_NO_MEMORY, RECEIVE_TOO_LARGE, RECEIVE_TOO_MANY, discard_message, drop_call,
+    grant_message, receive_bytes, take_call,
 )
 from kernels.headers cimport (
-    GRPC_INTERNAL, GRPC_OK, GRPC_PERMISSION_DENIED, GRPC_RESOURCE_EXHAUSTED, REPLY_FIELDS, append_encoded, check_headers, fill_reply,
-    fill_status, read_header,
+    GRPC_INTERNAL, GRPC_OK, GRPC_PERMISSION_DENIED, GRPC_RESOURCE_EXHAUSTED, check_headers, read_header,
 )
 from kernels.nghttp2 cimport *
+from kernels.output cimport add_output, drop_outgoing
+from kernels.reply cimport FRAME_PIECES, FRAME_ROOM_BYTES, FULL_TEXT, fail_call, mark_dirty, on_frame_send, on_send_data
 from kernels.sync cimport int_store
-from kernels.tls cimport PEER_ALLOWED
+from kernels.tls_peer cimport PEER_ALLOWED
 from kernels.transport_state cimport (
-    OUTPUT_BYTES, byte_buffer, call, connection, io_thread, outgoing, server_core, transport_limits,
+    OUTPUT_BYTES, OUTPUT_PIECES, call, connection, io_thread, server_core, transport_limits,
 )
 
 cdef enum:
     STREAM_WINDOW_BYTES = 4 * 1024 * 1024
     CONNECTION_WINDOW_BYTES = 16 * 1024 * 1024
-    FRAME_ROOM_BYTES = 32 * 1024       # left in the output: a frame of 16 KiB and its header fit
+    FRAME_BYTES = 16384                # the most that the peer may put into a frame: what HTTP/2 begins with
     MAX_ACKNOWLEDGEMENTS = 1000        # waiting to be sent; beyond, the peer floods
     MAX_SETTINGS_ENTRIES = 32
     MAX_CONTINUATIONS = 8
@@ -78,14 +78,6 @@ cdef int open_session(connection* made) noexcept nogil:
     return 0
 
 
-cdef void mark_dirty(connection* changed) noexcept nogil:
-    """Have the connection's frames collected and written at the end of the turn."""
-    if not changed.is_dirty:
-        changed.is_dirty = True
-        changed.next_dirty = changed.thread.dirty
-        changed.thread.dirty = changed
-
-
 cdef int receive_frames(connection* receiver, const uint8_t* data, size_t size) noexcept nogil:
     """Take bytes from the peer. 0, or -1 when the connection is beyond repair: what can be said is yet to be sent."""
     cdef ssize_t taken = nghttp2_session_mem_recv(receiver.session, data, size)
@@ -108,12 +100,11 @@ cdef int collect_frames(connection* sender) noexcept nogil:
     cdef io_thread* thread = sender.thread
     cdef const uint8_t* data
     cdef ssize_t size
-    while thread.output_size + FRAME_ROOM_BYTES <= OUTPUT_BYTES:
+    while thread.output_size + FRAME_ROOM_BYTES <= OUTPUT_BYTES and thread.n_pieces + FRAME_PIECES <= OUTPUT_PIECES:
         size = nghttp2_session_mem_send(sender.session, &data)
         if size <= 0:
             return 0 if size == 0 else -1
-        memcpy(thread.output + thread.output_size, data, size)
-        thread.output_size += size
+        add_output(thread, data, <size_t> size)
     return 0
 
 
@@ -162,10 +153,13 @@ cdef int on_header(nghttp2_session* session, const nghttp2_frame* frame, const u
 
 
 cdef int on_begin_frame(nghttp2_session* session, const nghttp2_frame_hd* hd, void* user_data) noexcept nogil:
-    """Count the frames that bring nothing, those among them that nghttp2 ignores."""
+    """Count the frames that bring nothing, those among them that nghttp2 ignores; refuse one that is too large."""
     cdef connection* home = <connection*> user_data
     if hd.type in (NGHTTP2_PING, NGHTTP2_SETTINGS, NGHTTP2_PRIORITY, NGHTTP2_WINDOW_UPDATE):
         home.idle_frames += 1
+    elif hd.type == NGHTTP2_CONTINUATION and hd.length > FRAME_BYTES:
+        # Of all kinds the only one whose length nghttp2 does not look at.
+        nghttp2_session_terminate_session(session, NGHTTP2_FRAME_SIZE_ERROR)
     return 0
 
 
@@ -191,6 +185,8 @@ cdef int on_frame_recv(nghttp2_session* session, const nghttp2_frame* frame, voi
         if frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
             close_input(receiver)
         return 0
+    if frame.hd.type == NGHTTP2_RST_STREAM:
+        return 0  # has a limit of its own, in nghttp2
     if frame.hd.type == NGHTTP2_SETTINGS:
         home.is_greeted = True
     elif frame.hd.type == NGHTTP2_PING and frame.hd.flags & NGHTTP2_FLAG_ACK:
@@ -253,12 +249,13 @@ cdef void accept_message(call* receiver) noexcept nogil:
         nghttp2_session_consume_stream(receiver.home.session, receiver.stream_id, consumed)
         mark_dirty(receiver.home)
     check_received(receiver, outcome)
-    finish_input(receiver)
+    if receiver.half_closed:
+        close_input(receiver)
 
 
 cdef void open_call(call* opened) noexcept nogil:
     """Begin a call whose headers are complete, or answer it for what they lack."""
-    cdef nghttp2_nv[REPLY_FIELDS] fields
+    cdef nghttp2_nv[1] fields
     cdef int code
     cdef const char* text
     opened.is_open = True
@@ -323,6 +320,8 @@ cdef void end_call(call* ended, bint sent) noexcept nogil:
     home.last_call_ns = ended.thread.now_ns
     discard_message(ended)
     drop_outgoing(ended)
+    # What the engine still has of it is given back when there is no connection to give it back to.
+    home.buffered -= ended.charged
     ended.home = NULL
     int_store(&ended.is_over, True)
     if ended.is_given:
@@ -334,135 +333,6 @@ cdef void end_calls(connection* closed) noexcept nogil:
     """End every call of a connection that is gone."""
     while closed.calls != NULL:
         end_call(closed.calls, False)
-
-
-# ---- what calls send
-
-
-cdef void send_headers(call* sender, const byte_buffer* metadata) noexcept nogil:
-    """Begin the reply; `metadata` (NULL for none) goes with it."""
-    cdef nghttp2_data_provider provider
-    cdef nghttp2_nv[REPLY_FIELDS] fields
-    cdef size_t count
-    if sender.home == NULL or sender.headers_sent:
-        return
-    sender.headers_sent = True
-    count = fill_reply(sender, metadata, fields)
-    provider.source.ptr = sender
-    provider.read_callback = read_reply
-    nghttp2_submit_response(sender.home.session, sender.stream_id, fields, count, &provider)
-    mark_dirty(sender.home)
-
-
-cdef void send_outgoing(call* sender, outgoing* made) noexcept nogil:
-    """Send a message, behind those before it; one that comes too late or is too much is released at once."""
-    if sender.home == NULL or sender.status_sent:
-        made.release(made)
-        return
-    if is_over_limit(sender, made.size):
-        made.release(made)
-        fail_call(sender, GRPC_RESOURCE_EXHAUSTED, FULL_TEXT)
-        return
-    queue_outgoing(sender, made)
-    if not sender.headers_sent:
-        send_headers(sender, NULL)
-    else:
-        resume(sender)
-
-
-cdef void resume(call* sender) noexcept nogil:
-    if sender.is_deferred:
-        sender.is_deferred = False
-        nghttp2_session_resume_data(sender.home.session, sender.stream_id)
-    mark_dirty(sender.home)
-
-
-cdef void send_status(call* sender, int code, const char* text, size_t size) noexcept nogil:
-    """End the reply once all messages before it are sent. The first status holds; trailing metadata is in the call."""
-    cdef nghttp2_nv[REPLY_FIELDS] fields
-    cdef size_t count
-    if sender.home == NULL or sender.has_status:
-        return
-    sender.has_status = True
-    sender.status = code
-    sender.status_text.size = 0
-    append_encoded(&sender.status_text, text, size)
-    if sender.headers_sent:
-        resume(sender)
-    elif sender.waiting > 0:
-        send_headers(sender, NULL)
-    else:
-        sender.headers_sent = sender.status_sent = True
-        count = fill_status(sender, True, fields)
-        nghttp2_submit_response(sender.home.session, sender.stream_id, fields, count, NULL)
-        mark_dirty(sender.home)
-
-
-cdef void fail_call(call* refused, int code, const char* text) noexcept nogil:
-    """Answer a call with an error; messages that wait to be sent are dropped."""
-    if refused.home == NULL or refused.has_status:
-        return
-    drop_outgoing(refused)
-    send_status(refused, code, text, strlen(text))
-
-
-cdef void reset_call(call* unwanted) noexcept nogil:
-    """Break a call off."""
-    if unwanted.home != NULL:
-        nghttp2_submit_rst_stream(unwanted.home.session, NGHTTP2_FLAG_NONE, unwanted.stream_id, NGHTTP2_CANCEL)
-        mark_dirty(unwanted.home)
-
-
-cdef ssize_t read_reply(nghttp2_session* session, int32_t stream_id, uint8_t* buf, size_t length, uint32_t* data_flags,
-                        nghttp2_data_source* source, void* user_data) noexcept nogil:
-    """Say how many bytes of a call's messages the next frame takes; on_send_data copies them."""
-    cdef call* sender = <call*> source.ptr
-    cdef size_t size = min(length, sender.waiting)
-    if size == 0 and not sender.has_status:
-        sender.is_deferred = True
-        return NGHTTP2_ERR_DEFERRED
-    data_flags[0] |= NGHTTP2_DATA_FLAG_NO_COPY
-    if size == sender.waiting and sender.has_status:
-        data_flags[0] |= NGHTTP2_DATA_FLAG_EOF | NGHTTP2_DATA_FLAG_NO_END_STREAM
-        submit_trailers(session, sender)
-    return <ssize_t> size
-
-
-cdef void submit_trailers(nghttp2_session* session, call* sender) noexcept nogil:
-    cdef nghttp2_nv[REPLY_FIELDS] fields
-    cdef size_t count = fill_status(sender, False, fields)
-    sender.status_sent = True
-    nghttp2_submit_trailer(session, sender.stream_id, fields, count)
-
-
-cdef int on_send_data(nghttp2_session* session, nghttp2_frame* frame, const uint8_t* framehd, size_t length,
-                      nghttp2_data_source* source, void* user_data) noexcept nogil:
-    cdef connection* home = <connection*> user_data
-    cdef io_thread* thread = home.thread
-    cdef call* sender = <call*> source.ptr
-    if thread.output_size + 9 + length > OUTPUT_BYTES:
-        return NGHTTP2_ERR_WOULDBLOCK
-    memcpy(thread.output + thread.output_size, framehd, 9)
-    thread.output_size += 9
-    thread.output_size += copy_outgoing(sender, thread.output + thread.output_size, length)
-    home.last_sent_ns = thread.now_ns
-    if sender.target.sent != NULL:
-        sender.target.sent(sender)
-    return 0
-
-
-cdef int on_frame_send(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept nogil:
-    """After DATA or HEADERS idle frames count anew; a call that was answered early needs no more of its request."""
-    cdef connection* home = <connection*> user_data
-    cdef call* sender
-    if frame.hd.type != NGHTTP2_HEADERS and frame.hd.type != NGHTTP2_DATA:
-        return 0
-    home.idle_frames = 0
-    if frame.hd.type == NGHTTP2_HEADERS and frame.hd.flags & NGHTTP2_FLAG_END_STREAM:
-        sender = <call*> nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
-        if sender != NULL and not sender.half_closed:
-            nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_NO_ERROR)
-    return 0
 
 
 # ---- the end of a connection

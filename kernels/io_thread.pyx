@@ -4,34 +4,39 @@ A turn reads every ready connection once, then submits the requests that were co
 runs the inline models among theirs; takes what other threads settled or commanded; and writes each connection once.
 """
 
-from libc.errno cimport errno
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from kernels.call cimport free_spare_calls
 from kernels.connection cimport (
-    close_connection, free_connection, judge_connection, mark_unread, read_connection, write_connection,
+    close_connection, free_connection, mark_unread, prove_connection, read_connection, write_connection,
 )
 from kernels.executor cimport collect_tasks, task, take_collected
+from kernels.handshake cimport mark_unproven, take_unproven
 from kernels.hot_method cimport finish_exchange, submit_exchange
-from kernels.http2 cimport mark_dirty, say_leaving, warn_leaving
+from kernels.http2 cimport say_leaving, warn_leaving
 from kernels.listener cimport accept_connections, adopt_connection, close_listeners, watch_listeners
 from kernels.python_calls cimport carry_out, report_stopped
+from kernels.reply cimport mark_dirty
 from kernels.sockets cimport *
 from kernels.sweep cimport SWEEP_MS, sweep_connections
-from kernels.sync cimport (
-    int_add, int_exchange, int_load, list_push, list_take, monotonic_ns, pointer_load, pthread_create, pthread_join, pthread_mutex_lock,
-    pthread_mutex_unlock,
-)
-from kernels.tls cimport release_context, share_context, tls_context
+from kernels.sync cimport int_add, int_exchange, list_take, monotonic_ns, pointer_load, pthread_create, pthread_join
 from kernels.transport_state cimport (
-    ABORT, ADOPT, CONNECTION, DRAIN, INPUT_BYTES, JUDGE, LISTENER, OUTPUT_BYTES, STOP, WAKE, command, connection,
-    exchange, io_thread, listener, server_core,
+    ABORT, ADOPT, DRAIN, INPUT_BYTES, JUDGE, LISTENER, OUTPUT_BYTES, STOP, WAKE, command, connection, exchange,
+    io_thread, listener, server_core,
 )
+
+cdef extern from "<signal.h>" nogil:
+    ctypedef struct sigset_t:
+        pass
+    int SIG_BLOCK
+    int sigfillset(sigset_t* signals) noexcept
+    int pthread_sigmask(int how, const sigset_t* signals, sigset_t* before) noexcept
 
 cdef enum:
     EVENTS_A_TURN = 256
+    PROVING_NS = 100_000       # a turn begins no further proof after that
 
 
 cdef int open_thread(io_thread* made, server_core* server, int index) noexcept nogil:
@@ -58,8 +63,12 @@ cdef int start_thread(io_thread* made) noexcept nogil:
 
 
 cdef void join_thread(io_thread* used) noexcept nogil:
-    """Wait for the loop to end; it must have been told to."""
+    """Wait for the loop to end, which must have been told to, and hang up on who was handed to it too late.
+
+    Threads are joined in their order: the first one accepts for all.
+    """
     pthread_join(used.handle, NULL)
+    take_commands(used)
 
 
 cdef void close_thread(io_thread* used) noexcept nogil:
@@ -68,6 +77,7 @@ cdef void close_thread(io_thread* used) noexcept nogil:
         close(used.poller)
     if used.wake >= 0:
         close(used.wake)
+    take_commands(used)  # what Python asked of calls that were over
     free(used.input)
     free(used.output)
     free_spare_calls(used)
@@ -80,6 +90,7 @@ cdef void* run_loop(void* argument) noexcept nogil:
     cdef io_thread* thread = <io_thread*> argument
     cdef epoll_event[EVENTS_A_TURN] events
     cdef int count, index
+    block_signals()
     thread.now_ns = monotonic_ns()
     collect_tasks(&thread.inlined)
     watch_listeners(thread)
@@ -90,6 +101,7 @@ cdef void* run_loop(void* argument) noexcept nogil:
         for index in range(count):
             handle_event(thread, &events[index])
         take_commands(thread)
+        prove_connections(thread)
         submit_exchanges(thread)
         take_settled(thread)
         write_dirty(thread)
@@ -104,18 +116,39 @@ cdef void* run_loop(void* argument) noexcept nogil:
     return NULL
 
 
+cdef void block_signals() noexcept nogil:
+    """Leave signals to Python's own threads; SIGPIPE to nobody, since OpenSSL writes to peers that have gone."""
+    cdef sigset_t every
+    sigfillset(&every)
+    pthread_sigmask(SIG_BLOCK, &every, NULL)
+
+
 cdef int wait_events(io_thread* thread, epoll_event* events) noexcept nogil:
     """Sleep until something happens, or until the next sweep; not at all when something waits already."""
     cdef bint is_swept = thread.connections != NULL or thread.refused_until_ns != 0 or thread.bulky_ns != 0
     cdef int timeout_ms = SWEEP_MS if is_swept else -1
     cdef int count
-    if thread.unread != NULL or thread.unsubmitted != NULL:
+    if thread.unread != NULL or thread.unproven != NULL or thread.unsubmitted != NULL:
+        # Unsubmitted are requests of streams that an answer at the end of the last turn made room for.
         return max(0, epoll_wait(thread.poller, events, EVENTS_A_TURN, 0))
+    if thread.spin_ns > 0:
+        count = spin(thread, events)
+        if count > 0:
+            return count
     int_exchange(&thread.is_asleep, 1)
     if has_work(thread):
         timeout_ms = 0
     count = epoll_wait(thread.poller, events, EVENTS_A_TURN, timeout_ms)
     int_exchange(&thread.is_asleep, 0)
+    return max(0, count)
+
+
+cdef int spin(io_thread* thread, epoll_event* events) noexcept nogil:
+    """Look for events for a while without giving the processor up; 0 when none came, or other work did."""
+    cdef int64_t until_ns = monotonic_ns() + thread.spin_ns
+    cdef int count = epoll_wait(thread.poller, events, EVENTS_A_TURN, 0)
+    while count == 0 and not has_work(thread) and monotonic_ns() < until_ns:
+        count = epoll_wait(thread.poller, events, EVENTS_A_TURN, 0)
     return max(0, count)
 
 
@@ -139,7 +172,7 @@ cdef void handle_event(io_thread* thread, epoll_event* happened) noexcept nogil:
         return
     if happened.events & EPOLLOUT and changed.pending_size > 0:
         mark_dirty(changed)
-    if happened.events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR):
+    if happened.events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR) or changed.is_handshaking:
         read_connection(changed)
         if happened.events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR) and changed.descriptor >= 0:
             # The end came with the data: it makes no event of its own.
@@ -227,18 +260,24 @@ cdef void follow_command(io_thread* thread, command* given) noexcept nogil:
 
 
 cdef void judge_peers(io_thread* thread) noexcept nogil:
-    cdef server_core* server = thread.server
+    """Have every peer that was let in judged again; those that shake hands meet the new trust at the end of that."""
     cdef connection* judged = thread.connections
-    cdef connection* following
-    cdef tls_context* trust
-    pthread_mutex_lock(&server.trust_lock)
-    trust = share_context(server.trust)
-    pthread_mutex_unlock(&server.trust_lock)
     while judged != NULL:
-        following = judged.next
-        judge_connection(judged, trust)
-        judged = following
-    release_context(trust)
+        if judged.ssl != NULL and not judged.is_handshaking:
+            mark_unproven(judged)
+        judged = judged.next
+
+
+cdef void prove_connections(io_thread* thread) noexcept nogil:
+    """Shake hands and judge, for a short while: others never wait for more than that and one handshake."""
+    cdef int64_t until_ns
+    if thread.unproven == NULL:
+        return
+    until_ns = monotonic_ns() + PROVING_NS
+    while thread.unproven != NULL:
+        prove_connection(take_unproven(thread))
+        if monotonic_ns() >= until_ns:
+            return
 
 
 cdef void drain_thread(io_thread* thread) noexcept nogil:
@@ -249,10 +288,7 @@ cdef void drain_thread(io_thread* thread) noexcept nogil:
         thread.is_draining = True
         int_add(&thread.server.n_draining, 1)
     while warned != NULL:
-        if warned.session == NULL:
-            mark_unread(warned)  # still shaking hands: told as soon as it can be
-        else:
-            warn_leaving(warned)
+        warn_leaving(warned)  # one that still shakes hands is told when it has
         warned = warned.next
     if thread.connections == NULL:
         report_stopped(thread)

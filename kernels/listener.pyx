@@ -4,8 +4,6 @@ One thread accepts for all: with a listener each (SO_REUSEPORT), threads would s
 that wait at a close would be lost, and a second server could bind the same port in silence.
 """
 
-from libc.errno cimport errno
-from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc
 from libc.string cimport memset
@@ -14,8 +12,7 @@ from kernels.connection cimport begin_connection, create_connection, discard_con
 from kernels.http2 cimport warn_leaving
 from kernels.mailbox cimport push_command
 from kernels.sockets cimport *
-from kernels.sync cimport int_add, int_load, pthread_mutex_lock, pthread_mutex_unlock
-from kernels.tls cimport release_context, share_context, tls_context
+from kernels.sync cimport int_add, int_load
 from kernels.transport_state cimport (
     ADDRESS_BYTES, ADOPT, PAUSED_NS, command, connection, io_thread, listener, server_core,
 )
@@ -91,19 +88,13 @@ cdef void shed_connection(io_thread* thread, listener* source) noexcept nogil:
 cdef void hand_over(server_core* server, int descriptor, bint has_tls, sockaddr_storage* address) noexcept nogil:
     """Give an accepted socket, counted already, to the least loaded thread."""
     cdef io_thread* chosen = &server.threads[0]
-    cdef tls_context* trust = NULL
     cdef command* given
     cdef connection* made
     cdef int index
     for index in range(1, server.n_threads):
         if int_load(&server.threads[index].load) < int_load(&chosen.load):
             chosen = &server.threads[index]
-    if has_tls:
-        pthread_mutex_lock(&server.trust_lock)
-        trust = share_context(server.trust)
-        pthread_mutex_unlock(&server.trust_lock)
-    made = create_connection(descriptor, trust)
-    release_context(trust)
+    made = create_connection(descriptor, has_tls)
     if made == NULL:
         close(descriptor)
         int_add(&server.n_connections, -1)
@@ -136,9 +127,14 @@ cdef void write_address(connection* made, sockaddr_storage* address) noexcept no
 
 
 cdef void adopt_connection(io_thread* thread, connection* adopted) noexcept nogil:
-    """Begin a connection on its thread; one that comes while the server drains is told to go at once."""
+    """Begin a connection on its thread; one that comes while the server drains is told to go at once, or is too late."""
+    if thread.is_stopping:
+        discard_connection(adopted)
+        int_add(&thread.load, -1)
+        int_add(&thread.server.n_connections, -1)
+        return
     if begin_connection(adopted, thread) != 0:
         return
     read_connection(adopted)
-    if thread.is_draining and adopted.descriptor >= 0:
+    if thread.is_draining and adopted.descriptor >= 0 and adopted.session != NULL:
         warn_leaving(adopted)

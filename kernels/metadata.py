@@ -1,7 +1,7 @@
 """Metadata between Python's pairs and the flat form in which the transport keeps it.
 
-A field is its name's and its value's size (four bytes each, of the machine's order), then the name and the value. On the
-wire values of names that end in -bin are base64, and several of them may be joined by commas.
+A field is its name's and its value's size (four bytes each, of the machine's order), then the name and the value. On
+the wire values of names that end in -bin are base64, and several of them may be joined by commas.
 """
 
 import base64

@@ -17,7 +17,7 @@ cdef enum:
     LIMIT_NS = 100_000
     PROBES = 128
     ALLOWED_OVERRUNS = 1               # of so many: the 99th percentile
-    RUNS_UNTIL_NEXT = 4096             # after a measurement that spoke against it
+    RUNS_UNTIL_NEXT = 1024             # after a measurement that spoke against it
     MAX_INPUT_BYTES = 1024 * 1024      # a larger batch takes longer than the limit to be copied
 
 

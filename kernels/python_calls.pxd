@@ -9,6 +9,7 @@ cdef enum:
 
 cdef int open_events(event_queue* made) noexcept nogil
 cdef void close_events(event_queue* used) noexcept nogil
+cdef void free_events(event_queue* used) noexcept nogil
 cdef event* take_events(event_queue* source, double timeout_s) noexcept nogil
 cdef void free_event(event* used) noexcept nogil
 cdef void bind_python(method* made) noexcept nogil

@@ -8,16 +8,18 @@ from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, strlen
 
-from kernels.call cimport drop_call, release_message, take_message, write_prefix
-from kernels.http2 cimport accept_message, fail_call, reset_call, send_headers, send_outgoing, send_status
+from kernels.call cimport drop_call, release_message, take_message
+from kernels.http2 cimport accept_message
 from kernels.headers cimport GRPC_RESOURCE_EXHAUSTED
-from kernels.openssl cimport X509_up_ref
+from kernels.output cimport write_prefix
+from kernels.reply cimport fail_call, reset_call, send_headers, send_outgoing, send_status
 from kernels.sync cimport (
     CLOCK_MONOTONIC, counter_add, int_add, int_exchange, int_load, monotonic_ns, pthread_cond_broadcast,
     pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_timedwait, pthread_condattr_destroy,
     pthread_condattr_init, pthread_condattr_setclock, pthread_condattr_t, pthread_mutex_destroy, pthread_mutex_init,
     pthread_mutex_lock, pthread_mutex_unlock, timespec,
 )
+from kernels.tls_peer cimport share_peer
 from kernels.transport_state cimport (
     ADDRESS_BYTES, EVENT_CALL, EVENT_CLOSED, EVENT_FAILURE, EVENT_HALF_CLOSE, EVENT_MESSAGE, EVENT_STOPPED, EVENT_WRITABLE,
     FRAME_PREFIX_BYTES, GRANT_MESSAGE, RESET_CALL, SEND_HEADERS, SEND_MESSAGE, SEND_STATUS, call, command, event,
@@ -52,6 +54,12 @@ cdef void close_events(event_queue* used) noexcept nogil:
     used.is_closed = True
     pthread_cond_broadcast(&used.filled)
     pthread_mutex_unlock(&used.lock)
+
+
+cdef void free_events(event_queue* used) noexcept nogil:
+    """Free a queue that is closed and empty."""
+    pthread_mutex_destroy(&used.lock)
+    pthread_cond_destroy(&used.filled)
 
 
 cdef event* take_events(event_queue* source, double timeout_s) noexcept nogil:
@@ -161,10 +169,7 @@ cdef void open_python(call* opened) noexcept nogil:
     opened.is_counting = True
     opened.granted = 0
     memcpy(opened.peer, opened.home.address, ADDRESS_BYTES)
-    opened.has_tls = opened.home.ssl != NULL
-    opened.certificate = opened.home.peer
-    if opened.certificate != NULL:
-        X509_up_ref(opened.certificate)
+    opened.identity = share_peer(opened.home.peer)
     int_add(&opened.references, 1)  # the Python object's
     opened.is_python = True
     if push_event(opened.thread.server, EVENT_CALL, opened, NULL, 0) != 0:
@@ -237,6 +242,7 @@ cdef void send_data(call* subject, command* given) noexcept nogil:
     made.data = given.data
     made.size = given.size
     made.owner = subject
+    int_add(&subject.references, 1)  # given back by release_data, perhaps after the stream's end
     made.release = release_data
     given.data = NULL
     send_outgoing(subject, made)
@@ -251,3 +257,4 @@ cdef void release_data(outgoing* sent) noexcept nogil:
     # After the end there is nobody to be told: EVENT_CLOSED is the last of a call's events.
     if left < LOW_MARK_BYTES and not sender.is_over and int_exchange(&sender.was_high, 0):
         push_event(sender.thread.server, EVENT_WRITABLE, sender, NULL, 0)
+    drop_call(sender)

@@ -26,9 +26,16 @@ cdef extern from "<sys/socket.h>" nogil:
         unsigned short sa_family
     cdef struct sockaddr_storage:
         unsigned short ss_family
-    int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, SHUT_RDWR, SHUT_WR, AF_INET, AF_INET6, AF_UNIX
+    cdef struct iovec:
+        void* iov_base
+        size_t iov_len
+    cdef struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
+    int SOCK_NONBLOCK, SOCK_CLOEXEC, MSG_NOSIGNAL, MSG_PEEK, SHUT_RDWR, SHUT_WR, AF_INET, AF_INET6, AF_UNIX
     int accept4(int descriptor, sockaddr* address, socklen_t* size, int flags) noexcept
     ssize_t recv(int descriptor, void* data, size_t size, int flags) noexcept
+    ssize_t sendmsg(int descriptor, const msghdr* message, int flags) noexcept
     ssize_t send(int descriptor, const void* data, size_t size, int flags) noexcept
     int setsockopt(int descriptor, int level, int name, const void* value, socklen_t size) noexcept
     int shutdown(int descriptor, int how) noexcept

@@ -3,10 +3,11 @@
 from libc.stdint cimport int64_t
 
 from kernels.connection cimport close_connection
-from kernels.headers cimport GRPC_DEADLINE_EXCEEDED
-from kernels.http2 cimport RESET_BURST_S, fail_call, mark_dirty, reset_call, say_leaving, warn_leaving
+from kernels.headers cimport GRPC_DEADLINE_EXCEEDED, GRPC_UNAVAILABLE
+from kernels.http2 cimport RESET_BURST_S, say_leaving, warn_leaving
 from kernels.listener cimport watch_listeners
 from kernels.nghttp2 cimport NGHTTP2_FLAG_NONE, nghttp2_session_get_stream_remote_window_size, nghttp2_submit_ping
+from kernels.reply cimport fail_call, mark_dirty, reset_call
 from kernels.sync cimport counter_load
 from kernels.transport_state cimport call, connection, io_thread, transport_limits
 
@@ -98,7 +99,17 @@ cdef void sweep_calls(connection* swept) noexcept nogil:
                 and (member.prefix_size > 0 or member.awaits_message)
                 and has_passed(swept, member.last_byte_ns, limits.receive_ns)):
             fail_call(member, GRPC_DEADLINE_EXCEEDED, b"the message did not come in time")
+        elif swept.thread.is_draining and is_idle_stream(member):
+            # Nothing is under way on it, and its client would keep the server from stopping.
+            fail_call(member, GRPC_UNAVAILABLE, b"the server is stopping")
         member = following
+
+
+cdef bint is_idle_stream(const call* member) noexcept nogil:
+    """Whether a bound stream has had nothing to do for a while."""
+    return (member.is_counting and not member.is_python and member.exchanges == NULL
+            and member.waiting == 0 and not member.half_closed
+            and member.prefix_size == 0 and has_passed(member.home, member.last_byte_ns, NOTICE_NS))
 
 
 cdef int64_t blocked_since(const call* sender) noexcept nogil:

@@ -1,4 +1,4 @@
-"""TLS with OpenSSL: contexts made from PEM, application protocol h2, and clients' certificates judged at any time.
+"""TLS contexts of OpenSSL, made from PEM: for HTTP/2 only, with what is needed to judge clients' certificates.
 
 A context never changes. Whoever wants other certificates makes another one: sessions belong to the context that made
 them, so that what was trusted under an old one is not resumed under the new.
@@ -13,9 +13,9 @@ from kernels.openssl cimport *
 from kernels.sync cimport int_add
 
 cdef enum:
-    CACHED_SESSIONS = 20480
+    CACHED_SESSIONS = 4096     # of 10 KiB each, most of it the client's certificate
+    DAY_S = 86400
     ERROR_TEXT_BYTES = 256
-    NAME_BYTES = 256
 
 cdef extern from *:
     """
@@ -48,7 +48,8 @@ class TlsSettings:
     refusal : str
         What such a client is told.
     crl : bytes or None
-        Revoked certificates of every authority in `client_ca`, PEM.
+        Lists of revoked certificates, PEM: one of each authority that clients come by, intermediate ones too. A client
+        whose authority has none, or one that is past its time, is not trusted.
     """
 
     certificate: bytes
@@ -68,6 +69,12 @@ cdef tls_context* share_context(tls_context* context) noexcept nogil:
     if context != NULL:
         int_add(&context.references, 1)
     return context
+
+
+cdef void retire_context(tls_context* context) noexcept nogil:
+    """Forget the sessions of a context that makes no more; connections of its time may hold it for long."""
+    if context != NULL:
+        SSL_CTX_flush_sessions(context.ssl, 0)
 
 
 cdef void release_context(tls_context* context) noexcept nogil:
@@ -99,9 +106,14 @@ cdef tls_context* create_context(settings) except NULL:
         load_identity(made.ssl, settings.certificate, settings.key)
         made.asks = settings.client_ca is not None
         if made.asks:
-            load_authorities(made.ssl, settings.client_ca, settings.crl)
-            SSL_CTX_set_verify(made.ssl, SSL_VERIFY_PEER | (
-                SSL_VERIFY_FAIL_IF_NO_PEER_CERT if settings.require_client_certificate else 0), NULL)
+            load_authorities(made.ssl, settings.client_ca)
+            made.demands = settings.require_client_certificate
+            SSL_CTX_set_verify(
+                made.ssl, SSL_VERIFY_PEER | (SSL_VERIFY_FAIL_IF_NO_PEER_CERT if made.demands else 0), NULL)
+        elif settings.allowed_names or settings.crl is not None:
+            raise TlsError("the clients' authorities: none, though clients are to be told apart")
+        if settings.crl is not None:
+            load_revoked(SSL_CTX_get_cert_store(made.ssl), settings.crl)
         copy_names(made, settings.allowed_names)
         made.refusal = copy_text(settings.refusal)
     except BaseException:
@@ -113,18 +125,35 @@ cdef tls_context* create_context(settings) except NULL:
 cdef int set_protocol(SSL_CTX* context) except -1:
     SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION)
     # Sessions are kept here and not in tickets: a resumed one then has the client's whole chain, to be judged again.
+    # A client that just hangs up may take its session up again (RFC 5246, 7.2.1): HTTP/2 shows what was cut off.
     SSL_CTX_set_options(
-        context, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE)
+        context, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE
+        | SSL_OP_IGNORE_UNEXPECTED_EOF)
     SSL_CTX_set_session_cache_mode(context, SSL_SESS_CACHE_SERVER)
     SSL_CTX_sess_set_cache_size(context, CACHED_SESSIONS)
+    SSL_CTX_set_num_tickets(context, 1)  # of TLS 1.3: a client of gRPC opens one connection at a time
+    SSL_CTX_sess_set_new_cb(context, end_with_certificates)
     SSL_CTX_set_session_id_context(context, b"sluice", 6)
+    # The chain is what the file has: OpenSSL would look for it among the clients' authorities, at every handshake.
     SSL_CTX_set_mode(
-        context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS)
+        context, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS
+        | SSL_MODE_NO_AUTO_CHAIN)
+    SSL_CTX_set_client_hello_cb(context, demand_protocol, NULL)
     SSL_CTX_set_alpn_select_cb(context, select_h2, NULL)
     # Of TLS 1.2 only what HTTP/2 allows (RFC 9113, 9.2.2).
     if SSL_CTX_set_cipher_list(context, CIPHERS) != 1:
         raise_tls("ciphers")
     return 0
+
+
+cdef int demand_protocol(SSL* ssl, int* alert, void* argument) noexcept nogil:
+    """Refuse a client that names no protocol, as gRPC's servers do: OpenSSL asks select_h2 only when it names some."""
+    cdef const unsigned char* data
+    cdef size_t size
+    if SSL_client_hello_get0_ext(ssl, TLSEXT_TYPE_application_layer_protocol_negotiation, &data, &size) == 1:
+        return SSL_CLIENT_HELLO_SUCCESS
+    alert[0] = SSL_AD_NO_APPLICATION_PROTOCOL
+    return SSL_CLIENT_HELLO_ERROR
 
 
 cdef int select_h2(SSL* ssl, const unsigned char** out, unsigned char* size, const unsigned char* offered,
@@ -135,6 +164,27 @@ cdef int select_h2(SSL* ssl, const unsigned char** out, unsigned char* size, con
     return SSL_TLSEXT_ERR_OK
 
 
+cdef int end_with_certificates(SSL* ssl, SSL_SESSION* made) noexcept nogil:
+    """Let a session end with its client's certificates: a client that has renewed them then shakes hands in full."""
+    cdef stack_x509* chain = SSL_get_peer_cert_chain(ssl)
+    cdef int index
+    shorten_session(made, SSL_get0_peer_certificate(ssl))
+    for index in range(sk_X509_num(chain)):
+        shorten_session(made, sk_X509_value(chain, index))
+    return 0  # no reference is kept
+
+
+cdef void shorten_session(SSL_SESSION* made, const X509* certificate) noexcept nogil:
+    cdef int days, seconds
+    cdef long left_s
+    if certificate == NULL or ASN1_TIME_diff(&days, &seconds, NULL, X509_get0_notAfter(certificate)) != 1:
+        return
+    # A certificate has ended in the second of its end, a session in the one after.
+    left_s = max(<long> 0, <long> days * DAY_S + seconds - 1)
+    if left_s < SSL_SESSION_get_timeout(made):
+        SSL_SESSION_set_timeout(made, left_s)
+
+
 cdef BIO* open_pem(bytes text) except NULL:
     cdef BIO* source = BIO_new_mem_buf(<const char*> text, <int> len(text))
     if source == NULL:
@@ -142,71 +192,108 @@ cdef BIO* open_pem(bytes text) except NULL:
     return source
 
 
-cdef int load_identity(SSL_CTX* context, bytes certificate, bytes key) except -1:
-    cdef BIO* source = open_pem(certificate)
-    cdef X509* one = PEM_read_bio_X509(source, NULL, NULL, NULL)
-    cdef EVP_PKEY* private
-    cdef int count = 0
-    while one != NULL:
-        if count == 0:
-            SSL_CTX_use_certificate(context, one)
-            X509_free(one)
-        else:
-            SSL_CTX_add_extra_chain_cert(context, one)
+cdef int load_identity(SSL_CTX* context, bytes certificates, bytes key) except -1:
+    cdef BIO* source = open_pem(certificates)
+    cdef X509* one = read_certificate(source)
+    cdef int count = 0, taken = 1
+    while one != NULL and taken == 1:
+        taken = SSL_CTX_use_certificate(context, one) if count == 0 else <int> SSL_CTX_add1_chain_cert(context, one)
+        X509_free(one)
         count += 1
-        one = PEM_read_bio_X509(source, NULL, NULL, NULL)
+        one = read_certificate(source) if taken == 1 else NULL
     BIO_free(source)
-    if count == 0:
+    if taken != 1:
         raise_tls("the server's certificate")
-    ERR_clear_error()
-    source = open_pem(key)
-    private = PEM_read_bio_PrivateKey(source, NULL, NULL, NULL)
+    check_end(count, "the server's certificate")
+    return load_key(context, key)
+
+
+cdef int load_key(SSL_CTX* context, bytes key) except -1:
+    cdef BIO* source = open_pem(key)
+    cdef bint is_encrypted = False
+    cdef EVP_PKEY* private = PEM_read_bio_PrivateKey(source, NULL, refuse_password, &is_encrypted)
+    cdef int taken
     BIO_free(source)
+    if is_encrypted:
+        EVP_PKEY_free(private)
+        ERR_clear_error()
+        raise TlsError("the server's key: is encrypted, and nobody is asked for its password")
     if private == NULL:
         raise_tls("the server's key")
-    SSL_CTX_use_PrivateKey(context, private)
+    taken = SSL_CTX_use_PrivateKey(context, private)
     EVP_PKEY_free(private)
-    if SSL_CTX_check_private_key(context) != 1:
+    if taken != 1 or SSL_CTX_check_private_key(context) != 1:
         raise_tls("the server's key does not belong to its certificate")
+    ERR_clear_error()
     return 0
 
 
-cdef int load_authorities(SSL_CTX* context, bytes authorities, crl) except -1:
+cdef int refuse_password(char* buffer, int size, int is_writing, void* argument) noexcept nogil:
+    """Say that a password was asked for; without this, OpenSSL asks whoever sits at the terminal."""
+    if argument != NULL:
+        (<bint*> argument)[0] = True
+    return -1
+
+
+cdef int load_authorities(SSL_CTX* context, bytes authorities) except -1:
     cdef X509_STORE* store = SSL_CTX_get_cert_store(context)
     cdef stack_name* names = sk_X509_NAME_new_null()
     cdef BIO* source = open_pem(authorities)
-    cdef X509* one = PEM_read_bio_X509(source, NULL, NULL, NULL)
-    cdef int count = 0
-    while one != NULL:
-        X509_STORE_add_cert(store, one)
+    cdef X509* one = read_certificate(source)
+    cdef int count = 0, taken = 1
+    while one != NULL and taken == 1:
+        taken = X509_STORE_add_cert(store, one)
         sk_X509_NAME_push(names, X509_NAME_dup(X509_get_subject_name(one)))
         X509_free(one)
         count += 1
-        one = PEM_read_bio_X509(source, NULL, NULL, NULL)
+        one = read_certificate(source) if taken == 1 else NULL
     BIO_free(source)
     SSL_CTX_set_client_CA_list(context, names)
-    if count == 0:
+    if taken != 1:
         raise_tls("the clients' authorities")
-    ERR_clear_error()
-    if crl is not None:
-        load_revoked(store, crl)
+    check_end(count, "the clients' authorities")
+    # Whoever is listed is trusted, also an intermediate authority without the one above; as by gRPC and Envoy.
+    X509_STORE_set_flags(store, X509_V_FLAG_PARTIAL_CHAIN)
     return 0
 
 
 cdef int load_revoked(X509_STORE* store, bytes crl) except -1:
     cdef BIO* source = open_pem(crl)
-    cdef X509_CRL* one = PEM_read_bio_X509_CRL(source, NULL, NULL, NULL)
-    cdef int count = 0
-    while one != NULL:
-        X509_STORE_add_crl(store, one)
+    cdef X509_CRL* one = PEM_read_bio_X509_CRL(source, NULL, refuse_password, NULL)
+    cdef int count = 0, taken = 1
+    cdef bint is_current = True
+    while one != NULL and taken == 1:
+        is_current = is_current and is_list_current(one)
+        taken = X509_STORE_add_crl(store, one)
         X509_CRL_free(one)
         count += 1
-        one = PEM_read_bio_X509_CRL(source, NULL, NULL, NULL)
+        one = PEM_read_bio_X509_CRL(source, NULL, refuse_password, NULL) if taken == 1 else NULL
     BIO_free(source)
-    if count == 0:
-        raise_tls("the list of revoked certificates")
-    ERR_clear_error()
+    if taken != 1:
+        raise_tls("the lists of revoked certificates")
+    check_end(count, "the lists of revoked certificates")
+    if not is_current:
+        raise TlsError("the lists of revoked certificates: one is past its next update, or not valid yet")
     X509_STORE_set_flags(store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL)
+    return 0
+
+
+cdef bint is_list_current(const X509_CRL* crl) noexcept nogil:
+    cdef const ASN1_TIME* ends = X509_CRL_get0_nextUpdate(crl)
+    return X509_cmp_current_time(X509_CRL_get0_lastUpdate(crl)) < 0 and (ends == NULL or X509_cmp_current_time(ends) > 0)
+
+
+cdef X509* read_certificate(BIO* source) noexcept nogil:
+    """Return the next certificate; NULL at the end, and where something is wrong, which check_end tells apart."""
+    return PEM_read_bio_X509(source, NULL, refuse_password, NULL)
+
+
+cdef int check_end(int count, str subject) except -1:
+    """Raise TlsError unless something was read and reading ended because there is no more; half a file is none."""
+    cdef unsigned long code = ERR_peek_last_error()
+    if count == 0 or ERR_GET_LIB(code) != ERR_LIB_PEM or ERR_GET_REASON(code) != PEM_R_NO_START_LINE:
+        raise_tls(subject)
+    ERR_clear_error()
     return 0
 
 
@@ -235,120 +322,7 @@ cdef int raise_tls(str subject) except -1:
     cdef char[ERROR_TEXT_BYTES] text
     cdef unsigned long code = ERR_get_error()
     if code == 0:
-        raise TlsError(f"{subject}: no certificate or key in PEM")
+        raise TlsError(f"{subject}: OpenSSL does not say why")
     ERR_error_string_n(code, text, ERROR_TEXT_BYTES)
     ERR_clear_error()
     raise TlsError(f"{subject}: {text.decode('ascii', 'replace')}")
-
-
-# ---- peers
-
-
-cdef int judge_peer(const tls_context* context, SSL* ssl) noexcept nogil:
-    """Judge a client's certificate by this context, now; a PEER_… code. For fresh, resumed and long-lived connections."""
-    cdef X509* certificate = SSL_get0_peer_certificate(ssl)
-    cdef X509_STORE_CTX* check
-    cdef bint trusted = False
-    if not context.asks:
-        return PEER_ALLOWED
-    if certificate == NULL:
-        return PEER_ALLOWED if context.allowed == NULL else PEER_NOT_ALLOWED
-    check = X509_STORE_CTX_new()
-    if check != NULL and X509_STORE_CTX_init(check, SSL_CTX_get_cert_store(context.ssl), certificate,
-                                             SSL_get_peer_cert_chain(ssl)) == 1:
-        X509_STORE_CTX_set_purpose(check, X509_PURPOSE_SSL_CLIENT)
-        trusted = X509_verify_cert(check) == 1
-    X509_STORE_CTX_free(check)
-    ERR_clear_error()
-    if not trusted:
-        return PEER_NOT_TRUSTED
-    if context.allowed == NULL or carries_name(certificate, context.allowed):
-        return PEER_ALLOWED
-    return PEER_NOT_ALLOWED
-
-
-cdef bint carries_name(const X509* certificate, char** allowed) noexcept nogil:
-    cdef stack_general_name* names = <stack_general_name*> X509_get_ext_d2i(
-        certificate, NID_subject_alt_name, NULL, NULL)
-    cdef ASN1_STRING* value
-    cdef char** wanted
-    cdef int index, kind
-    cdef bint found = False
-    if names == NULL:
-        return False
-    for index in range(sk_GENERAL_NAME_num(names)):
-        value = <ASN1_STRING*> GENERAL_NAME_get0_value(sk_GENERAL_NAME_value(names, index), &kind)
-        wanted = allowed
-        while kind == GEN_URI and wanted[0] != NULL and not found:
-            found = equals_text(value, wanted[0])
-            wanted += 1
-    GENERAL_NAMES_free(names)
-    return found
-
-
-cdef bint equals_text(const ASN1_STRING* value, const char* text) noexcept nogil:
-    cdef const unsigned char* data = ASN1_STRING_get0_data(value)
-    cdef int size = ASN1_STRING_length(value), position
-    if <size_t> size != strlen(text):
-        return False
-    for position in range(size):
-        if data[position] != <unsigned char> text[position]:
-            return False
-    return True
-
-
-cdef dict describe_peer(X509* certificate, bint has_tls):
-    """Return what grpcio's auth_context has for the same peer: property name -> list of bytes."""
-    described = {"transport_security_type": [b"ssl"]} if has_tls else {}
-    if certificate == NULL:
-        return described
-    common = read_common_name(certificate)
-    if common is not None:
-        described["x509_common_name"] = [common]
-    described["x509_pem_cert"] = [write_pem(certificate)]
-    described["x509_subject_alternative_name"] = read_names(certificate)
-    return described
-
-
-cdef bytes read_common_name(X509* certificate):
-    cdef char[NAME_BYTES] text
-    cdef int size = X509_NAME_get_text_by_NID(X509_get_subject_name(certificate), NID_commonName, text, NAME_BYTES)
-    return text[:size] if size >= 0 else None
-
-
-cdef bytes write_pem(X509* certificate):
-    cdef BIO* target = BIO_new(BIO_s_mem())
-    cdef char* data = NULL
-    cdef long size
-    if target == NULL:
-        raise MemoryError
-    PEM_write_bio_X509(target, certificate)
-    size = BIO_get_mem_data(target, &data)
-    written = data[:size]
-    BIO_free(target)
-    return written
-
-
-cdef list read_names(X509* certificate):
-    """The subject's alternative names of the kinds that are text, in their order."""
-    cdef stack_general_name* names = <stack_general_name*> X509_get_ext_d2i(
-        certificate, NID_subject_alt_name, NULL, NULL)
-    cdef ASN1_STRING* value
-    cdef int index, kind
-    found = []
-    if names == NULL:
-        return found
-    for index in range(sk_GENERAL_NAME_num(names)):
-        value = <ASN1_STRING*> GENERAL_NAME_get0_value(sk_GENERAL_NAME_value(names, index), &kind)
-        if kind in (GEN_URI, GEN_DNS, GEN_EMAIL):
-            found.append((<const char*> ASN1_STRING_get0_data(value))[:ASN1_STRING_length(value)])
-        elif kind == GEN_IPADD:
-            found.append(format_address((<const char*> ASN1_STRING_get0_data(value))[:ASN1_STRING_length(value)]))
-    GENERAL_NAMES_free(names)
-    return found
-
-
-cdef bytes format_address(bytes raw):
-    import ipaddress
-
-    return str(ipaddress.ip_address(raw)).encode() if len(raw) in (4, 16) else b""

@@ -2,52 +2,43 @@
 
 import os
 import socket
-from collections import namedtuple
 
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cython cimport final, no_gc_clear
-from libc.stdint cimport int64_t, uint8_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport int64_t
+from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from kernels.call cimport drop_call_elsewhere
-from kernels.compression cimport deflate_message
 from kernels.engine cimport Engine
 from kernels.hot_method cimport bind_stream, bind_unary
 from kernels.http2 cimport prepare_http2
 from kernels.io_thread cimport close_thread, join_thread, open_thread, start_thread
 from kernels.mailbox cimport push_command
 from kernels.nghttp2 cimport nghttp2_option_del, nghttp2_session_callbacks_del
-from kernels.openssl cimport X509, X509_free, X509_up_ref
 from kernels.python_calls cimport (
-    HIGH_MARK_BYTES as HIGH_MARK, LOW_MARK_BYTES, bind_python, close_events, free_event, open_events, take_events,
+    bind_python, close_events, free_event, free_events, open_events, take_events,
 )
+from kernels.server_call cimport Call, describe_call
 from kernels.sockets cimport O_CLOEXEC, O_RDONLY, close, open as open_file
 from kernels.sync cimport (
-    counter_add, counter_load, int_add, int_exchange, int_load, int_store, monotonic_ns, pthread_mutex_destroy,
-    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+    counter_load, int_load, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
 )
-from kernels.tls cimport create_context, describe_peer, release_context, tls_context
+from kernels.tls cimport create_context, release_context, retire_context, tls_context
 from kernels.transport_state cimport (
-    ABORT, DRAIN, EVENT_CALL, EVENT_CLOSED, EVENT_FAILURE, EVENT_HALF_CLOSE, EVENT_MESSAGE, EVENT_STOPPED,
-    EVENT_WRITABLE, GRANT_MESSAGE, IDENTITY, JUDGE, LISTENER, MAX_LISTENERS, RESET_CALL, SEND_HEADERS, SEND_MESSAGE,
-    SEND_STATUS, STOP, command, event, io_thread, method, transport_limits,
+    ABORT, DRAIN, EVENT_CALL, EVENT_CLOSED, EVENT_FAILURE, EVENT_HALF_CLOSE, EVENT_MESSAGE, EVENT_STOPPED, JUDGE,
+    LISTENER, MAX_LISTENERS, STOP, command, event, io_thread, method, transport_limits,
 )
 
 from kernels.limits import Limits
-from kernels.metadata import decode_metadata, encode_metadata
+from kernels.unix_socket import SocketFile, listen_unix, read_path
 
 CALL, MESSAGE, HALF_CLOSE, CLOSED, WRITABLE, STOPPED, FAILURE = range(7)
-HIGH_MARK_BYTES = HIGH_MARK
 
 cdef enum:
     BACKLOG = 4096
     MAX_METHODS = 16
-    MAX_CODE = 16
-
-CallInfo = namedtuple("CallInfo", "method metadata deadline peer auth")
-CallInfo.__doc__ = """What opens a call: its path, its metadata, its deadline (seconds of the monotonic clock, or None), who calls."""
 
 
 @final
@@ -61,15 +52,18 @@ cdef class Transport:
         What peers are allowed.
     io_threads : int
         Threads that read and write; 0 takes one for each processor, at most four.
+    spin_us : int
+        How long, in microseconds, an I/O thread looks for more before it sleeps: saves the time of being woken, and
+        keeps a processor busy as long as calls come more often than that.
     """
 
-    def __cinit__(self, limits not None, *, int io_threads=0):
+    def __cinit__(self, limits not None, *, int io_threads=0, int spin_us=0):
         if not isinstance(limits, Limits):
             raise TypeError(f"limits must be kernels.limits.Limits, given {type(limits).__name__}")
-        if io_threads < 0:
-            raise ValueError("io_threads must be at least 0")
+        if io_threads < 0 or spin_us < 0:
+            raise ValueError("io_threads and spin_us must be at least 0")
         self._engines = []
-        self._paths = []
+        self._files = []
         self._process = os.getpid()
         self.core.reserve = -1
         copy_limits(&self.core.limits, limits)
@@ -86,6 +80,7 @@ cdef class Transport:
         for index in range(self.core.n_threads):
             if open_thread(&self.core.threads[index], &self.core, index) != 0:
                 raise OSError("no descriptor or no memory for an I/O thread")
+            self.core.threads[index].spin_ns = spin_us * <int64_t> 1000
         self.core.reserve = open_file(b"/dev/null", O_RDONLY | O_CLOEXEC)
 
     def __dealloc__(self):
@@ -93,6 +88,7 @@ cdef class Transport:
             return
         self.close()
         drop_events(take_events(&self.core.events, 0))
+        free_events(&self.core.events)
         for index in range(self.core.n_threads):
             close_thread(&self.core.threads[index])
         for index in range(self.core.n_methods):
@@ -132,7 +128,7 @@ cdef class Transport:
         made = open_socket(address)
         port = 0
         if made.family == socket.AF_UNIX:
-            self._paths.append(made.getsockname())
+            self._files.append(SocketFile(read_path(address)))
         else:
             port = made.getsockname()[1]
         self.core.listeners[self.core.n_listeners].kind = LISTENER
@@ -152,6 +148,7 @@ cdef class Transport:
         old = self.core.trust
         self.core.trust = made
         pthread_mutex_unlock(&self.core.trust_lock)
+        retire_context(old)
         release_context(old)
         if self._started and not self._closed:
             self.command_all(JUDGE)
@@ -282,111 +279,12 @@ cdef class Transport:
             close(self.core.listeners[index].descriptor)
         self.core.n_listeners = 0
         close_events(&self.core.events)
-        for path in self._paths:
-            if os.path.exists(path):
-                os.unlink(path)
+        for file in self._files:
+            file.remove()
 
     def statistics(self):
         """Return {"connections", "buffered_bytes"} of this moment."""
         return {"connections": int_load(&self.core.n_connections), "buffered_bytes": counter_load(&self.core.buffered)}
-
-
-@final
-@no_gc_clear
-cdef class Call:
-    """One call of a method that Python serves. Its methods may be called from any thread; after CLOSED they do nothing."""
-
-    def __dealloc__(self):
-        if self.subject != NULL:
-            drop_call_elsewhere(self.subject)
-
-    def request_message(self, bint must_come=False):
-        """Let one more MESSAGE come; none comes before the first was asked for. One that must come has its time limit."""
-        self.command(GRANT_MESSAGE, None, None, must_come)
-
-    def send_initial_metadata(self, metadata=(), int compress=0):
-        """Begin the reply with pairs of names and values; `compress` (1 deflate, 2 gzip) as for send_message."""
-        self.begin(compress)
-        self.command(SEND_HEADERS, None, encode_metadata(metadata), self.encoding)
-
-    def begin(self, int compress):
-        """Settle the reply's encoding: what is asked for, where the client takes it."""
-        if not self.has_begun:
-            self.has_begun = True
-            self.encoding = compress if compress in (1, 2) and self.subject.accepted & (1 << compress) else IDENTITY
-
-    def send_message(self, bytes message not None, int compress=0):
-        """Send a message.
-
-        Parameters
-        ----------
-        message : bytes
-            The message.
-        compress : int
-            0 as it is, 1 deflate, 2 gzip; used where the client takes it and the reply began with the same.
-
-        Returns
-        -------
-        int
-            Bytes of this call that wait to be sent; above HIGH_MARK_BYTES the sender should wait for WRITABLE or CLOSED.
-        """
-        cdef uint8_t* deflated = NULL
-        cdef size_t size = 0
-        cdef const uint8_t* plain = <const uint8_t*> <const char*> message
-        cdef size_t plain_size = len(message)
-        cdef int encoding, failed
-        cdef int64_t waiting
-        self.begin(compress)
-        if self.subject.is_over:
-            return 0
-        encoding = self.encoding if compress != 0 else IDENTITY
-        if encoding != IDENTITY:
-            with nogil:
-                failed = deflate_message(plain, plain_size, encoding == 2, &deflated, &size)
-            if failed != 0:
-                raise MemoryError
-            message = PyBytes_FromStringAndSize(<char*> deflated, size)
-            free(deflated)
-        waiting = counter_add(&self.subject.queued, len(message))
-        self.command(SEND_MESSAGE, message, None, self.encoding << 1 | (encoding != IDENTITY))
-        if waiting > HIGH_MARK:
-            int_store(&self.subject.was_high, 1)
-            waiting = counter_load(&self.subject.queued)
-            if waiting < LOW_MARK_BYTES and int_exchange(&self.subject.was_high, 0):
-                return waiting
-            return max(waiting, <int64_t> HIGH_MARK + 1)
-        return waiting
-
-    def send_status(self, int code, str details="", trailing=()):
-        """End the call with a gRPC status, behind the messages that wait; the first status holds."""
-        if not 0 <= code <= MAX_CODE:
-            raise ValueError(f"code is {code}; expected a gRPC status from 0 to {MAX_CODE}")
-        self.command(SEND_STATUS, details.encode("utf-8", "replace"), encode_metadata(trailing), code)
-
-    def cancel(self):
-        """Break the call off with RST_STREAM."""
-        self.command(RESET_CALL, None, None, 0)
-
-    cdef int command(self, int kind, bytes data, bytes metadata, int number) except -1:
-        """Hand something to do to the call's I/O thread."""
-        cdef command* given
-        if self.subject.is_over:
-            return 0
-        given = <command*> calloc(1, sizeof(command))
-        if given == NULL:
-            raise MemoryError
-        given.kind = kind
-        given.number = number
-        if (copy_bytes(data, &given.data, &given.size) != 0
-                or copy_bytes(metadata, &given.metadata.data, &given.metadata.size) != 0):
-            free(given.data)
-            free(given)
-            raise MemoryError
-        given.metadata.capacity = given.metadata.size
-        int_add(&self.subject.references, 1)
-        given.subject = self.subject
-        push_command(self.subject.thread, given)
-        return 0
 
 
 cdef bint is_stale(event* taken) noexcept nogil:
@@ -409,34 +307,6 @@ cdef void drop_events(event* last) noexcept nogil:
         is_stale(last)
         free_event(last)
         last = following
-
-
-cdef int copy_bytes(bytes source, uint8_t** data, size_t* size) except? -1:
-    """Copy bytes (None leaves NULL) into memory of C's. 0, or -1 without memory."""
-    if source is None:
-        return 0
-    size[0] = len(source)
-    data[0] = <uint8_t*> malloc(max(size[0], <size_t> 1))
-    if data[0] == NULL:
-        return -1
-    memcpy(data[0], <const char*> source, size[0])
-    return 0
-
-
-cdef object describe_call(call* subject):
-    """Read what an open call has told; its headers do not change any more."""
-    fields = decode_metadata(subject.metadata.data[:subject.metadata.size] if subject.metadata.size else b"")
-    deadline = subject.deadline_ns / 1e9 if subject.deadline_ns else None
-    return CallInfo(
-        dict(fields[:1]).get(":path", ""), tuple(fields[1:]), deadline, decode_peer(subject), describe_auth(subject))
-
-
-cdef str decode_peer(call* subject):
-    return (<const char*> subject.peer).decode("ascii", "replace")
-
-
-cdef dict describe_auth(call* subject):
-    return describe_peer(subject.certificate, subject.has_tls)
 
 
 cdef char* copy_text(str text, size_t* size) except NULL:
@@ -482,17 +352,16 @@ cdef int64_t nanoseconds(double seconds):
 
 def open_socket(str address not None):
     """Return a listening socket that shares its port with nobody. Raises OSError."""
-    if address.startswith("unix:"):
-        made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        place = address[5:].removeprefix("//") if address.startswith("unix:///") else address[5:]
-    else:
-        host, _, port = address.rpartition(":")
-        family, kind, _, _, place = socket.getaddrinfo(
-            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        made = socket.socket(family, kind)
+    path = read_path(address)
+    if path is not None:
+        return listen_unix(path, BACKLOG)
+    host, _, port = address.rpartition(":")
+    family, kind, _, _, place = socket.getaddrinfo(
+        host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    made = socket.socket(family, kind)
+    try:
         # A port whose connections were closed a moment ago is free; one that is listened on is not.
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
         made.setblocking(False)
         made.bind(place)
         made.listen(BACKLOG)

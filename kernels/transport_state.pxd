@@ -9,14 +9,17 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from kernels.dispatch cimport engine_core
 from kernels.executor cimport task_list
 from kernels.nghttp2 cimport nghttp2_option, nghttp2_session, nghttp2_session_callbacks
-from kernels.openssl cimport SSL, X509
+from kernels.openssl cimport SSL
 from kernels.request cimport request
+from kernels.sockets cimport iovec
 from kernels.sync cimport pthread_cond_t, pthread_mutex_t, pthread_t
 from kernels.tls cimport tls_context
+from kernels.tls_peer cimport tls_peer
 
 cdef enum:
     INPUT_BYTES = 256 * 1024       # read from a socket at a time
-    OUTPUT_BYTES = 256 * 1024      # written to a socket at a time
+    OUTPUT_BYTES = 256 * 1024      # of frames that are written to a socket at a time
+    OUTPUT_PIECES = 64
     INLINE_MESSAGE_BYTES = 256     # a message up to this size lies in its call
     VERSION_BYTES = 24
     REQUEST_ID_BYTES = 48          # a longer one is not kept
@@ -107,7 +110,6 @@ cdef struct method:                # what is called for a method's calls, on the
     void (*open)(call* opened) noexcept nogil
     void (*take_message)(call* receiver) noexcept nogil       # `message` is whole; the method takes it over
     void (*finish_input)(call* receiver) noexcept nogil
-    void (*sent)(call* sender) noexcept nogil                 # bytes of its messages have left
     void (*end)(call* ended, bint sent) noexcept nogil        # the stream is gone; last of all
 
 
@@ -182,16 +184,15 @@ cdef struct call:
     outgoing* last
     size_t offset                  # of `first`, sent so far
     size_t waiting                 # bytes in the list
+    int64_t charged                # what of its connection's `buffered` is its own
     int64_t last_sent_ns
     # a bound method's
     exchange only                  # of a unary call
     exchange* exchanges            # of a stream, in order
     exchange* last_exchange
-    int n_left                     # of a stream: exchanges whose replies have left, not made good with a grant yet
     # Python's
     char[ADDRESS_BYTES] peer       # what Python is told of the caller, copied when it is told
-    X509* certificate              # a reference of its own
-    bint has_tls
+    tls_peer* identity             # a reference of its own; NULL without TLS
     bint is_python                 # it was told of, and will be told of the end
     void* handle                   # the object, held from EVENT_CALL to EVENT_CLOSED; under the GIL
     int64_t queued                 # bytes that Python has given and the peer has not taken; changed atomically
@@ -207,16 +208,19 @@ cdef struct connection:
     connection* next
     connection* next_dirty
     connection* next_unread
+    connection* previous_unproven
+    connection* next_unproven
     io_thread* thread
-    SSL* ssl
+    SSL* ssl                       # NULL without TLS, and before the peer has said anything
     tls_context* trust             # under which the peer was judged
-    X509* peer
+    tls_peer* peer                 # NULL without TLS, and until the handshake is done
     int verdict
     nghttp2_session* session
     bint is_handshaking
     bint is_greeted                # the peer's first SETTINGS have come
     bint is_dirty
     bint is_unread                 # more may wait in the socket than was read
+    bint is_unproven               # shakes hands, or is to be judged again
     bint is_writable               # the socket took all that it was given last
     bint is_broken
     bint is_leaving                # told to go, twice
@@ -272,6 +276,8 @@ cdef struct io_thread:
     connection* connections
     connection* dirty
     connection* unread
+    connection* unproven           # in the order in which they came
+    connection* last_unproven
     connection* buried             # freed at the end of the turn
     exchange* unsubmitted
     exchange* last_unsubmitted
@@ -279,13 +285,18 @@ cdef struct io_thread:
     call* spare_calls
     int n_spare_calls
     uint8_t* input
-    uint8_t* output
+    uint8_t* output                # frames to be written to one connection
     size_t output_size
+    iovec[OUTPUT_PIECES] pieces    # the same and large messages between them, in order
+    int n_pieces
+    size_t pieces_size             # bytes of all pieces
+    outgoing* sent                 # messages to be released once the pieces are written
     int64_t now_ns
     int64_t sweep_ns
     int64_t refused_until_ns       # descriptors ran out: nothing is accepted until then
     int64_t bulky_ns               # when the server held many bytes last; 0 once that memory was given back
     int64_t outstanding            # exchanges that the engine has: the loop outlives them
+    int64_t spin_ns                # looked for more without sleeping, after a turn that had something to do
     bint is_draining
     bint is_stopping
 

@@ -1,12 +1,14 @@
-"""The server's TLS side: key, certificate and clients' authorities, read again when their files change."""
+"""The server's TLS side: key, certificate, clients' authorities and who was revoked, read again when files change."""
 
 import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
+from service.revocation import find_next_update
 from service.settings import Settings
 
 Used = TypeVar("Used")
@@ -25,20 +27,24 @@ class Certificates:
     key: bytes
     chain: bytes
     authorities: bytes
+    revoked: bytes | None = None
 
 
 class CertificateFiles:
-    """Key, certificate and client authorities as files; says what is new since it was asked last.
+    """Key, certificate, client authorities and lists of revoked certificates as files; says what is new.
 
     Whoever asks while files are replaced one by one may find an old key beside a new certificate. Then those in force
     stay, and the files are read again the next time.
     """
 
     def __init__(self, settings: Settings):
-        self._paths = (settings.tls_key, settings.tls_cert, settings.tls_client_ca)
+        paths = (settings.tls_key, settings.tls_cert, settings.tls_client_ca, settings.tls_client_crl)
+        self._paths = tuple(path for path in paths if path is not None)
         self._seen = self._stamp()
         self._complaint = ""
         self.current = self._read()
+        self._dated: Certificates | None = None
+        self._due: datetime | None = None
 
     def refresh(self, use: Callable[[Certificates], Used]) -> Used | None:
         """Put into use what is new; None when nothing is.
@@ -52,6 +58,7 @@ class CertificateFiles:
             # Before reading: what changes meanwhile is new the next time.
             stamp = self._stamp()
             if stamp == self._seen:
+                self._check_age()
                 return None
             certificates = self._read()
             used = use(certificates)
@@ -62,13 +69,23 @@ class CertificateFiles:
         logger.info("certificates reloaded", extra={"certificate": str(self._paths[1])})
         return used
 
+    def _check_age(self) -> None:
+        """Say once that lists of revoked certificates have aged: from then on no client shakes hands any more."""
+        if self._dated is not self.current:
+            self._dated = self.current
+            self._due = find_next_update(self.current.revoked or b"")
+        if self._due is not None and datetime.now(UTC) >= self._due:
+            logger.error("revoked certificates are unknown", extra={"due": self._due.isoformat()})
+            self._due = None
+
     def _complain(self, reason: str) -> None:
         if reason != self._complaint:
             logger.error("certificates could not be read again", extra={"reason": reason})
         self._complaint = reason
 
-    def _stamp(self) -> tuple[tuple[int, int], ...]:
-        return tuple((status.st_ino, status.st_mtime_ns) for status in map(Path.stat, self._paths))
+    def _stamp(self) -> tuple[tuple[int, int, int], ...]:
+        # The size, too: the clock of files stands still for milliseconds.
+        return tuple((status.st_ino, status.st_mtime_ns, status.st_size) for status in map(Path.stat, self._paths))
 
     def _read(self) -> Certificates:
         return Certificates(*(path.read_bytes() for path in self._paths))

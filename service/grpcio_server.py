@@ -4,9 +4,11 @@ import asyncio
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 
+from kernels.unix_socket import OWNER_ONLY, clear_path, read_path
 from service.credentials import CertificateFiles, Certificates
 from service.health import AsyncHealthServicer
 from service.inference import InferenceHandler
@@ -51,9 +53,17 @@ class GrpcioServer:
         return self._run(self._listen(address))
 
     async def _listen(self, address: str) -> int:
+        path = read_path(address)
+        if path is not None:
+            take_path(path)
         if self._settings.insecure:
-            return self._server.add_insecure_port(address)
-        return self._server.add_secure_port(address, follow_files(CertificateFiles(self._settings)))
+            port = self._server.add_insecure_port(address)
+        else:
+            port = self._server.add_secure_port(address, follow_files(CertificateFiles(self._settings)))
+        if path is None:
+            return port
+        path.chmod(OWNER_ONLY)
+        return 0
 
     def start(self) -> None:
         """Answer calls."""
@@ -71,6 +81,14 @@ class GrpcioServer:
     async def _close(self) -> None:
         self._health.close()
         self._inference.close()
+
+
+def take_path(path: Path) -> None:
+    """Refuse a path where a server lives: grpcio would put its own socket there. Raises RuntimeError."""
+    try:
+        clear_path(path)
+    except OSError as error:
+        raise RuntimeError(str(error)) from error
 
 
 def make_loop() -> asyncio.AbstractEventLoop:

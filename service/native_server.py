@@ -33,6 +33,7 @@ class NativeServer:
         self._server = Server(
             read_limits(settings),
             io_threads=settings.io_threads,
+            spin_us=settings.spin_us,
             threads=SERVICER_THREADS,
             stream_threads=STREAM_THREADS,
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
@@ -66,6 +67,7 @@ class NativeServer:
             certificate=certificates.chain,
             key=certificates.key,
             client_ca=certificates.authorities,
+            crl=certificates.revoked,
             allowed_names=self._settings.allowed_clients,
             refusal=REFUSAL,
         )

@@ -13,6 +13,7 @@ from kernels.runtime import configure_runtime, runtime_version
 from service.health import HealthBoard
 from service.repository import Repository
 from service.services import Services
+from service.setting_checks import UNIX_PREFIX
 from service.settings import Settings
 
 # What a call that came in while the process was stopping may still take after the drain, in seconds.
@@ -64,6 +65,7 @@ def serve(settings: Settings) -> int:
         workers=settings.workers,
         max_queue_requests=settings.max_queue_requests,
         max_pending_bytes=settings.max_pending_bytes,
+        inline=settings.inline,
     )
     server = InferenceServer(settings, engine)
     server.start()
@@ -117,8 +119,9 @@ class InferenceServer:
         address = format_address(self._settings.host, self._settings.grpc_port)
         try:
             self.port = self._transport.listen(address)
-        except RuntimeError:
-            raise ServerError(f"cannot listen on {address}: it is taken, or no address of this machine") from None
+        except RuntimeError as error:
+            reason = getattr(error.__cause__, "strerror", None) or "it is taken, or no address of this machine"
+            raise ServerError(f"cannot listen on {address}: {reason}") from None
         self._transport.start()
 
     def load_models(self) -> None:
@@ -156,5 +159,7 @@ def make_transport(settings: Settings, services: Services) -> TransportServer:
 
 
 def format_address(host: str, port: int) -> str:
-    """Host and port as URLs have them; an IPv6 address in brackets."""
+    """Host and port as URLs have them, an IPv6 address in brackets; a Unix socket's has no port."""
+    if host.startswith(UNIX_PREFIX):
+        return host
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

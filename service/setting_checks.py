@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+UNIX_PREFIX = "unix:"
+MAX_UNIX_PATH_BYTES = 107
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 TRUTHS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
@@ -25,8 +27,11 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return lambda value: "" if value in choices else f"one of {', '.join(choices)}"
 
 
-def not_empty(value: str) -> str:
-    """Check that a text says something."""
+def listening_address(value: str) -> str:
+    """Check that a text is a host, or names a Unix socket whose path the kernel takes."""
+    if value.startswith(UNIX_PREFIX):
+        size = len(os.fsencode(value.removeprefix(UNIX_PREFIX)))
+        return "" if 0 < size <= MAX_UNIX_PATH_BYTES else f"unix: and a path of at most {MAX_UNIX_PATH_BYTES} bytes"
     return "" if value.strip() else "a text that is not empty"
 
 

@@ -30,7 +30,10 @@ class Settings(LimitSettings):
     model_repository: Path = field(
         default=Path(".sluice/models"), metadata=about("Folder that holds the models.", checks.existing_directory)
     )
-    host: str = field(default="127.0.0.1", metadata=about("Address to listen on.", checks.not_empty))
+    host: str = field(
+        default="127.0.0.1",
+        metadata=about("Address to listen on, or unix:PATH, which has no port.", checks.listening_address),
+    )
     grpc_port: int = field(
         default=8001, metadata=about("TCP port to listen on; 0 takes a free one.", checks.between(0, 65535))
     )
@@ -43,6 +46,13 @@ class Settings(LimitSettings):
         default=None,
         metadata=about("Authorities that clients' certificates must come from, PEM.", checks.readable_file),
     )
+    tls_client_crl: Path | None = field(
+        default=None,
+        metadata=about(
+            "Lists of revoked certificates, PEM, one of each authority that clients come by; without it, nobody asks.",
+            checks.readable_file,
+        ),
+    )
     allowed_clients: tuple[str, ...] = field(
         default=(),
         metadata=about("URI name in a client's certificate that may call; without one, every client may.", checks.uris),
@@ -52,7 +62,7 @@ class Settings(LimitSettings):
         metadata=about("Largest message in either direction, in bytes.", checks.between(1024, 2**31 - 1)),
     )
     transport: str = field(
-        default="grpcio",
+        default="native",
         metadata=about(
             "Who speaks gRPC: native, the compiled transport, or grpcio, the reference.",
             checks.one_of("native", "grpcio"),
@@ -62,6 +72,20 @@ class Settings(LimitSettings):
         default=0,
         metadata=about(
             "Threads of the native transport that read and write; 0 chooses by processors.", checks.between(0, 256)
+        ),
+    )
+    spin_us: int = field(
+        default=0,
+        metadata=about(
+            "How long those threads look for more before they sleep, in microseconds; a processor is busy meanwhile.",
+            checks.between(0, 1_000_000),
+        ),
+    )
+    inline: str = field(
+        default="auto",
+        metadata=about(
+            "Whether models run on those threads: auto for the quick ones, as measured, never, or always.",
+            checks.one_of("auto", "never", "always"),
         ),
     )
     drain_timeout_s: float = field(
@@ -231,8 +255,8 @@ def _check_transport(settings: Settings) -> None:
     """Either plain text, on purpose, or all of TLS; never half of it."""
     names = ("tls_cert", "tls_key", "tls_client_ca")
     given = [name for name in names if getattr(settings, name) is not None]
-    if settings.insecure and (given or settings.allowed_clients):
-        extra = given or ["allowed_clients"]
+    extra = given + [name for name in ("tls_client_crl", "allowed_clients") if getattr(settings, name)]
+    if settings.insecure and extra:
         origins = settings.origins
         raise SettingsError(
             f"setting insecure from {origins['insecure']}: expected alone, given with "
@@ -241,6 +265,11 @@ def _check_transport(settings: Settings) -> None:
     if not settings.insecure and len(given) < len(names):
         raise SettingsError(
             f"expected either insecure or all of {', '.join(names)}, given {', '.join(given) or 'none of them'}"
+        )
+    if settings.tls_client_crl is not None and settings.transport != "native":
+        raise SettingsError(
+            f"setting tls_client_crl from {settings.origins['tls_client_crl']}: expected with the native transport, "
+            "given with grpcio, which would let revoked certificates in"
         )
 
 

@@ -61,6 +61,13 @@ def identity(element_type=TensorProto.FLOAT, shape=("batch", 4)):
     return _model([node], [_value("input", shape, element_type)], [_value("output", shape, element_type)])
 
 
+def widener(width=16384):
+    """FP32 ``input`` [batch, 1] to as many copies of it in a row, FP32 ``output`` [batch, width]."""
+    ones = numpy_helper.from_array(np.ones((1, width), dtype=np.float32), "ones")
+    node = helper.make_node("MatMul", ["input", "ones"], ["output"])
+    return _model([node], [_value("input", ["batch", 1])], [_value("output", ["batch", width])], [ones])
+
+
 def add_and_subtract():
     """FP32 ``a`` and ``b`` [batch, 3] to ``sum`` and ``difference``."""
     nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Sub", ["a", "b"], ["difference"])]
@@ -114,6 +121,21 @@ def convolution(channels=64, size=64, layers=1, seed=11):
 
 def slow(iterations=200_000):
     """FP32 ``input`` [batch, 4] to itself after a Loop of `iterations` additions of 0, for runs that take a while."""
+    trips = numpy_helper.from_array(np.array(iterations, dtype=np.int64), "trips")
+    return _looping([], [trips])
+
+
+def slow_by_value():
+    """As `slow`, with as many iterations as the largest number of ``input`` says."""
+    nodes = [
+        helper.make_node("ReduceMax", ["input"], ["largest"], keepdims=0),
+        helper.make_node("Cast", ["largest"], ["trips"], to=TensorProto.INT64),
+    ]
+    return _looping(nodes, [])
+
+
+def _looping(nodes, initializers):
+    """``input`` to itself after a Loop of ``trips`` iterations, which the nodes or initializers give."""
     body = helper.make_graph(
         [helper.make_node("Identity", ["going"], ["still"]), helper.make_node("Add", ["state", "zero"], ["next"])],
         "body",
@@ -124,13 +146,13 @@ def slow(iterations=200_000):
         ],
         [helper.make_tensor_value_info("still", TensorProto.BOOL, []), _value("next", None)],
     )
-    initializers = [
-        numpy_helper.from_array(np.array(iterations, dtype=np.int64), "trips"),
+    constants = [
         numpy_helper.from_array(np.array(True), "go"),
         numpy_helper.from_array(np.array(0, dtype=np.float32), "zero"),
     ]
-    node = helper.make_node("Loop", ["trips", "go", "input"], ["output"], body=body)
-    return _model([node], [_value("input", ["batch", 4])], [_value("output", ["batch", 4])], initializers)
+    loop = helper.make_node("Loop", ["trips", "go", "input"], ["output"], body=body)
+    shapes = [_value("input", ["batch", 4])], [_value("output", ["batch", 4])]
+    return _model([*nodes, loop], *shapes, [*initializers, *constants])
 
 
 def halver():

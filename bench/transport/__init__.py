@@ -8,7 +8,18 @@ import importlib
 from bench.effort import Effort
 from bench.rows import Row
 
-PARTS = ("tiny", "tensors", "mtls", "handshakes", "connections", "idle", "repositories", "rate", "convolution")
+PARTS = (
+    "tiny",
+    "choices",
+    "tensors",
+    "mtls",
+    "handshakes",
+    "connections",
+    "idle",
+    "repositories",
+    "rate",
+    "convolution",
+)
 
 
 def measure(effort: Effort) -> list[Row]:

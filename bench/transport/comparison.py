@@ -8,13 +8,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bench.effort import Effort
+from bench.loadgen import Calls
 from bench.rows import Figure, collect_figures, compare
 from bench.servers import TRANSPORT_OPTIONS, Server, prepare_load, run_echo, run_floor, run_sluice
 
 DURATION_S, QUICK_DURATION_S = 1.0, 0.05
 PERCENTILES = ("p50", "p99", "p999")
-# For the conditions of every row: by which transport ours was called.
-TRANSPORT = " ".join(TRANSPORT_OPTIONS) or "grpcio"
 
 
 @contextmanager
@@ -35,7 +34,7 @@ def compare_servers(
     percentiles
         Of the latency, beside its mean.
     load
-        For `run_calls`; a second of calls unless it says otherwise.
+        For `Server.measure_calls`; a second of calls unless it says otherwise.
     """
     load = {"duration_s": effort.pick(DURATION_S, QUICK_DURATION_S), **load}
     with TemporaryDirectory() as folder:
@@ -65,6 +64,10 @@ def measure_server(
         "requests_per_s": calls.requests / calls.seconds,
         "mean_latency_us": calls.latency_us["mean"],
         **{f"{name}_latency_us": calls.latency_us[name] for name in percentiles},
-        # Of an open loop: whether the generator kept the rate.
-        **({"p99_lateness_us": calls.lateness_us["p99"]} if "rate" in load else {}),
+        **(describe_rate(calls) if "rate" in load else {}),
     }
+
+
+def describe_rate(calls: Calls) -> dict[str, float]:
+    """Whether the generator kept the rate, and whether the server took what it was sent."""
+    return {"p99_lateness_us": calls.lateness_us["p99"], "failed_share": calls.failed / calls.requests}

@@ -12,8 +12,7 @@ from bench.loadgen import run_handshakes
 from bench.models import save_tiny
 from bench.processes import BenchError, read_tree_cpu_ns
 from bench.rows import Goal, Row, collect_figures, compare
-from bench.servers import TRANSPORT_OPTIONS, Server, run_echo, run_sluice
-from bench.transport.comparison import TRANSPORT
+from bench.servers import TRANSPORT, TRANSPORT_OPTIONS, Server, run_echo, run_sluice
 
 CONNECTIONS = 8
 # Nearly all of it is arithmetic, which is another library's on either side: OpenSSL's, and BoringSSL's in grpcio.

@@ -13,8 +13,7 @@ from bench.loadgen import keep_idle, run_calls
 from bench.models import encode_tiny, save_tiny
 from bench.processes import raise_file_limit, read_resident_bytes
 from bench.rows import Goal, Row, collect_figures
-from bench.servers import TRANSPORT_OPTIONS, Server, run_echo, run_floor, run_sluice
-from bench.transport.comparison import TRANSPORT
+from bench.servers import TRANSPORT, TRANSPORT_OPTIONS, Server, run_echo, run_floor, run_sluice
 
 WARM_UP_CALLS = 2_000
 GOAL_KIB, GOAL_MTLS_KIB = 16, 64

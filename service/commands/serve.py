@@ -12,9 +12,9 @@ def serve(settings: Settings) -> None:
 
     Logs one line when ready; SIGTERM drains: no new requests, those that were accepted are answered, exit status 0.
     """
-    from service.allocator import bound_arenas
+    from service.allocator import tune_allocator
 
-    bound_arenas()
+    tune_allocator()
 
     from kernels.runtime import RuntimeLibraryError
     from service.credentials import CertificateError

@@ -191,12 +191,13 @@ def test_connection_whose_socket_is_full_is_closed(attack, path):
 
 def test_connection_that_reads_slowly_is_served_to_the_end(attack):
     """A little now and then is enough."""
-    server = attack(send_timeout_s=SHORT_S)
+    # All of it takes longer than this, and each step far less, even on a busy machine.
+    server = attack(send_timeout_s=2 * SHORT_S)
     with server.connect(window=LARGEST_WINDOW) as connection:
         streams = [connection.send_call(large_reply_request(count=2**18)) for _ in range(12)]
-        for _ in range(12):
+        for _ in range(24):
             server.bystander.await_seconds(0.1)
-            for _ in range(16):
+            for _ in range(8):
                 connection.await_frame(DATA)
         assert [len(connection.await_reply(stream).data) > 2**20 for stream in streams] == [True] * 12
 

@@ -13,7 +13,7 @@ from bench.__main__ import MEASUREMENTS
 ROOT = Path(__file__).resolve().parent.parent.parent
 NEEDS_H2LOAD = ("grpc", "memory")
 NEEDS_PROGRAMS = ("transport",)
-TIMEOUT_S = 120
+TIMEOUT_S = 240
 
 
 def run_bench(*arguments):

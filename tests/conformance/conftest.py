@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import pytest
 
 from certs import ensure_certificates
-from tests.conformance.interop_service import InteropService, rpc
+from tests.conformance.interop_service import add_interop_service
 from tests.conformance.probe import Probe
 from tests.conformance.running_server import running_server
 from tests.conformance.servers import SERVERS, Identity
@@ -54,11 +54,6 @@ def interop_target(request, kind):
     with running_server(kind, add_interop_service, identity=identity) as (_, address):
         authority = identity and request.getfixturevalue("certificates") / "internal-ca.pem"
         yield Target(address, authority)
-
-
-def add_interop_service(server):
-    """Register it as generated code does."""
-    rpc.add_TestServiceServicer_to_server(InteropService(), server)
 
 
 @pytest.fixture

@@ -49,6 +49,11 @@ class InteropService(rpc.TestServiceServicer):
             yield from _answer(request, context)
 
 
+def add_interop_service(server):
+    """Register it as generated code does."""
+    rpc.add_TestServiceServicer_to_server(InteropService(), server)
+
+
 def make_payload(size):
     """So many zeros."""
     return pb.Payload(body=bytes(size))

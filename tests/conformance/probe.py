@@ -41,9 +41,13 @@ class Probe:
         return self
 
     def __exit__(self, *failure):
+        self.close_channels()
+        return self._running.__exit__(*failure)
+
+    def close_channels(self):
+        """Hang up on every connection."""
         for channel in self._channels:
             channel.close()
-        return self._running.__exit__(*failure)
 
     def open_channel(self, address=None, **certificates):
         """A connection of its own, by way of another address if there is one; certificates are Target's."""

@@ -3,7 +3,7 @@
 import grpc
 import pytest
 
-from tests.conformance.probe import TIMEOUT_S
+from tests.conformance.probe import PATH, TIMEOUT_S
 
 ERRORS = [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK]
 MESSAGES = {
@@ -79,6 +79,23 @@ def test_abort_with_status_carries_rich_details(serve):
     error = fail(serve("unary_unary", lambda request, context: context.abort_with_status(status)))
     assert (error.code(), error.details()) == (grpc.StatusCode.NOT_FOUND, "gone")
     assert error.trailing_metadata() == (pair,)
+
+
+def test_abort_is_told_to_asyncio(open_probe, loop):
+    """With its message and its details."""
+    pair = ("grpc-status-details-bin", RICH_STATUS)
+    status = GivenStatus(grpc.StatusCode.NOT_FOUND, MESSAGES["unicode"], (pair,))
+    probe = open_probe("unary_unary", lambda request, context: context.abort_with_status(status))
+
+    async def call():
+        async with grpc.aio.insecure_channel(probe.address) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as raised:
+                await channel.unary_unary(PATH)(b"", timeout=TIMEOUT_S)
+        return raised.value
+
+    error = loop.run(call())
+    assert (error.code(), error.details()) == (grpc.StatusCode.NOT_FOUND, MESSAGES["unicode"])
+    assert tuple(error.trailing_metadata()) == (pair,)
 
 
 def test_abort_in_a_stream_comes_after_what_was_sent(serve):

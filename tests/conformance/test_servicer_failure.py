@@ -106,7 +106,7 @@ def test_request_that_cannot_be_deserialized_is_internal(serve, shape):
 @pytest.mark.usefixtures("native")
 @pytest.mark.parametrize("shape", ["stream_unary", "stream_stream"])
 def test_request_of_a_stream_that_cannot_be_deserialized_is_internal(serve, shape):
-    """The servicer's iterator ends there; grpcio's server never stops afterwards."""
+    """The servicer's iterator ends there; grpcio's server does not always stop afterwards."""
     received = []
 
     def receive(requests, context):

@@ -1,7 +1,5 @@
 """What the end-to-end tests share: the transports, a repository, servers of it, and the ways to them."""
 
-from importlib.util import find_spec
-
 import pytest
 
 from certs import ensure_certificates
@@ -14,9 +12,7 @@ from tests.end_to_end.targets import Target
 
 # Every test runs on each: its name, and the settings by which a server takes it, as variables of the environment, so
 # that they reach a server whoever starts it.
-TRANSPORTS = {"grpcio": {"SLUICE_TRANSPORT": "grpcio"}}
-if find_spec("kernels.transport"):
-    TRANSPORTS["native"] = {"SLUICE_TRANSPORT": "native"}
+TRANSPORTS = {name: {"SLUICE_TRANSPORT": name} for name in ("grpcio", "native")}
 # Above grpcio's own default of 4 MiB, and small enough to go over in a test.
 MAX_MESSAGE_BYTES = 8 * 2**20
 
@@ -89,7 +85,7 @@ def gateway(twins):
 
 
 @pytest.fixture(scope="session", params=["plain", "mtls", "gateway"])
-def target(request):
+def target(transport, request):
     """Every way to a server."""
     return request.getfixturevalue(request.param)
 

@@ -5,7 +5,9 @@ import pytest
 
 from kernels.engine import Engine
 from kernels.session import Session
+from tests.authorities import Authority
 from tests.kernels.raw_service import RawService
+from tests.kernels.tls_service import TlsService
 
 
 @pytest.fixture
@@ -39,3 +41,35 @@ def serve():
     yield start
     for service in started:
         service.close()
+
+
+@pytest.fixture(scope="session")
+def authority():
+    """An authority whose clients are trusted."""
+    return Authority("authority")
+
+
+@pytest.fixture(scope="session")
+def member(authority):
+    """A client's certificate, of the authority."""
+    return authority.issue("URI:spiffe://test/member")
+
+
+@pytest.fixture
+def serve_tls(authority):
+    """Start servers with TLS: serve_tls(**settings of TlsSettings) gives a TlsService."""
+    started = []
+
+    def start(*arguments, **options):
+        started.append(TlsService(authority, *arguments, **options))
+        return started[-1]
+
+    yield start
+    for service in started:
+        service.close()
+
+
+@pytest.fixture
+def guarded(serve_tls, authority):
+    """A server that takes clients of the authority only."""
+    return serve_tls(client_ca=authority.pem)

@@ -4,6 +4,8 @@ import contextlib
 
 import grpc
 
+from kernels.grpc_server import Server
+
 SERVICE = "test.Raw"
 WAIT_S = 10
 
@@ -20,8 +22,6 @@ class RawService:
     """
 
     def __init__(self, handlers, **options):
-        from kernels.grpc_server import Server
-
         self.server = Server(**options)
         self.server.add_registered_method_handlers(SERVICE, handlers)
         self.address = f"127.0.0.1:{self.server.add_insecure_port('127.0.0.1:0')}"

@@ -7,11 +7,8 @@ import threading
 import grpc
 import pytest
 
-from tests.kernels.raw_service import WAIT_S, refused
-
-pytest.importorskip("kernels.transport", reason="the native transport is not built")
-
 from kernels.grpc_context import ServicerContext
+from tests.kernels.raw_service import WAIT_S, refused
 
 Code = grpc.StatusCode
 

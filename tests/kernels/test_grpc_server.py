@@ -10,11 +10,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from tests.kernels.raw_service import SERVICE, WAIT_S, path, refused
-
-pytest.importorskip("kernels.transport", reason="the native transport is not built")
-
 from kernels.grpc_server import Server
+from tests.kernels.raw_service import SERVICE, WAIT_S, path, refused
 
 Code = grpc.StatusCode
 
@@ -62,6 +59,14 @@ def gate():
     made = Gate()
     yield made
     made.opened.set()
+
+
+def wait_until(condition):
+    """Return as soon as something holds."""
+    until = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.001)
 
 
 # ---- the four shapes
@@ -122,15 +127,15 @@ def test_large_stream_to_a_slow_reader_does_not_pile_up(serve):
     given = []
 
     def pour(request, context):
-        for number in range(200):
+        for number in range(1000):
             given.append(number)
             yield b"%d" % number + b" " * 100_000
 
     replies = serve({"Pour": grpc.unary_stream_rpc_method_handler(pour)}).read("Pour", timeout=60)
     assert next(replies).split() == [b"0"]
-    time.sleep(0.3)  # time in which a handler that does not wait would give all
-    assert len(given) < 150
-    assert [int(reply) for reply in replies] == list(range(1, 200))
+    time.sleep(0.5)  # time in which a handler that does not wait would give all
+    assert len(given) < 500
+    assert [int(reply) for reply in replies] == list(range(1, 1000))
 
 
 def test_stream_that_its_client_cancels_ends_its_handler(serve):
@@ -366,11 +371,11 @@ def test_deadline_ends_the_call_for_client_and_handler(serve):
     ended = threading.Event()
 
     def wait(request, context):
-        assert 0 < context.time_remaining() <= 0.2
+        assert 0 < context.time_remaining() < 0.3
         assert context.add_callback(ended.set)
         assert ended.wait(WAIT_S)
         assert not context.is_active()
-        assert context.time_remaining() == 0
+        assert context.time_remaining() < 0.1  # the client may have broken off a little before
         assert not context.add_callback(fail)
         return b"too late"
 
@@ -425,6 +430,7 @@ def test_cancelled_call_that_waits_for_a_thread_never_runs(serve, gate):
     queued = service.start("Note", b"1")
     with refused(Code.DEADLINE_EXCEEDED):
         service.call("Note", b"2", timeout=0.2)
+    wait_until(lambda: len(service.server._dispatcher._calls) == 2)
     gate.opened.set()
     assert (first.result(), queued.result()) == (b"", b"1")
     assert service.call("Note", b"3") == b"3"

@@ -1,22 +1,32 @@
-"""service.allocator: the option is taken by glibc, and an operator's own choice stands."""
+"""service.allocator: the options are taken by glibc, and an operator's own choice stands."""
 
 import platform
 
 import pytest
 
-from service.allocator import ARENA_VARIABLE, bound_arenas
+from service.allocator import OPTIONS, tune_allocator
 
+VARIABLES = [variable for variable, _, _ in OPTIONS]
 needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 
 
+@pytest.fixture
+def untuned(monkeypatch):
+    """An environment that decides nothing."""
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+    return monkeypatch
+
+
 @needs_glibc
-def test_arenas_are_bounded(monkeypatch):
-    """glibc takes the option."""
-    monkeypatch.delenv(ARENA_VARIABLE, raising=False)
-    assert bound_arenas()
+@pytest.mark.usefixtures("untuned")
+def test_options_are_taken():
+    """glibc knows each."""
+    assert tune_allocator()
 
 
-def test_arenas_of_the_environment_stand(monkeypatch):
+@pytest.mark.parametrize("variable", VARIABLES)
+def test_option_of_the_environment_stands(untuned, variable):
     """Who has set the variable has decided."""
-    monkeypatch.setenv(ARENA_VARIABLE, "8")
-    assert not bound_arenas()
+    untuned.setenv(variable, "8")
+    assert not tune_allocator()

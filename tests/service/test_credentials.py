@@ -1,12 +1,15 @@
 """Certificates that follow their files: what is put into use, and what leaves the old ones in force."""
 
+import os
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 
 from certs.files import replace_file
 from service.credentials import CertificateError, CertificateFiles, Certificates, CertificateWatch
+from tests.authorities import HOUR, Authority
 
 WAIT_S = 10
 FIRST = Certificates(key=b"key", chain=b"chain", authorities=b"authorities")
@@ -29,13 +32,15 @@ def files(folder):
 def follow(folder):
     """The certificates of a folder."""
     paths = {"tls_key": folder / "key", "tls_cert": folder / "chain", "tls_client_ca": folder / "authorities"}
-    return CertificateFiles(SimpleNamespace(**paths))
+    lists = folder / "revoked"
+    return CertificateFiles(SimpleNamespace(**paths, tls_client_crl=lists if lists.exists() else None))
 
 
 def write(folder, certificates):
     """Replace the files."""
     for name, content in vars(certificates).items():
-        replace_file(folder / name, content)
+        if content is not None:
+            replace_file(folder / name, content)
 
 
 def test_files_that_did_not_change_are_not_read_again(files):
@@ -94,3 +99,34 @@ def test_watch_puts_new_files_into_use_whatever_went_wrong_before(files, folder,
     assert used.wait(WAIT_S)
     watch.close()
     assert "unforeseen" in caplog.text
+
+
+def test_file_that_is_appended_to_within_a_tick_of_the_clock_is_new(files, folder):
+    """Its time may be the same, its size is not."""
+    status = (folder / "authorities").stat()
+    with (folder / "authorities").open("ab") as file:
+        file.write(b" and more")
+    os.utime(folder / "authorities", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert files.refresh(lambda certificates: certificates).authorities == b"authorities and more"
+
+
+def test_lists_of_revoked_certificates_are_followed(folder):
+    """As the others are."""
+    write(folder, replace(FIRST, revoked=b"list"))
+    files = follow(folder)
+    assert files.current.revoked == b"list"
+    write(folder, replace(FIRST, revoked=b"list 2"))
+    assert files.refresh(lambda certificates: certificates).revoked == b"list 2"
+
+
+def test_list_that_has_aged_is_in_the_log_once(folder, caplog):
+    """Nobody is let in any more, and an operator wants to know why."""
+    authority = Authority()
+    write(folder, replace(FIRST, revoked=authority.revoke() + authority.revoke(ends=-HOUR / 2)))
+    files = follow(folder)
+    assert [files.refresh(pytest.fail) for _ in range(3)] == [None] * 3
+    assert [record.message for record in caplog.records] == ["revoked certificates are unknown"]
+    write(folder, replace(FIRST, revoked=authority.revoke()))
+    assert files.refresh(lambda certificates: certificates)
+    assert files.refresh(pytest.fail) is None
+    assert len(caplog.records) == 1

@@ -71,6 +71,8 @@ def test_settings_once_loaded_cannot_be_changed(insecure):
         ("max_resets_per_s", "many", "a whole number"),
         ("log_level", "loud", "one of debug, info, warning, error"),
         ("host", " ", "a text that is not empty"),
+        ("host", "unix:", "unix: and a path of at most 107 bytes"),
+        ("host", "unix:/" + "x" * 107, "unix: and a path of at most 107 bytes"),
         ("model_repository", "/nowhere/at/all", "a folder that exists and can be read"),
         ("model_repository", "", "a path"),
         ("allowed_clients", "spiffe://a/b, gateway", "URIs such as spiffe://example.org/gateway"),
@@ -128,6 +130,19 @@ def test_load_settings_without_transport_security_chosen_refuses(tmp_path):
         load_settings(flags=here | {"insecure": True, "allowed_clients": ["spiffe://a/b"]})
     names = ("tls_cert", "tls_key", "tls_client_ca")
     assert load_settings(flags=here | dict.fromkeys(names, certificate)).has_tls
+
+
+def test_load_settings_with_lists_of_revoked_certificates_wants_tls_of_our_own(tmp_path):
+    """grpcio's server would not look at them, and plain text has no certificates."""
+    certificate = str(write(tmp_path / "a.pem", ""))
+    names = ("tls_cert", "tls_key", "tls_client_ca", "tls_client_crl")
+    flags = {"model_repository": str(tmp_path)} | dict.fromkeys(names, certificate)
+    assert load_settings(flags=flags | {"transport": "native"}).tls_client_crl == tmp_path / "a.pem"
+    with pytest.raises(SettingsError, match=r"tls_client_crl from --tls-client-crl: expected with the native"):
+        load_settings(flags=flags | {"transport": "grpcio"})
+    plain = {"model_repository": str(tmp_path), "insecure": True, "tls_client_crl": certificate}
+    with pytest.raises(SettingsError, match="given with tls_client_crl"):
+        load_settings(flags=plain)
 
 
 def test_load_settings_with_limits_that_do_not_fit_together_refuses(insecure):

@@ -1,0 +1,1 @@
+"""What is fuzzed. A target runs one input after another and raises Finding when one breaks a promise."""
