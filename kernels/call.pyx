@@ -185,6 +185,8 @@ cdef int receive_bytes(call* receiver, const uint8_t* data, size_t size) noexcep
             if outcome != RECEIVED:
                 return outcome
         part = min(size, receiver.message_size - receiver.received)
+        if part == 0 and receiver.message_size > 0:
+            return RECEIVED
         outcome = make_room(receiver, receiver.received + part)
         if outcome != RECEIVED:
             return outcome
