@@ -8,8 +8,8 @@ from fuzz.finding import Finding
 from kernels.engine import Engine
 from kernels.grpc_metadata import MetadataError, check_metadata
 from kernels.limits import Limits
-from kernels.session import Session
 from kernels.server_call import Call, CallInfo
+from kernels.session import Session
 from kernels.transport import CALL, CLOSED, HALF_CLOSE, MESSAGE, Transport
 from tests import onnx_models
 

@@ -195,11 +195,12 @@ cdef int read_messages(call* receiver, const uint8_t* data, size_t size, size_t*
             if outcome != RECEIVED:
                 return outcome
         part = min(size - taken[0], receiver.message_size - receiver.received)
+        if part == 0 and receiver.message_size > 0:
+            return RECEIVED
         outcome = make_room(receiver, receiver.received + part)
         if outcome != RECEIVED:
             return outcome
-        if part > 0:  # else there may be no memory yet, and memcpy takes no NULL
-            memcpy(receiver.message + receiver.received, data + taken[0], part)
+        memcpy(receiver.message + receiver.received, data + taken[0], part)
         receiver.received += part
         taken[0] += part
         if receiver.received == receiver.message_size:

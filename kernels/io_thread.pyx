@@ -125,7 +125,8 @@ cdef void block_signals() noexcept nogil:
 
 cdef int wait_events(io_thread* thread, epoll_event* events) noexcept nogil:
     """Sleep until something happens, or until the next sweep; not at all when something waits already."""
-    cdef int timeout_ms = SWEEP_MS if thread.connections != NULL or thread.refused_until_ns != 0 else -1
+    cdef bint is_swept = thread.connections != NULL or thread.refused_until_ns != 0 or thread.bulky_ns != 0
+    cdef int timeout_ms = SWEEP_MS if is_swept else -1
     cdef int count
     if thread.unread != NULL or thread.unproven != NULL or thread.unsubmitted != NULL:
         # Unsubmitted are requests of streams that an answer at the end of the last turn made room for.

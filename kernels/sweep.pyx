@@ -8,11 +8,17 @@ from kernels.http2 cimport RESET_BURST_S, say_leaving, warn_leaving
 from kernels.listener cimport watch_listeners
 from kernels.nghttp2 cimport NGHTTP2_FLAG_NONE, nghttp2_session_get_stream_remote_window_size, nghttp2_submit_ping
 from kernels.reply cimport fail_call, mark_dirty, reset_call
+from kernels.sync cimport counter_load
 from kernels.transport_state cimport call, connection, io_thread, transport_limits
+
+cdef extern from "<malloc.h>" nogil:
+    int malloc_trim(size_t kept) noexcept
 
 cdef enum:
     NOTICE_NS = 1_000_000_000      # until a peer that does not answer a notice is told the second time
     SWEEPS_PER_S = 5
+    BULKY_BYTES = 32 * 1024 * 1024     # buffered at a time: worth giving back to the system
+    TRIM_AFTER_NS = 5_000_000_000      # without so much: under a load that comes again it would only be fetched again
 
 
 cdef void sweep_connections(io_thread* thread) noexcept nogil:
@@ -21,6 +27,7 @@ cdef void sweep_connections(io_thread* thread) noexcept nogil:
     cdef connection* following
     if thread.refused_until_ns != 0 and thread.now_ns >= thread.refused_until_ns:
         watch_listeners(thread)
+    give_memory_back(thread)
     while swept != NULL:
         following = swept.next
         if is_overdue(swept):
@@ -29,6 +36,15 @@ cdef void sweep_connections(io_thread* thread) noexcept nogil:
             tend_connection(swept)
             sweep_calls(swept)
         swept = following
+
+
+cdef void give_memory_back(io_thread* thread) noexcept nogil:
+    """Have malloc return what it keeps of large messages: small blocks between them would hold it for ever."""
+    if counter_load(&thread.server.buffered) > BULKY_BYTES:
+        thread.bulky_ns = thread.now_ns
+    elif thread.bulky_ns != 0 and thread.now_ns - thread.bulky_ns > TRIM_AFTER_NS:
+        thread.bulky_ns = 0
+        malloc_trim(0)
 
 
 cdef bint has_passed(const connection* swept, int64_t since_ns, int64_t span_ns) noexcept nogil:

@@ -295,6 +295,7 @@ cdef struct io_thread:
     int64_t now_ns
     int64_t sweep_ns
     int64_t refused_until_ns       # descriptors ran out: nothing is accepted until then
+    int64_t bulky_ns               # when the server held many bytes last; 0 once that memory was given back
     int64_t outstanding            # exchanges that the engine has: the loop outlives them
     int64_t spin_ns                # looked for more without sleeping, after a turn that had something to do
     bint is_draining

@@ -1,5 +1,6 @@
 """A client that does nothing wrong: it calls without pause while others attack, and notes every call that fails."""
 
+import contextlib
 import threading
 import time
 
@@ -33,6 +34,7 @@ class Bystander:
         )
         self._stub = GRPCInferenceServiceStub(self._channel)
         self._stopped = threading.Event()
+        self._rested = threading.Lock()
         self._changed = threading.Condition()
         self._count = 0
         self.failures = []
@@ -42,8 +44,9 @@ class Bystander:
     def _run(self):
         nonce = 0
         while not self._stopped.wait(PAUSE_S):
-            nonce += 1
-            wrong = self._call(nonce)
+            with self._rested:
+                nonce += 1
+                wrong = self._call(nonce)
             with self._changed:
                 self._count += not wrong
                 self.failures += [wrong] if wrong else []
@@ -59,7 +62,7 @@ class Bystander:
         given = read_raw(reply.raw_output_contents[0], "FP32", (1, 4))
         return "" if np.array_equal(given, rows) else f"call {nonce}: given {given.tolist()}"
 
-    def await_calls(self, count=20):
+    def await_calls(self, count=5):
         """Return when so many more calls have been answered rightly; a failure fails the test."""
         with self._changed:
             target = self._count + count
@@ -72,6 +75,12 @@ class Bystander:
         until = time.monotonic() + seconds
         while time.monotonic() < until:
             self.await_calls(1)
+
+    @contextlib.contextmanager
+    def resting(self):
+        """Make no call for the time of a block."""
+        with self._rested:
+            yield
 
     def close(self):
         """Stop calling and hang up."""

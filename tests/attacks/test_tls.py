@@ -32,7 +32,7 @@ def server(engine, certificates, trust):
     tls = TlsSettings(
         certificate=(certificates / "service.pem").read_bytes(), key=(certificates / "service.key").read_bytes()
     )
-    made = AttackedServer(engine, Limits(handshake_timeout_s=SHORT_S, max_connections=40), tls, trust)
+    made = AttackedServer(engine, Limits(handshake_timeout_s=SHORT_S), tls, trust)
     try:
         made.watch(grpc.ssl_channel_credentials(authority))
         yield made

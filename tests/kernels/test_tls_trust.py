@@ -191,7 +191,7 @@ def test_connections_without_certificates_are_closed_when_one_is_demanded(serve_
 
 def test_connection_outlives_its_certificate(guarded, authority):
     """As with gRPC and Envoy: time alone closes none, not even when trust changes later."""
-    pair = authority.issue(ends=SECOND)
+    pair = authority.issue(ends=3 * SECOND)
     client = TlsClient(guarded, pair)
     with opened(guarded, pair) as channel:
         while client.is_welcome():
