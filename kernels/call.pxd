@@ -21,7 +21,7 @@ cdef int append_bytes(byte_buffer* target, const void* data, size_t size) noexce
 cdef int append_field(byte_buffer* target, const uint8_t* name, size_t name_size, const uint8_t* value,
                       size_t value_size) noexcept nogil
 cdef void free_buffer(byte_buffer* used) noexcept nogil
-cdef int receive_bytes(call* receiver, const uint8_t* data, size_t size) noexcept nogil
+cdef int receive_bytes(call* receiver, const uint8_t* data, size_t size, size_t* taken) noexcept nogil
 cdef int grant_message(call* receiver, size_t* consumed) noexcept nogil
 cdef uint8_t* take_message(call* receiver, size_t* size, size_t* capacity) noexcept nogil
 cdef void release_message(call* receiver, uint8_t* message, size_t capacity) noexcept nogil

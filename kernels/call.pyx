@@ -5,7 +5,7 @@ Calls come from their I/O thread's pool. A message is received into one buffer; 
 
 from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from kernels.compression cimport INFLATE_LIMIT, INFLATE_NO_MEMORY, INFLATE_OK, inflate_message
 from kernels.sync cimport counter_add, counter_load, int_add
@@ -166,33 +166,43 @@ cdef bint is_over_limit(const call* payer, size_t more) noexcept nogil:
 # ---- the message that arrives
 
 
-cdef int receive_bytes(call* receiver, const uint8_t* data, size_t size) noexcept nogil:
-    """Take bytes of the call's messages, and give each whole one to the method. A RECEIVE_… code."""
+cdef int receive_bytes(call* receiver, const uint8_t* data, size_t size, size_t* taken) noexcept nogil:
+    """Take bytes of the call's messages, and give each whole one to the method. A RECEIVE_… code.
+
+    `taken` is how many; those behind a message that is not granted are put aside.
+    """
+    cdef int outcome = read_messages(receiver, data, size, taken)
+    if outcome != RECEIVED or taken[0] == size:
+        return outcome
+    return keep_backlog(receiver, data + taken[0], size - taken[0])
+
+
+cdef int read_messages(call* receiver, const uint8_t* data, size_t size, size_t* taken) noexcept nogil:
     cdef size_t part
     cdef int outcome
-    while size > 0:
+    taken[0] = 0
+    while taken[0] < size:
         if receiver.has_message:
-            return keep_backlog(receiver, data, size) if receiver.is_counting else RECEIVE_TOO_MANY
+            return RECEIVED if receiver.is_counting else RECEIVE_TOO_MANY
         if receiver.prefix_size < FRAME_PREFIX_BYTES:
-            part = min(size, <size_t> (FRAME_PREFIX_BYTES - receiver.prefix_size))
-            memcpy(receiver.prefix + receiver.prefix_size, data, part)
+            part = min(size - taken[0], <size_t> (FRAME_PREFIX_BYTES - receiver.prefix_size))
+            memcpy(receiver.prefix + receiver.prefix_size, data + taken[0], part)
             receiver.prefix_size += <int> part
-            data += part
-            size -= part
+            taken[0] += part
             if receiver.prefix_size < FRAME_PREFIX_BYTES:
                 return RECEIVED
             outcome = begin_message(receiver)
             if outcome != RECEIVED:
                 return outcome
-        part = min(size, receiver.message_size - receiver.received)
+        part = min(size - taken[0], receiver.message_size - receiver.received)
+        if part == 0 and receiver.message_size > 0:
+            return RECEIVED
         outcome = make_room(receiver, receiver.received + part)
         if outcome != RECEIVED:
             return outcome
-        if part > 0:  # else there may be no memory yet, and memcpy takes no NULL
-            memcpy(receiver.message + receiver.received, data, part)
+        memcpy(receiver.message + receiver.received, data + taken[0], part)
         receiver.received += part
-        data += part
-        size -= part
+        taken[0] += part
         if receiver.received == receiver.message_size:
             outcome = finish_message(receiver)
             if outcome != RECEIVED:
@@ -262,9 +272,15 @@ cdef int finish_message(call* receiver) noexcept nogil:
 
 cdef int keep_backlog(call* receiver, const uint8_t* data, size_t size) noexcept nogil:
     """Put bytes behind a message aside until that one is granted; the stream's window bounds them."""
+    cdef byte_buffer* backlog = &receiver.backlog
     if <int64_t> size > room_left(receiver):
         return RECEIVE_FULL
-    if append_bytes(&receiver.backlog, data, size) != 0:
+    if receiver.backlog_taken > backlog.size // 2:
+        # Fewer bytes are moved than were taken since the last time.
+        backlog.size -= receiver.backlog_taken
+        memmove(backlog.data, backlog.data + receiver.backlog_taken, backlog.size)
+        receiver.backlog_taken = 0
+    if append_bytes(backlog, data, size) != 0:
         return RECEIVE_NO_MEMORY
     charge(receiver, <int64_t> size)
     return RECEIVED
@@ -275,7 +291,7 @@ cdef int grant_message(call* receiver, size_t* consumed) noexcept nogil:
 
     `consumed` is what the stream's window gets back. A RECEIVE_… code.
     """
-    cdef byte_buffer backlog
+    cdef byte_buffer* backlog = &receiver.backlog
     cdef int outcome
     consumed[0] = 0
     receiver.granted += 1
@@ -283,13 +299,21 @@ cdef int grant_message(call* receiver, size_t* consumed) noexcept nogil:
         return RECEIVED
     receiver.granted -= 1
     receiver.target.take_message(receiver)
-    backlog = receiver.backlog
-    receiver.backlog = byte_buffer(NULL, 0, 0)
-    consumed[0] = backlog.size
-    charge(receiver, -<int64_t> backlog.size)
-    outcome = receive_bytes(receiver, backlog.data, backlog.size)
-    free_buffer(&backlog)
+    if backlog.size == 0:
+        return RECEIVED
+    outcome = read_messages(receiver, backlog.data + receiver.backlog_taken, backlog.size - receiver.backlog_taken,
+                            consumed)
+    receiver.backlog_taken += consumed[0]
+    charge(receiver, -<int64_t> consumed[0])
+    if receiver.backlog_taken == backlog.size:
+        discard_backlog(receiver)
     return outcome
+
+
+cdef void discard_backlog(call* receiver) noexcept nogil:
+    charge(receiver, -<int64_t> (receiver.backlog.size - receiver.backlog_taken))
+    free_buffer(&receiver.backlog)
+    receiver.backlog_taken = 0
 
 
 cdef int inflate_received(call* receiver) noexcept nogil:
@@ -345,5 +369,4 @@ cdef void discard_message(call* receiver) noexcept nogil:
     forget_message(receiver)
     receiver.has_message = False
     receiver.prefix_size = 0
-    charge(receiver, -<int64_t> receiver.backlog.size)
-    free_buffer(&receiver.backlog)
+    discard_backlog(receiver)

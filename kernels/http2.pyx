@@ -204,15 +204,17 @@ cdef int on_invalid_frame_recv(nghttp2_session* session, const nghttp2_frame* fr
 cdef int on_data_chunk_recv(nghttp2_session* session, uint8_t flags, int32_t stream_id, const uint8_t* data, size_t len,
                             void* user_data) noexcept nogil:
     cdef call* receiver = <call*> nghttp2_session_get_stream_user_data(session, stream_id)
+    cdef size_t taken
+    cdef int outcome
     nghttp2_session_consume_connection(session, len)
     if receiver == NULL or receiver.has_status:
         nghttp2_session_consume_stream(session, stream_id, len)
         return 0
     receiver.last_byte_ns = receiver.thread.now_ns
+    outcome = receive_bytes(receiver, data, len, &taken)
     # Bytes behind a message that is not granted stay in the stream's window, which stops the peer when it is full.
-    if not (receiver.has_message and receiver.is_counting):
-        nghttp2_session_consume_stream(session, stream_id, len)
-    check_received(receiver, receive_bytes(receiver, data, len))
+    nghttp2_session_consume_stream(session, stream_id, taken)
+    check_received(receiver, outcome)
     return 0
 
 

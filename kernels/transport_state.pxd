@@ -170,6 +170,7 @@ cdef struct call:
     int granted                    # messages that the method may still be given; only where it counts them
     bint is_counting               # messages are given only as they are granted
     byte_buffer backlog            # received behind a message that is not granted, kept from the stream's window
+    size_t backlog_taken           # of its bytes, from the front
     bint input_finished            # the method has been told that nothing more comes
     # the reply's side
     bint headers_sent
