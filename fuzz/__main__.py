@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fuzz.catalogue import CATALOGUE
 from fuzz.corpus import read_inputs, write_input
+from fuzz.cover import Cover
 from fuzz.edges import EdgeMap
 from fuzz.search import Budget, Misbehaviour, Search
 from fuzz.subject import Build, Subject
@@ -79,6 +80,9 @@ def fuzz(build: Build, name: str, share: Budget, arguments: argparse.Namespace, 
         search = Search(subject, edges, entry.mutator, arguments.seed, report=report)
         with contextlib.suppress(KeyboardInterrupt):  # ends this search alone
             search.run([*read_inputs(arguments.corpus / name), *entry.make_seeds()], budget)
+        if arguments.keep:
+            for data in Cover(search.pass_edges, entry.mutator.split).choose(search.corpus, arguments.keep_most):
+                write_input(arguments.keep / name, data)
         if said := subject.stop():
             search.findings.append(Misbehaviour(b"", said))
             report(search.findings[-1])
@@ -87,8 +91,6 @@ def fuzz(build: Build, name: str, share: Budget, arguments: argparse.Namespace, 
         f"{search.edges.count():,} edges, {len(search.corpus.inputs):,} inputs; {len(search.findings)} findings",
         flush=True,
     )
-    for data in search.corpus.cover(arguments.keep_most) if arguments.keep else ():
-        write_input(arguments.keep / name, data)
     return len(search.findings)
 
 

@@ -18,6 +18,9 @@ class Mutator(Protocol):
     def mutate(self, data: bytes, other: bytes, random: Random) -> bytes:
         """Change one input a little, with parts of another one perhaps."""
 
+    def split(self, data: bytes) -> list[bytes]:
+        """Cut an input into pieces of which some may be left out."""
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -28,18 +28,20 @@ class Corpus:
     ----------
     inputs : list of bytes
         In the order in which they were found.
+    edges : list of frozenset of int
+        What each of them passes.
     """
 
     def __init__(self):
         self.inputs: list[bytes] = []
-        self._edges: list[frozenset[int]] = []
+        self.edges: list[frozenset[int]] = []
         self._smallest: dict[tuple[int, int], bytes] = {}
         self._favoured: list[bytes] = []
 
     def add(self, data: bytes, passed: dict[int, int]) -> None:
         """Keep an input with the edges that it passes: edge to class."""
         self.inputs.append(data)
-        self._edges.append(frozenset(passed))
+        self.edges.append(frozenset(passed))
         for way in passed.items():
             if way not in self._smallest or len(data) < len(self._smallest[way]):
                 self._smallest[way] = data
@@ -52,13 +54,3 @@ class Corpus:
             return random.choice(self._favoured)
         newest = int(random.expovariate(1 / 16))
         return self.inputs[-1 - newest] if newest < len(self.inputs) else random.choice(self.inputs)
-
-    def cover(self, most: int) -> list[bytes]:
-        """Up to so many inputs that together pass nearly every edge: each the one that adds most to those before."""
-        chosen: list[bytes] = []
-        left = set().union(*self._edges)
-        while left and len(chosen) < most:
-            best = max(range(len(self.inputs)), key=lambda n: (len(self._edges[n] & left), -len(self.inputs[n])))
-            left -= self._edges[best]
-            chosen.append(self.inputs[best])
-        return chosen

@@ -93,6 +93,10 @@ class Search:
                 other = self._random.choice(self.corpus.inputs)
                 self._try(self._mutator.mutate(chosen, other, self._random))
 
+    def pass_edges(self, data: bytes) -> frozenset[int]:
+        """Run an input once more; the edges that it passes, none when it shows something."""
+        return frozenset(self._passed()) if self._execute(data) else frozenset()
+
     def _is_over(self, budget: Budget) -> bool:
         return len(self.findings) >= self._max_findings or budget.is_spent(self.runs)
 

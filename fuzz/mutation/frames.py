@@ -71,6 +71,11 @@ class FramesMutator:
             frames = random.choice(CHANGES)(self, frames, random.randrange(len(frames)), other, random)
         return (plan + encode_frames(frames) + rest)[:MAX_INPUT_BYTES]
 
+    def split(self, data: bytes) -> list[bytes]:
+        """Cut between frames; the plan is one piece."""
+        frames, rest = decode_frames(data[PLAN_BYTES:])
+        return [data[:PLAN_BYTES], *(frame.encode() for frame in frames), rest]
+
     # ---- the order
 
     def _drop(self, frames, index, _other, _random):

@@ -44,6 +44,10 @@ class MessageMutator:
             fields = random.choice(CHANGES)(self, fields, index, other, random)
         return b"".join(field.encode() for field in fields)
 
+    def split(self, data: bytes) -> list[bytes]:
+        """Cut between fields."""
+        return [field.encode() for field in split_message(data)] or self._bytes.split(data)
+
     def _drop(self, fields, index, _other, _random):
         return fields[:index] + fields[index + 1 :]
 

@@ -6,6 +6,7 @@ NUMBERS = (0, 1, 2, 3, 4, 5, 7, 8, 15, 16, 31, 32, 63, 64, 100, 127, 128, 129, 2
 WIDE_NUMBERS = (0, 1, 255, 256, 4096, 16383, 16384, 16385, 32767, 32768, 65535, 2**24 - 1, 2**31 - 1, 2**31, 2**32 - 1)
 MAX_CHANGES = 6
 MAX_PART_BYTES = 64
+PIECES = 64
 MAX_INPUT_BYTES = 1 << 16
 
 
@@ -26,6 +27,11 @@ class BytesMutator:
         for _ in range(1 + int(random.expovariate(0.7)) % MAX_CHANGES):
             data = random.choice(CHANGES)(self, data, other, random)[:MAX_INPUT_BYTES]
         return data
+
+    def split(self, data: bytes) -> list[bytes]:
+        """Cut into so many pieces, or bytes."""
+        size = -(-len(data) // PIECES)
+        return [data[place : place + size] for place in range(0, len(data), size)] if data else []
 
     def _flip_bit(self, data, _other, random):
         return put(data, random, lambda byte: byte ^ 1 << random.randrange(8))

@@ -25,6 +25,10 @@ class ZippedMutator:
         plain = self._bytes.mutate(plain, plain, random) * random.choice((1, 1, 1, 2, 50))
         return compress(plain[:MAX_PLAIN_BYTES], random)
 
+    def split(self, data: bytes) -> list[bytes]:
+        """Cut as bytes."""
+        return self._bytes.split(data)
+
 
 def inflate(data: bytes) -> bytes:
     """What can be inflated of an input's message."""
