@@ -180,12 +180,12 @@ def abuse_all(server, bystander, rounds):
     """Every abuse at the same time, and then connections that vanish before their answer."""
     for number in range(rounds):
         with contextlib.ExitStack() as stack:
-            for abuse in ABUSES * 3:
+            for abuse in ABUSES * 2:
                 window = LARGEST_WINDOW if number % 2 else 0
                 connection = stack.enter_context(RawConnection(server.address, window=window))
                 with contextlib.suppress(ConnectionError):
                     abuse(connection)
-        for _ in range(150):
+        for _ in range(250):
             with RawConnection(server.address) as connection:
                 connection.send_call(large_reply_request(1000))
                 connection.reset()

@@ -32,9 +32,9 @@ from tests.http2_frames import (
 )
 
 DEADLINE_EXCEEDED = 4
-SHORT_S = 0.4
+SHORT_S = 0.6
 # Well beyond a short limit and the interval at which limits are looked at.
-LONG_S = 1.0
+LONG_S = 1.2
 
 
 def trickle(server, content, pause_s=0.1):
