@@ -4,7 +4,9 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from tests.http2_frames import FRAME_BYTES, HEAD_BYTES, encode_header
+from tests.http2_frames import CONTINUATION, FRAME_BYTES, HEAD_BYTES, encode_header
+
+KIND_PLACE = 3
 
 
 @dataclass(frozen=True)
@@ -57,14 +59,18 @@ def size_of(data: bytes, place: int) -> int | None:
     return int.from_bytes(data[place : place + 3], "big") if place + HEAD_BYTES <= len(data) else None
 
 
-def complete_frame(rest: bytes) -> bytes:
-    """What a frame that was cut off lacks: zeros, as long as a server would wait for them."""
+def complete_frame(rest: bytes) -> bytes | None:
+    """What a frame that was cut off lacks: zeros, while a server would wait for them; None where it waits for more.
+
+    That is behind headers which nghttp2 ignores, where it does not look at a CONTINUATION's length.
+    """
     if not rest:
         return b""
     filled = rest + bytes(max(0, HEAD_BYTES - len(rest)))
     size = size_of(filled, 0)
-    filled += bytes(max(0, HEAD_BYTES + size - len(filled))) if size <= FRAME_BYTES else b""
-    return filled[len(rest) :]
+    if size > FRAME_BYTES:
+        return None if filled[KIND_PLACE] == CONTINUATION else filled[len(rest) :]
+    return filled[len(rest) :] + bytes(max(0, HEAD_BYTES + size - len(filled)))
 
 
 def encode_fields(fields: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -58,8 +58,8 @@ class ConnectionTarget:
             return
         server = self._strict if plan & IS_STRICT else self._generous
         with Peer(server.path) as peer:
-            say(peer, plan, said)
-            hear(peer, plan, server)
+            if say(peer, plan, said):
+                hear(peer, server)
             if not plan & IS_ABRUPT:
                 peer.hang_up()
             check_answers(peer.frames)
@@ -73,10 +73,11 @@ class ConnectionTarget:
         limits, inline = (STRICT, "never") if plan & IS_STRICT else (GENEROUS, "always")
         server = self._open_server(limits, inline)
         with Peer(server.path) as peer:
-            say(peer, plan, said)
+            is_patient = say(peer, plan, said)
             server.answer_events()
             server.drain()
-            hear(peer, plan, server)
+            if is_patient:
+                hear(peer, server)
             server.close()
             peer.hang_up()
             check_answers(peer.frames)
@@ -89,16 +90,19 @@ class ConnectionTarget:
         self._folder.cleanup()
 
 
-def say(peer: Peer, plan: int, said: bytes) -> None:
-    """Say it in the plan's pieces, and the rest of a frame that is cut off."""
+def say(peer: Peer, plan: int, said: bytes) -> bool:
+    """Say it in the plan's pieces, and the rest of a frame that is cut off; whether an answer can be waited for."""
     send_in_pieces(peer, said, PIECES[plan & PIECES_MASK])
-    if not plan & (IS_IMPATIENT | IS_RAW):
-        peer.send(complete_frame(decode_frames(said[len(PREFACE) :])[1]))
+    if plan & (IS_IMPATIENT | IS_RAW):
+        return False
+    rest = complete_frame(decode_frames(said[len(PREFACE) :])[1])
+    peer.send(rest or b"")
+    return rest is not None
 
 
-def hear(peer: Peer, plan: int, server: EchoServer) -> None:
-    """Wait until all that was said is answered, unless the plan is impatient."""
-    for _ in range(0 if plan & (IS_IMPATIENT | IS_RAW) else MAX_ROUNDS):
+def hear(peer: Peer, server: EchoServer) -> None:
+    """Wait until all that was said is answered."""
+    for _ in range(MAX_ROUNDS):
         if not peer.await_answer() or not server.answer_events():
             return
 
