@@ -12,7 +12,7 @@ from kernels.limits import Limits
 from kernels.tls import TlsSettings
 from tests.attacks.attacked_server import AttackedServer, check_reply, small_request
 from tests.http2_frames import PREFACE, encode_settings
-from tests.raw_http2 import RawConnection, connect
+from tests.raw_http2 import TIMEOUT_S, RawConnection, connect
 
 SHORT_S = 0.4
 
@@ -102,6 +102,8 @@ def test_noise_behind_the_handshake_ends_the_connection(server, trust):
     with RawConnection(server.address, tls=trust) as connection:
         connection.await_ping()
         plain = socket.socket(fileno=connection.detach())
+        # The descriptor does not block, whatever the new socket believes.
+        plain.settimeout(TIMEOUT_S)
         with plain:
             plain.sendall(bytes(range(256)) * 20)
             with contextlib.suppress(ConnectionError):
