@@ -6,6 +6,7 @@ import zlib
 import numpy as np
 
 from fuzz.frames import Frame, encode_fields, encode_frames, request_fields
+from kernels.reference import CARRIERS
 from service.pb.open_inference_pb2 import ModelInferRequest
 from tests.http2_frames import (
     DATA,
@@ -21,6 +22,8 @@ from tests.http2_frames import (
 )
 from tests.inference_messages import build_request
 
+# Values that some datatypes of their carrier cannot hold.
+LARGEST = {"int_contents": 2**31 - 1, "uint_contents": 2**32 - 1, "uint64_contents": 2**64 - 1}
 INFER = b"/inference.GRPCInferenceService/ModelInfer"
 STREAM_INFER = b"/inference.GRPCInferenceService/ModelStreamInfer"
 ECHOES = (
@@ -63,9 +66,7 @@ WORDS = (
     b"pair",
     b"halve",
     b"wide",
-    b"FP32",
-    b"INT64",
-    b"BYTES",
+    *(name.encode() for name in CARRIERS),
 )
 
 
@@ -93,6 +94,10 @@ def make_typed_requests() -> list[ModelInferRequest]:
     """Requests with typed contents and with parameters."""
     typed = ModelInferRequest(model_name="tiny", id="typed")
     typed.inputs.add(name="input", datatype="FP32", shape=[1, 16]).contents.fp32_contents.extend([0.5] * 16)
+    every = [ModelInferRequest() for _ in CARRIERS]
+    for request, (datatype, field) in zip(every, CARRIERS.items(), strict=True):
+        contents = request.inputs.add(name="input", datatype=datatype, shape=[3]).contents
+        getattr(contents, field).extend([b"a", b"", b"bc"] if datatype == "BYTES" else [0, 1, LARGEST.get(field, 1)])
     strings = ModelInferRequest(model_name="text")
     strings.inputs.add(name="input", datatype="BYTES", shape=[1, 2]).contents.bytes_contents.extend([b"a", b"bc"])
     full = ModelInferRequest(model_name="whole", model_version="1", id="ä")
@@ -103,7 +108,7 @@ def make_typed_requests() -> list[ModelInferRequest]:
     tensor.parameters["scale"].double_param = 0.5
     full.outputs.add(name="output").parameters["flag"].bool_param = True
     full.outputs.add(name="output").parameters["text"].string_param = "x"
-    return [typed, strings, full]
+    return [typed, strings, full, *every]
 
 
 def make_fields() -> list[bytes]:
