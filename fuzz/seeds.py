@@ -142,14 +142,11 @@ def make_connections() -> list[bytes]:
     calls += [make_call(b"/echo/Many", [requests[0]], FIELDS[4]), make_call(INFER, [bytes(3000)])]
     calls += [make_zipped_call(INFER, requests[0]), make_zipped_call(STREAM_INFER, requests[0])]
     calls += [with_control(make_call(INFER, [requests[0]])), with_small_windows(make_call(STREAM_INFER, requests[:4]))]
-    wide = build_request("wide", {"input": np.ones((8, 1), np.float32)}).SerializeToString()
-    large = [make_call(path, [wide] * count) for path, count in ((INFER, 1), (STREAM_INFER, 4), (b"/echo/Pour", 4))]
-    return [
-        bytes([plan]) + encode_frames([Frame(SETTINGS), *call])
-        for plans, some in (((0, 4, 64), calls), ((0, 1, 16, 48, 64), map(with_large_windows, large)))
-        for call in some
-        for plan in plans
-    ]
+    wide = build_request("wide", {"input": np.ones((5, 1), np.float32)}).SerializeToString()
+    large = [make_call(path, [wide] * count) for path, count in ((INFER, 1), (STREAM_INFER, 2), (b"/echo/Pour", 2))]
+    sent = [(0, calls), (4, calls[::3]), (64, calls[::8])]
+    sent += [(plan, map(with_large_windows, large)) for plan in (0, 1, 16, 48, 64)]
+    return [bytes([plan]) + encode_frames([Frame(SETTINGS), *call]) for plan, some in sent for call in some]
 
 
 def make_call(path: bytes, messages: list[bytes], *fields: tuple[bytes, bytes], stream: int = 1) -> list[Frame]:
