@@ -56,5 +56,5 @@ cdef void close_batcher(batcher* used) noexcept nogil
 cdef void admit_request(batcher* target, request* admitted) noexcept nogil
 cdef void cancel_request(request* unwanted) noexcept nogil
 cdef void settle_request(request* settled) noexcept nogil
-cdef int64_t read_counts(batcher* target, statistics* counts) noexcept nogil
+cdef int64_t read_counts(batcher* target, statistics* counts, bint* is_inline) noexcept nogil
 cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil

@@ -145,12 +145,13 @@ cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil:
     return idle
 
 
-cdef int64_t read_counts(batcher* target, statistics* counts) noexcept nogil:
-    """Copy the counters as they are at one moment; return how many requests are queued."""
+cdef int64_t read_counts(batcher* target, statistics* counts, bint* is_inline) noexcept nogil:
+    """Copy the counters, and where runs take place, as they are at one moment; return how many requests are queued."""
     cdef int64_t queued
     pthread_mutex_lock(&target.lock)
     counts[0] = target.counts
     queued = target.queued
+    is_inline[0] = target.task.is_inline
     pthread_mutex_unlock(&target.lock)
     return queued
 

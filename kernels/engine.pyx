@@ -182,8 +182,7 @@ cdef class Engine:
             entry = self._versions[name, version]
             if not isinstance(entry, LoadedVersion):
                 raise KeyError((name, version))
-            queued = read_counts(&(<LoadedVersion> entry).queue, &counts)
-            is_inline = (<LoadedVersion> entry).queue.task.is_inline
+            queued = read_counts(&(<LoadedVersion> entry).queue, &counts, &is_inline)
         return {**counts, "queued": queued, "inline": bool(is_inline)}
 
     def drain(self, double timeout_s):
