@@ -23,7 +23,8 @@ SHOWN_BYTES = 2048
 def main() -> int:
     """Fuzz what is named, else everything; 1 when something was found."""
     arguments = parse_arguments()
-    build = Build(arguments.tree.absolute(), tuple(arguments.preload), arguments.coverage)
+    coverage = arguments.coverage and arguments.coverage.absolute()
+    build = Build(arguments.tree.absolute(), tuple(map(Path.absolute, arguments.preload)), coverage)
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
         if arguments.replay is not None:
             return replay(build, arguments.targets[0], read_replayed(arguments.replay), Path(folder))

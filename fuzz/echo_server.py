@@ -92,6 +92,8 @@ class EchoServer:
         call.request_message()
         if info.method == "/echo/Many":
             call.send_initial_metadata(sendable(info.metadata), GZIP)
+        elif info.method == "/echo/Pour":
+            call.send_message(bytes(POURED_BYTES))
         elif info.method == "/echo/Refuse":
             call.send_status(UNKNOWN, "refused: ä%\n", sendable(info.metadata))
         elif not info.method.startswith("/echo/"):
@@ -102,8 +104,6 @@ class EchoServer:
         path = self._paths[call]
         if path == "/echo/Cancel":
             call.cancel()
-        elif path == "/echo/Pour":
-            call.send_message(bytes(POURED_BYTES))
         elif path == "/echo/Many":
             for _ in range(3):
                 call.send_message(message, GZIP)

@@ -79,6 +79,9 @@ class Peer:
             raise Finding("the server neither answers nor hangs up") from None
         self.is_over = not data
         frames, self._rest = decode_frames(self._rest + data)
+        for frame in frames:
+            if frame.kind == PING and not frame.flags & ACK:
+                self.send(Frame(PING, ACK, payload=frame.payload).encode())
         if any(len(frame.payload) > FRAME_BYTES for frame in frames):
             raise Finding("the server sends a frame that is larger than any that it may send")
         self.frames += frames

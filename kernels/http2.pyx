@@ -16,7 +16,9 @@ from kernels.headers cimport (
 )
 from kernels.nghttp2 cimport *
 from kernels.output cimport add_output, drop_outgoing
-from kernels.reply cimport FRAME_PIECES, FRAME_ROOM_BYTES, FULL_TEXT, fail_call, mark_dirty, on_frame_send, on_send_data
+from kernels.reply cimport (
+    FRAME_PIECES, FRAME_ROOM_BYTES, FULL_TEXT, fail_call, mark_dirty, on_frame_not_send, on_frame_send, on_send_data,
+)
 from kernels.sync cimport int_store
 from kernels.tls_peer cimport PEER_ALLOWED
 from kernels.transport_state cimport (
@@ -50,6 +52,7 @@ cdef int prepare_http2(server_core* server) noexcept nogil:
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, on_data_chunk_recv)
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, on_stream_close)
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, on_frame_send)
+    nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, on_frame_not_send)
     nghttp2_session_callbacks_set_send_data_callback(callbacks, on_send_data)
     nghttp2_option_set_no_auto_window_update(server.options, 1)
     nghttp2_option_set_no_closed_streams(server.options, 1)

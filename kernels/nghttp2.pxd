@@ -80,6 +80,8 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
         nghttp2_session* session, int32_t stream_id, uint32_t error_code, void* user_data) noexcept nogil
     ctypedef int (*nghttp2_on_frame_send_callback)(
         nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept nogil
+    ctypedef int (*nghttp2_on_frame_not_send_callback)(
+        nghttp2_session* session, const nghttp2_frame* frame, int error, void* user_data) noexcept nogil
     ctypedef int (*nghttp2_send_data_callback)(
         nghttp2_session* session, nghttp2_frame* frame, const uint8_t* framehd, size_t length,
         nghttp2_data_source* source, void* user_data) noexcept nogil
@@ -102,6 +104,8 @@ cdef extern from "nghttp2/nghttp2.h" nogil:
         nghttp2_session_callbacks* callbacks, nghttp2_on_stream_close_callback callback) noexcept
     void nghttp2_session_callbacks_set_on_frame_send_callback(
         nghttp2_session_callbacks* callbacks, nghttp2_on_frame_send_callback callback) noexcept
+    void nghttp2_session_callbacks_set_on_frame_not_send_callback(
+        nghttp2_session_callbacks* callbacks, nghttp2_on_frame_not_send_callback callback) noexcept
     void nghttp2_session_callbacks_set_send_data_callback(
         nghttp2_session_callbacks* callbacks, nghttp2_send_data_callback callback) noexcept
 

@@ -25,3 +25,5 @@ cdef void mark_dirty(connection* changed) noexcept nogil
 cdef int on_send_data(nghttp2_session* session, nghttp2_frame* frame, const uint8_t* framehd, size_t length,
                       nghttp2_data_source* source, void* user_data) noexcept nogil
 cdef int on_frame_send(nghttp2_session* session, const nghttp2_frame* frame, void* user_data) noexcept nogil
+cdef int on_frame_not_send(nghttp2_session* session, const nghttp2_frame* frame, int error,
+                           void* user_data) noexcept nogil

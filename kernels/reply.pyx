@@ -146,3 +146,11 @@ cdef int on_frame_send(nghttp2_session* session, const nghttp2_frame* frame, voi
         if sender != NULL and not sender.half_closed:
             nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_NO_ERROR)
     return 0
+
+
+cdef int on_frame_not_send(nghttp2_session* session, const nghttp2_frame* frame, int error,
+                           void* user_data) noexcept nogil:
+    """Break off a call whose headers or trailers cannot be sent, since they are too large: else it would never end."""
+    if frame.hd.type == NGHTTP2_HEADERS:
+        nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, frame.hd.stream_id, NGHTTP2_INTERNAL_ERROR)
+    return 0

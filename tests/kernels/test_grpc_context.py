@@ -241,6 +241,17 @@ def test_metadata_that_cannot_be_sent_are_refused_where_they_are_given(ask, pair
     assert ask(spoil).code() is Code.OK
 
 
+@pytest.mark.parametrize("give", ["send_initial_metadata", "set_trailing_metadata"])
+def test_metadata_larger_than_nghttp2_sends_end_the_call(ask, give):
+    """Instead of leaving its client to wait."""
+
+    def exaggerate(request, context):
+        getattr(context, give)((("key", "x" * 300_000),))
+        return b""
+
+    assert ask(exaggerate).code() is Code.INTERNAL
+
+
 # ---- compression
 
 
