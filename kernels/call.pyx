@@ -20,6 +20,7 @@ cdef enum:
     FIRST_BYTES = 128 * 1024           # allocated for a larger message when it is announced
     SECOND_BYTES = 1024 * 1024         # and when these have come
     CHARGED_BYTES = 4096               # a step in which they are counted
+    WORD_BYTES = 16                    # malloc's blocks begin at multiples of it
 
 
 # ---- life
@@ -242,15 +243,25 @@ cdef int make_room(call* receiver, size_t needed) noexcept nogil:
 
 
 cdef int grow_message(call* receiver, size_t needed) noexcept nogil:
-    """Allocate a large message's memory as its bytes arrive: a little, more, then doubling."""
+    """Allocate a large message's memory as its bytes arrive: a little, more, then doubling.
+
+    The message ends where a word does. Its last field is a tensor as a rule, whose elements are then aligned, so that
+    a batch of one runs on the tensor where it lies.
+    """
+    cdef size_t shift = (WORD_BYTES - receiver.message_size % WORD_BYTES) % WORD_BYTES
     cdef size_t least = SECOND_BYTES if receiver.message_capacity > 0 else FIRST_BYTES
     cdef size_t capacity = min(max(2 * receiver.message_capacity, max(needed, least)), receiver.message_size)
-    cdef uint8_t* larger = <uint8_t*> realloc(receiver.message, capacity)
+    cdef uint8_t* larger = <uint8_t*> realloc(find_block(receiver.message), capacity + shift)
     if larger == NULL:
         return RECEIVE_NO_MEMORY
-    receiver.message = larger
+    receiver.message = larger + shift
     receiver.message_capacity = capacity
     return RECEIVED
+
+
+cdef uint8_t* find_block(uint8_t* message) noexcept nogil:
+    """The memory of a message outside its call, which begins less than a word before it; NULL of NULL."""
+    return message - <size_t> message % WORD_BYTES
 
 
 cdef int finish_message(call* receiver) noexcept nogil:
@@ -352,13 +363,13 @@ cdef uint8_t* take_message(call* receiver, size_t* size, size_t* capacity) noexc
 cdef void release_message(call* receiver, uint8_t* message, size_t capacity) noexcept nogil:
     """Free a message that was taken over."""
     if capacity > 0:
-        free(message)
+        free(find_block(message))
         charge(receiver, -<int64_t> capacity)
 
 
 cdef void forget_message(call* receiver) noexcept nogil:
     if receiver.message_capacity > 0:
-        free(receiver.message)
+        free(find_block(receiver.message))
     charge(receiver, -<int64_t> receiver.message_charged)
     receiver.message = NULL
     receiver.message_capacity = receiver.message_charged = 0

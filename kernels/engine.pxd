@@ -12,6 +12,7 @@ cdef class Engine:
     cdef dict _versions      # (name, version) -> LoadedVersion or str, the reason why it is unavailable
     cdef bint _closed
     cdef int _placement      # placement_mode of every version
+    cdef int64_t _inline_limit_ns
     cdef int _process        # that made the engine: a fork has none of its threads
     cdef readonly int64_t max_queue_requests
     cdef readonly int64_t max_pending_bytes

@@ -32,6 +32,8 @@ cdef extern from "<stdlib.h>" nogil:
 cdef enum:
     CACHE_LINE_BYTES = 64
     MAX_DELAY_US = 60_000_000
+    DEFAULT_INLINE_LIMIT_US = 100
+    MAX_INLINE_LIMIT_US = 1_000_000
     MAX_WAIT_S = 1_000_000_000
     DEFAULT_QUEUE_REQUESTS = 4096
     DEFAULT_PENDING_BYTES = 1 << 30
@@ -78,16 +80,22 @@ cdef class Engine:
         Message bytes that may wait or run in all; a message beyond that gets EXHAUSTED.
     inline : str
         Whether models run on the I/O threads of a transport that has such: "auto" for those whose largest batch was
-        measured and takes less than 100 µs, "never", or "always".
+        measured and is quick, "never", or "always".
+    inline_limit_us : int
+        What a quick model's largest batch takes at most, in microseconds, at the 99th percentile.
     """
 
     def __cinit__(self, *, int workers=0, int64_t max_queue_requests=DEFAULT_QUEUE_REQUESTS,
-                  int64_t max_pending_bytes=DEFAULT_PENDING_BYTES, str inline="auto"):
+                  int64_t max_pending_bytes=DEFAULT_PENDING_BYTES, str inline="auto",
+                  int64_t inline_limit_us=DEFAULT_INLINE_LIMIT_US):
         if workers < 0 or max_queue_requests < 1 or max_pending_bytes < 1:
             raise ValueError("workers must be at least 0, max_queue_requests and max_pending_bytes at least 1")
         if inline not in PLACEMENTS:
             raise ValueError(f"inline is {inline!r}; expected one of {', '.join(PLACEMENTS)}")
+        if not 0 <= inline_limit_us <= MAX_INLINE_LIMIT_US:
+            raise ValueError(f"inline_limit_us is {inline_limit_us}; expected 0 to {MAX_INLINE_LIMIT_US}")
         self._placement = PLACEMENTS[inline]
+        self._inline_limit_ns = inline_limit_us * 1000
         self._lock = threading.Lock()
         self._retiring = threading.Lock()
         self._process = os.getpid()
@@ -156,6 +164,7 @@ cdef class Engine:
         made.queue.pending_bytes = &self.core.pending_bytes
         made.queue.max_pending_bytes = self.max_pending_bytes
         made.queue.place.mode = self._placement
+        made.queue.place.limit_ns = self._inline_limit_ns
         made.queue.task.is_inline = made.queue.place.is_inline = self._placement == PLACE_INLINE
         self.replace_version(name, version, made)
 

@@ -19,7 +19,6 @@ cdef extern from "<string.h>" nogil:
 cdef enum:
     FIELD_OVERHEAD_BYTES = 32      # of a field in HTTP/2's own count of header bytes
     MAX_TIMEOUT_DIGITS = 8
-    NO_COPY = 6                    # both flags of nghttp2: names and values are literals or outlive the call
 
 cdef const char** STATUS_TEXTS = [
     b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"7", b"8", b"9", b"10", b"11", b"12", b"13", b"14", b"15", b"16"]
@@ -194,7 +193,8 @@ cdef void set_field(nghttp2_nv* target, const char* name, size_t name_size, cons
     target.namelen = name_size
     target.value = <uint8_t*> value
     target.valuelen = value_size
-    target.flags = NO_COPY
+    # Names and values are literals or outlive the call.
+    target.flags = NGHTTP2_NV_FLAG_NO_COPY_NAME | NGHTTP2_NV_FLAG_NO_COPY_VALUE
 
 
 cdef size_t fill_reply(call* sender, const byte_buffer* metadata, nghttp2_nv* fields) noexcept nogil:

@@ -32,7 +32,8 @@ cdef struct instance:
     tensor_data* results     # what the run gave
     output_view* views       # one reply's outputs
     int64_t* shapes          # one reply's shapes, MAX_RANK for each output
-    bint own_outputs         # Run allocates its outputs: their shapes are not known from the batch size
+    bint own_outputs         # Run allocates its outputs: their shapes are not known before
+    bint is_encoded          # the last run wrote its output into the reply
     int64_t gather_ns        # how long the last run's phases took
     int64_t run_ns
     int64_t encode_ns

@@ -1,6 +1,8 @@
 """Gathers a batch into one buffer per input, runs the session and encodes each caller's rows from the outputs.
 
-Each input tensor is copied once, from the message to the batch's buffer, and each output once, to its caller's reply.
+Each input tensor is copied once, from the message to the batch's buffer, and each output once, to its caller's reply. The
+large tensors of a batch of one are not copied: the session reads them in the message and writes its output into the
+reply.
 A batch is a list of bound requests linked by `next`; nothing here settles them.
 """
 
@@ -12,7 +14,7 @@ from libc.string cimport memcpy, memset, strstr
 from kernels.codec cimport bytes_view, encode_response, output_view, response_size, response_view
 from kernels.datatype cimport DT_BOOL, DT_BYTES, datatype_size
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
-from kernels.request cimport request, reserve_reply
+from kernels.request cimport bound_tensor, request, reserve_reply
 from kernels.session cimport (
     MAX_RANK, bind_tensor, create_strings, describe_value, fill_strings, read_numbers, read_strings, release_values,
     run_session, session_core, tensor_data, tensor_spec,
@@ -25,6 +27,7 @@ cdef extern from "<stdlib.h>" nogil:
 
 cdef enum:
     ALIGNMENT = 64                  # a cache line, and enough for every vector instruction
+    IN_PLACE_BYTES = 4096           # from here on a copy costs more than what it spares the reader to think about
     KEPT_BYTES = 8 * 1024 * 1024    # a larger buffer whose size the client chose is freed after its run
 
 # In every text of ONNX Runtime about an output that does not fit the buffer it was given, and in no other.
@@ -36,7 +39,7 @@ cdef int open_instance(instance* made, const signature* accepted, const version_
     cdef size_t n_inputs = accepted.core.n_inputs + 1, n_outputs = accepted.core.n_outputs + 1
     made.accepted = accepted
     made.served = served
-    made.own_outputs = accepted.max_batch_size == 0 or not accepted.core.batched_outputs
+    made.own_outputs = not (accepted.core.batched_outputs if accepted.max_batch_size > 0 else accepted.core.fixed_outputs)
     made.inputs = <OrtValue**> calloc(n_inputs, sizeof(void*))
     made.outputs = <OrtValue**> calloc(n_outputs, sizeof(void*))
     made.input_buffers = <uint8_t**> calloc(n_inputs, sizeof(void*))
@@ -89,9 +92,9 @@ cdef int execute_batch(instance* used, request* batch, int64_t rows, failure* er
     cdef int failed = gather_batch(used, batch, rows, error)
     gathered = monotonic_ns()
     if failed == 0:
-        failed = run_batch(used, rows, error)
+        failed = run_batch(used, batch, rows, error)
     ran = monotonic_ns()
-    if failed == 0:
+    if failed == 0 and not used.is_encoded:
         failed = encode_batch(used, batch, error)
     release_values(core, used.inputs, core.n_inputs)
     release_values(core, used.outputs, core.n_outputs)
@@ -125,7 +128,7 @@ cdef int run_zeros(instance* used, failure* error) noexcept nogil:
             failed = bind_tensor(core, spec, used.input_buffers[index], size, shape, &used.inputs[index], error)
     gathered = monotonic_ns()
     if failed == 0:
-        failed = run_batch(used, rows, error)
+        failed = run_batch(used, NULL, rows, error)
     used.gather_ns = gathered - started
     used.run_ns = monotonic_ns() - gathered
     release_values(core, used.inputs, core.n_inputs)
@@ -195,6 +198,9 @@ cdef int gather_numbers(instance* used, request* batch, int32_t index, const int
     cdef request* member = batch
     cdef size_t total = 0
     cdef uint8_t* target
+    if batch.next == NULL and can_bind_in_place(&batch.inputs[index], core.inputs[index].datatype):
+        return bind_tensor(core, &core.inputs[index], <void*> batch.inputs[index].data, batch.inputs[index].size, shape,
+                           &used.inputs[index], error)
     while member != NULL:
         total += member.inputs[index].size
         member = member.next
@@ -208,6 +214,15 @@ cdef int gather_numbers(instance* used, request* batch, int32_t index, const int
         target += member.inputs[index].size
         member = member.next
     return bind_tensor(core, &core.inputs[index], used.input_buffers[index], total, shape, &used.inputs[index], error)
+
+
+cdef bint can_bind_in_place(const bound_tensor* content, int datatype) noexcept nogil:
+    """Whether a tensor can be run on where the message or the scratch holds it, which Run only reads.
+
+    Kernels may rely on aligned elements, and on a BOOL being 0 or 1.
+    """
+    return (content.size >= IN_PLACE_BYTES and datatype != DT_BOOL
+            and <size_t> content.data % <size_t> datatype_size(datatype) == 0)
 
 
 cdef void copy_numbers(uint8_t* target, const uint8_t* source, size_t size, int datatype) noexcept nogil:
@@ -240,17 +255,19 @@ cdef int gather_strings(instance* used, request* batch, int32_t index, const int
 # ---- run
 
 
-cdef int run_batch(instance* used, int64_t rows, failure* error) noexcept nogil:
-    """Run the session and describe its outputs in `results`."""
+cdef int run_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil:
+    """Run the session and describe its outputs in `results`. `batch` is NULL when nobody takes them."""
     cdef session_core* core = used.accepted.core
     cdef int32_t index
-    if not used.own_outputs and bind_outputs(used, rows, error) != 0:
+    used.is_encoded = False
+    if not used.own_outputs and bind_outputs(used, batch, rows, error) != 0:
         return -1
     if run_session(core, used.inputs, used.outputs, error) != 0:
         if used.own_outputs or strstr(error.text, OUTPUT_OF_OTHER_SHAPE) == NULL:
             return -1
         # The model's symbolic dimension promised more than it keeps: let ONNX Runtime size the outputs from now on.
         used.own_outputs = True
+        used.is_encoded = False
         error.code = OK
         release_values(core, used.outputs, core.n_outputs)
         if run_session(core, used.inputs, used.outputs, error) != 0:
@@ -261,8 +278,8 @@ cdef int run_batch(instance* used, int64_t rows, failure* error) noexcept nogil:
     return 0
 
 
-cdef int bind_outputs(instance* used, int64_t rows, failure* error) noexcept nogil:
-    """Give Run a buffer for each output whose size follows from the batch size."""
+cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil:
+    """Give Run a place for each output of numbers, whose size is known: in a reply, or in a buffer."""
     cdef session_core* core = used.accepted.core
     cdef const tensor_spec* spec
     cdef tensor_data* result
@@ -272,17 +289,30 @@ cdef int bind_outputs(instance* used, int64_t rows, failure* error) noexcept nog
         if spec.datatype == DT_BYTES:
             continue
         result = &used.results[index]
-        result.rank = spec.rank
-        memcpy(result.shape, spec.dims, spec.rank * sizeof(int64_t))
-        result.shape[0] = rows
-        result.elements = rows * spec.inner_elements
-        result.size = <size_t> result.elements * datatype_size(spec.datatype)
-        if reserve(&used.output_buffers[index], &used.output_capacities[index], result.size, error) != 0:
-            return -1
-        result.data = used.output_buffers[index]
-        if bind_tensor(core, spec, used.output_buffers[index], result.size, result.shape, &used.outputs[index], error) != 0:
+        size_result(spec, result, rows if used.accepted.max_batch_size > 0 else 0)
+        if batch != NULL and batch.next == NULL and core.n_outputs == batch.n_outputs == 1 and result.size >= IN_PLACE_BYTES:
+            if encode_reply(used, batch, 0, error) != 0:
+                return -1
+            result.data = batch.reply + (batch.reply_size - result.size)
+            used.is_encoded = True
+        else:
+            if reserve(&used.output_buffers[index], &used.output_capacities[index], result.size, error) != 0:
+                return -1
+            result.data = used.output_buffers[index]
+        if bind_tensor(core, spec, <void*> result.data, result.size, result.shape, &used.outputs[index], error) != 0:
             return -1
     return 0
+
+
+cdef void size_result(const tensor_spec* spec, tensor_data* result, int64_t rows) noexcept nogil:
+    """Describe an output before it is there; `rows` replaces its first dimension unless it is 0."""
+    result.rank = spec.rank
+    memcpy(result.shape, spec.dims, spec.rank * sizeof(int64_t))
+    if rows > 0:
+        result.shape[0] = rows
+    result.elements = spec.inner_elements * (result.shape[0] if spec.rank > 0 else 1)
+    result.size = <size_t> result.elements * datatype_size(spec.datatype)
+    result.data = NULL
 
 
 cdef int read_result(instance* used, int32_t index, int64_t rows, failure* error) noexcept nogil:
@@ -326,10 +356,11 @@ cdef int encode_batch(instance* used, request* batch, failure* error) noexcept n
 
 
 cdef int encode_reply(instance* used, request* member, int64_t first, failure* error) noexcept nogil:
+    """Write a reply; of an output that has no data yet only what comes before it."""
     cdef response_view reply
     cdef int32_t index
     cdef uint8_t* target
-    cdef size_t size
+    cdef size_t size, content = 0
     reply.model_name = bytes_view(<const uint8_t*> used.served.model, used.served.model_size)
     reply.model_version = bytes_view(<const uint8_t*> used.served.version, used.served.version_size)
     reply.id = member.view.id
@@ -337,8 +368,9 @@ cdef int encode_reply(instance* used, request* member, int64_t first, failure* e
     reply.n_outputs = member.n_outputs
     for index in range(member.n_outputs):
         slice_output(used, member.outputs[index], first, member.rows, index)
+        content = used.views[index].content.size
     size = response_size(&reply)
-    target = reserve_reply(member, size)
+    target = reserve_reply(member, size, size - content)
     if target == NULL:
         error.code = EXHAUSTED
         snprintf(error.text, FAILURE_TEXT_BYTES, "no memory for a reply of %zu bytes", size)

@@ -13,6 +13,7 @@ cdef enum placement_mode:
 
 cdef struct placement:
     int mode
+    int64_t limit_ns       # what a quick model's largest batch takes at most
     bint is_measurable     # its largest batch can be made up and is small
     bint is_inline         # outcome
     int32_t probes         # runs of the largest batch that were measured

@@ -1,7 +1,7 @@
 """Measures whether a model is quick enough to run on an I/O thread, which nothing else can use meanwhile.
 
 A model starts on the workers. After each of its first runs there its largest batch is run once more, on zeros: no
-caller waits longer for that than one such run. When the 99th percentile is within the limit, the model runs inline;
+caller waits longer for that than one such run. When the 99th percentile is within the limit of time, the model runs inline;
 one run over the limit sends it back, to be measured again later.
 """
 
@@ -14,7 +14,6 @@ from kernels.signature cimport signature
 from kernels.status cimport OK
 
 cdef enum:
-    LIMIT_NS = 100_000
     PROBES = 128
     ALLOWED_OVERRUNS = 1               # of so many: the 99th percentile
     RUNS_UNTIL_NEXT = 1024             # after a measurement that spoke against it
@@ -43,7 +42,7 @@ cdef void open_placement(placement* made, const signature* accepted) noexcept no
 
 cdef void place_next(placement* place, instance* used) noexcept nogil:
     """Decide where the next runs take place, after one whose phases `used` holds. No lock held."""
-    cdef bint was_quick = used.gather_ns + used.run_ns + used.encode_ns <= LIMIT_NS
+    cdef bint was_quick = used.gather_ns + used.run_ns + used.encode_ns <= place.limit_ns
     if place.mode != PLACE_MEASURED:
         place.is_inline = place.mode == PLACE_INLINE
         return
@@ -69,7 +68,7 @@ cdef void probe(placement* place, instance* used) noexcept nogil:
         place.is_measurable = False
         return
     place.probes += 1
-    if used.gather_ns + used.run_ns > LIMIT_NS:
+    if used.gather_ns + used.run_ns > place.limit_ns:
         place.overruns += 1
     elif place.probes >= PROBES and place.overruns <= ALLOWED_OVERRUNS:
         place.is_inline = True

@@ -52,6 +52,7 @@ cdef struct request:
     size_t scratch_capacity
     uint8_t* reply            # ModelInferResponse on the wire
     size_t reply_size
+    uint8_t* reply_block      # the memory in which it lies
     size_t reply_capacity
     failure error             # code 0 when `reply` holds
 
@@ -66,4 +67,4 @@ cdef int open_pool(request_pool* pool) noexcept nogil
 cdef void close_pool(request_pool* pool) noexcept nogil
 cdef request* take_request(request_pool* pool) noexcept nogil
 cdef void give_back_request(request_pool* pool, request* used) noexcept nogil
-cdef uint8_t* reserve_reply(request* target, size_t size) noexcept nogil
+cdef uint8_t* reserve_reply(request* target, size_t size, size_t aligned) noexcept nogil

@@ -9,6 +9,7 @@ from kernels.sync cimport pthread_mutex_destroy, pthread_mutex_init, pthread_mut
 
 cdef enum:
     KEPT_REQUESTS = 4096        # idle requests a pool holds on to
+    WORD_BYTES = 16             # malloc's blocks begin at multiples of it
     KEPT_BYTES = 16384          # a larger reply or scratch goes back to the allocator
 
 
@@ -64,12 +65,17 @@ cdef void give_back_request(request_pool* pool, request* used) noexcept nogil:
         free_request(used)
 
 
-cdef uint8_t* reserve_reply(request* target, size_t size) noexcept nogil:
-    """Return a buffer of at least `size` bytes for the reply, or NULL without memory."""
-    if size > target.reply_capacity:
-        free(target.reply)
-        target.reply = <uint8_t*> malloc(size)
-        target.reply_capacity = size if target.reply != NULL else 0
+cdef uint8_t* reserve_reply(request* target, size_t size, size_t aligned) noexcept nogil:
+    """Return a buffer of at least `size` bytes for the reply, or NULL without memory.
+
+    Its byte `aligned` lies as malloc aligns.
+    """
+    cdef size_t shift = (WORD_BYTES - aligned % WORD_BYTES) % WORD_BYTES
+    if size + shift > target.reply_capacity:
+        free(target.reply_block)
+        target.reply_block = <uint8_t*> malloc(size + shift)
+        target.reply_capacity = size + shift if target.reply_block != NULL else 0
+    target.reply = target.reply_block + shift if target.reply_block != NULL else NULL
     target.reply_size = size
     return target.reply
 
@@ -77,8 +83,8 @@ cdef uint8_t* reserve_reply(request* target, size_t size) noexcept nogil:
 cdef void reset_request(request* used) noexcept nogil:
     clear_request_view(&used.view)
     if used.reply_capacity > KEPT_BYTES:
-        free(used.reply)
-        used.reply = NULL
+        free(used.reply_block)
+        used.reply_block = used.reply = NULL
         used.reply_capacity = 0
     if used.scratch_capacity > KEPT_BYTES:
         free(used.scratch)
@@ -100,5 +106,5 @@ cdef void free_request(request* unused) noexcept nogil:
     free(unused.inputs)
     free(unused.outputs)
     free(unused.scratch)
-    free(unused.reply)
+    free(unused.reply_block)
     free(unused)

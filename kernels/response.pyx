@@ -84,7 +84,7 @@ cdef inline uint8_t* put_head(uint8_t* dst, uint8_t tag, size_t size) noexcept n
 
 cdef inline uint8_t* put_content(uint8_t* dst, uint8_t tag, bytes_view content) noexcept nogil:
     dst = put_head(dst, tag, content.size)
-    if content.size != 0:
+    if content.data != NULL and content.size != 0:
         memcpy(dst, content.data, content.size)
     return dst + content.size
 
@@ -106,7 +106,10 @@ cdef uint8_t* put_tensor(uint8_t* dst, const output_view* output) noexcept nogil
 
 
 cdef size_t encode_response(const response_view* response, uint8_t* dst) noexcept nogil:
-    """Write a response and return its size, that of response_size; `dst` has room for it."""
+    """Write a response and return its size, that of response_size; `dst` has room for it.
+
+    Contents come last. One without data is left to the caller to fill in.
+    """
     cdef uint8_t* start = dst
     cdef int32_t index
     dst = put_text(dst, MODEL_NAME, response.model_name)

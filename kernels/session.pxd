@@ -29,6 +29,7 @@ cdef struct session_core:
     tensor_spec* outputs
     const char** input_names
     const char** output_names
+    bint fixed_outputs        # the shapes of all outputs are known
     bint batched_outputs      # every output's first dimension carries the inputs' symbolic name, the others are fixed
 
 

@@ -82,6 +82,7 @@ cdef class Session:
             if options != NULL:
                 ort_ReleaseSessionOptions(self.core.runtime.api, options)
         self.core.batched_outputs = outputs_follow_batch(self.inputs, self.outputs)
+        self.core.fixed_outputs = all(min(spec.shape, default=0) >= 0 for spec in self.outputs)
 
     def __dealloc__(self):
         if self.core.handle != NULL:

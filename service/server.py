@@ -66,6 +66,7 @@ def serve(settings: Settings) -> int:
         max_queue_requests=settings.max_queue_requests,
         max_pending_bytes=settings.max_pending_bytes,
         inline=settings.inline,
+        inline_limit_us=settings.inline_limit_us,
     )
     server = InferenceServer(settings, engine)
     server.start()

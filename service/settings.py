@@ -88,6 +88,13 @@ class Settings(LimitSettings):
             checks.one_of("auto", "never", "always"),
         ),
     )
+    inline_limit_us: int = field(
+        default=100,
+        metadata=about(
+            "What a quick model's largest batch takes at most, in microseconds, at the 99th percentile.",
+            checks.between(0, 1_000_000),
+        ),
+    )
     drain_timeout_s: float = field(
         default=30.0,
         metadata=about("How long requests may take to finish after SIGTERM, in seconds.", checks.between(0, 3600)),

@@ -68,10 +68,10 @@ def widener(width=16384):
     return _model([node], [_value("input", ["batch", 1])], [_value("output", ["batch", width])], [ones])
 
 
-def add_and_subtract():
-    """FP32 ``a`` and ``b`` [batch, 3] to ``sum`` and ``difference``."""
+def add_and_subtract(columns=3):
+    """FP32 ``a`` and ``b`` [batch, columns] to ``sum`` and ``difference``."""
     nodes = [helper.make_node("Add", ["a", "b"], ["sum"]), helper.make_node("Sub", ["a", "b"], ["difference"])]
-    shape = ["batch", 3]
+    shape = ["batch", columns]
     return _model(nodes, [_value("a", shape), _value("b", shape)], [_value("sum", shape), _value("difference", shape)])
 
 
@@ -157,19 +157,28 @@ def _looping(nodes, initializers):
 
 def halver():
     """FP32 ``input`` [batch, 4] to the first half of its rows: its output promises a batch and breaks it."""
+    return _halving(0, ["batch", 4], ["batch", 4])
+
+
+def shorter_than_declared(columns):
+    """FP32 ``input`` [1, columns] to the first half of it, though ``output`` is declared as [1, columns]."""
+    return _halving(1, [1, "columns"], [1, columns])
+
+
+def _halving(axis, input_shape, output_shape):
+    """``input`` to the first half of it along an axis."""
     initializers = [
         numpy_helper.from_array(np.array(value, dtype=np.int64), name)
-        for name, value in (("start", [0]), ("two", 2), ("axes", [0]), ("first", 0), ("one", [1]))
+        for name, value in (("start", [0]), ("two", 2), ("axes", [axis]), ("axis", axis), ("one", [1]))
     ]
     nodes = [
         helper.make_node("Shape", ["input"], ["shape"]),
-        helper.make_node("Gather", ["shape", "first"], ["rows"]),
-        helper.make_node("Div", ["rows", "two"], ["half"]),
+        helper.make_node("Gather", ["shape", "axis"], ["size"]),
+        helper.make_node("Div", ["size", "two"], ["half"]),
         helper.make_node("Reshape", ["half", "one"], ["end"]),
         helper.make_node("Slice", ["input", "start", "end", "axes"], ["output"]),
     ]
-    shape = ["batch", 4]
-    return _model(nodes, [_value("input", shape)], [_value("output", shape)], initializers)
+    return _model(nodes, [_value("input", input_shape)], [_value("output", output_shape)], initializers)
 
 
 def sequence():

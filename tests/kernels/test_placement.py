@@ -11,6 +11,17 @@ from kernels.session import Session
 
 # Enough for a measurement, and some that a busy machine spoils.
 CALLS = 20_000
+# Far above what a quick model takes on a slow and busy machine, and far below what a slow one does on a fast one.
+GENEROUS_US, STRICT_US = 20_000, 100
+MANY_ITERATIONS = 100_000.0  # more than GENEROUS_US
+
+
+@pytest.fixture
+def engine(request):
+    """An engine whose quick models may take their time, unless a test gives another limit."""
+    made = Engine(inline_limit_us=getattr(request, "param", GENEROUS_US))
+    yield made
+    made.close()
 
 
 def message(name, value=0.0):
@@ -48,6 +59,7 @@ def test_measuring_runs_are_not_counted(engine, load):
     assert engine.statistics("quick", 1)["executions"] == 50
 
 
+@pytest.mark.parametrize("engine", [STRICT_US], indirect=True)
 def test_slow_model_never_runs_inline(engine, load):
     """Others on its I/O thread would wait for it."""
     load(onnx_models.slow(2000), "slow", max_batch_size=8)
@@ -72,7 +84,7 @@ def test_overrun_sends_a_model_back_to_the_workers(engine, load):
     with BoundService(engine, io_threads=1) as service, service.connect() as channel:
         infer = infer_by(channel)
         assert call_until(engine, infer, "moody", True)
-        infer(message("moody", 20_000.0), timeout=WAIT_S)
+        infer(message("moody", MANY_ITERATIONS), timeout=WAIT_S)
         assert not engine.statistics("moody", 1)["inline"]
         assert call_until(engine, infer, "moody", True)
 
@@ -90,7 +102,20 @@ def test_setting_decides_without_a_measurement(tmp_path, inline, expected):
     engine.close()
 
 
+@pytest.mark.parametrize("engine", [STRICT_US], indirect=True)
+def test_model_whose_largest_batch_is_slow_never_runs_inline(engine, load):
+    """Though each of its requests, of one row, is quick."""
+    load(onnx_models.tiny(), "tiny", max_batch_size=16384)
+    request = encode_request("tiny", {"input": np.zeros((1, 16), np.float32)})
+    with BoundService(engine, io_threads=1) as service, service.connect() as channel:
+        for _ in range(300):
+            infer_by(channel)(request, timeout=WAIT_S)
+            assert not engine.statistics("tiny", 1)["inline"]
+
+
 def test_unknown_setting_is_refused():
     """With those that are known."""
     with pytest.raises(ValueError, match="expected one of auto, never, always"):
         Engine(inline="sometimes")
+    with pytest.raises(ValueError, match="expected 0 to 1000000"):
+        Engine(inline_limit_us=1_000_001)
