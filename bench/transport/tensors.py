@@ -14,8 +14,8 @@ from tests import onnx_models
 # FP32 elements of a row, 64 KiB and 600 KB, and what a call may cost in CPU time, µs.
 GOALS_US = {16_384: 45.0, 150_000: 400.0}
 LOAD = {"connections": 4, "streams": 8}
-# Copies of the payload in user space: in, into the message, on which the model runs; out, none, since it writes into the
-# reply, which is sent from where it lies. The floor copies it once in and once out.
+# Copies of the payload in user space: in, into the message, on which the model runs; out, none, since it writes into
+# the reply, which is sent from where it lies. The floor copies it once in and once out.
 COPIES_IN, COPIES_OUT = 1, 0
 
 
