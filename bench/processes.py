@@ -39,6 +39,12 @@ def pinned(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def pin_threads(pid: int, cores: set[int]) -> None:
+    """Keep a running process, with all its threads and those that they start, on some cores."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        os.sched_setaffinity(int(task.name), cores)
+
+
 def read_cpu_ns(pid: int) -> int:
     """CPU time of a process so far, user and system, all its threads, those that have ended among them.
 
