@@ -19,9 +19,7 @@ from kernels.engine cimport Engine
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.request cimport FRESH, SETTLED, request
 from kernels.status cimport CANCELLED, EXHAUSTED, OK
-from kernels.sync cimport (
-    counter_add, counter_load, deadline_after, int_load, int_store, pointer_exchange, pointer_load, pointer_replace,
-)
+from kernels.sync cimport counter_add, counter_load, deadline_after, int_load, int_store, list_push, list_take
 
 from kernels.runtime import decode_error
 
@@ -35,7 +33,7 @@ cdef extern from "<sched.h>" nogil:
 
 
 cdef struct settled_list:
-    void* last                   # request*, linked by `completed` to the one before
+    void* last                   # request*, linked by `completed`
     int wake                     # eventfd
     int64_t pushing              # workers inside push_settled
 
@@ -73,7 +71,7 @@ cdef class CompletionQueue:
 
     cdef Engine engine
     cdef settled_list settled
-    cdef request* taken          # not submitted yet, the last one first, linked by `completed`
+    cdef void* taken             # request*, not submitted yet, linked by `completed`
     cdef readonly int64_t in_flight
 
     def __cinit__(self, Engine engine not None):
@@ -124,15 +122,13 @@ cdef class CompletionQueue:
         asked.done = push_settled
         Py_INCREF(call)  # given back by drain
         self.in_flight += 1
-        asked.completed = self.taken
-        self.taken = asked
+        list_push(&self.taken, asked)
         return call
 
     def flush(self):
         """Submit what was taken since the last flush, all at once: a worker is woken once for a whole loop turn."""
-        cdef request* asked = reverse_requests(self.taken)
+        cdef request* asked = <request*> list_take(&self.taken)
         cdef request* following
-        self.taken = NULL
         with nogil:
             while asked != NULL:
                 following = asked.completed
@@ -156,7 +152,7 @@ cdef class CompletionQueue:
         cdef uint64_t wakes
         # Reset before the list is taken, so that no completion is missed; nothing to read is fine.
         read(self.settled.wake, &wakes, sizeof(wakes))
-        asked = reverse_requests(<request*> pointer_exchange(&self.settled.last, NULL))
+        asked = <request*> list_take(&self.settled.last)
         while asked != NULL:
             following = asked.completed
             taken.append(self.take_settled(asked))
@@ -190,29 +186,11 @@ cdef void refuse_cancelled(request* unwanted) noexcept nogil:
     push_settled(unwanted)
 
 
-cdef request* reverse_requests(request* last) noexcept nogil:
-    """Turn a list linked from its last element into one linked from its first."""
-    cdef request* first = NULL
-    cdef request* before
-    while last != NULL:
-        before = last.completed
-        last.completed = first
-        first = last
-        last = before
-    return first
-
-
 cdef void push_settled(request* finished) noexcept nogil:
     """Add a settled request to its queue's list; wake the loop when the list was empty. From any thread."""
     cdef settled_list* list = <settled_list*> finished.context
-    cdef void* head
     cdef uint64_t one = 1
     counter_add(&list.pushing, 1)
-    while True:
-        head = pointer_load(&list.last)
-        finished.completed = <request*> head
-        if pointer_replace(&list.last, head, finished):
-            break
-    if head == NULL:
+    if list_push(&list.last, finished) == NULL:
         write(list.wake, &one, sizeof(one))
     counter_add(&list.pushing, -1)

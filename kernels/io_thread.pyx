@@ -210,33 +210,21 @@ cdef void submit_exchanges(io_thread* thread) noexcept nogil:
 
 cdef void take_settled(io_thread* thread) noexcept nogil:
     """Reply to what was settled, the oldest first."""
-    cdef exchange* last = <exchange*> list_take(&thread.settled)
-    cdef exchange* first = NULL
-    cdef exchange* before
-    while last != NULL:
-        before = last.settled
-        last.settled = first
-        first = last
-        last = before
-    while first != NULL:
-        before = first.settled
-        finish_exchange(first)
-        first = before
+    cdef exchange* finished = <exchange*> list_take(&thread.settled)
+    cdef exchange* following
+    while finished != NULL:
+        following = finished.settled
+        finish_exchange(finished)
+        finished = following
 
 
 cdef void take_commands(io_thread* thread) noexcept nogil:
-    cdef command* last = <command*> list_take(&thread.commands)
-    cdef command* first = NULL
-    cdef command* before
-    while last != NULL:
-        before = last.next
-        last.next = first
-        first = last
-        last = before
-    while first != NULL:
-        before = first.next
-        follow_command(thread, first)
-        first = before
+    cdef command* given = <command*> list_take(&thread.commands)
+    cdef command* following
+    while given != NULL:
+        following = given.next
+        follow_command(thread, given)
+        given = following
 
 
 cdef void follow_command(io_thread* thread, command* given) noexcept nogil:

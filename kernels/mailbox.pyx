@@ -9,13 +9,13 @@ from kernels.transport_state cimport command, exchange, io_thread
 
 cdef void push_command(io_thread* thread, command* made) noexcept nogil:
     """Give a thread something to do; it frees the command. From any thread."""
-    list_push(&thread.commands, made, <void**> &made.next)
+    list_push(&thread.commands, made)
     wake_thread(thread)
 
 
 cdef void push_settled(io_thread* thread, exchange* settled) noexcept nogil:
     """Give a settled exchange back to its thread. From any thread."""
-    list_push(&thread.settled, settled, <void**> &settled.settled)
+    list_push(&thread.settled, settled)
     wake_thread(thread)
 
 

@@ -27,9 +27,9 @@ cdef struct bound_tensor:
 
 
 cdef struct request:
+    request* completed        # first: the link of the transport's own list
     request* next             # the batcher's queue or the pool; owner decides
     request* previous
-    request* completed        # the transport's own link
     const uint8_t* message    # wire bytes, alive until the request is given back
     size_t message_size
     bytes_view version_hint   # the gateway's choice of version, used when the message names none

@@ -60,23 +60,27 @@ static inline void sections_wait(read_sections *sections) {
 
 static inline void *pointer_load(void **place) { return __atomic_load_n(place, __ATOMIC_SEQ_CST); }
 static inline void pointer_store(void **place, void *value) { __atomic_store_n(place, value, __ATOMIC_SEQ_CST); }
-static inline void *pointer_exchange(void **place, void *value) {
-    return __atomic_exchange_n(place, value, __ATOMIC_ACQ_REL);
-}
-static inline int pointer_replace(void **place, void *expected, void *value) {
-    return __atomic_compare_exchange_n(place, &expected, value, 1, __ATOMIC_RELEASE, __ATOMIC_RELAXED);
-}
-/* The list that `last` heads, each element's link to the one before it at its very start or where the caller says; what
- * a pusher wrote before is seen by who takes the list. Sequentially consistent, so that a pusher may ask afterwards
- * whether the taker sleeps, and a taker that is about to sleep may look once more. */
-static inline void *list_push(void **last, void *element, void **link) {
+/* The list that `last` heads. Every element begins with its link, to the one pushed before it; what a pusher wrote before
+ * is seen by who takes the list. Sequentially consistent, so that a pusher may ask afterwards whether the taker sleeps,
+ * and a taker that is about to sleep may look once more. Pushing returns the element before, NULL in an empty list. */
+static inline void *list_push(void **last, void *element) {
     void *before = __atomic_load_n(last, __ATOMIC_RELAXED);
     do {
-        *link = before;
+        *(void **) element = before;
     } while (!__atomic_compare_exchange_n(last, &before, element, 1, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED));
     return before;
 }
-static inline void *list_take(void **last) { return __atomic_exchange_n(last, NULL, __ATOMIC_SEQ_CST); }
+/* Takes all, the oldest first: the links now lead to the one that was pushed next. */
+static inline void *list_take(void **last) {
+    void *element = __atomic_exchange_n(last, NULL, __ATOMIC_SEQ_CST), *first = NULL;
+    while (element != NULL) {
+        void *before = *(void **) element;
+        *(void **) element = first;
+        first = element;
+        element = before;
+    }
+    return first;
+}
 static inline int int_load(int *place) { return __atomic_load_n(place, __ATOMIC_ACQUIRE); }
 static inline void int_store(int *place, int value) { __atomic_store_n(place, value, __ATOMIC_RELEASE); }
 static inline int int_add(int *place, int value) { return __atomic_add_fetch(place, value, __ATOMIC_ACQ_REL); }

@@ -14,13 +14,11 @@ cdef extern from "sync.h" nogil:
     void sections_wait(read_sections* sections) noexcept
     void* pointer_load(void** place) noexcept
     void pointer_store(void** place, void* value) noexcept
-    void* pointer_exchange(void** place, void* value) noexcept
-    bint pointer_replace(void** place, void* expected, void* value) noexcept
     int int_load(int* place) noexcept
     void int_store(int* place, int value) noexcept
     int int_add(int* place, int value) noexcept
     int int_exchange(int* place, int value) noexcept
-    void* list_push(void** last, void* element, void** link) noexcept
+    void* list_push(void** last, void* element) noexcept
     void* list_take(void** last) noexcept
     int64_t counter_add(int64_t* place, int64_t value) noexcept
     int64_t counter_load(int64_t* place) noexcept

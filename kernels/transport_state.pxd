@@ -114,9 +114,9 @@ cdef struct method:                # what is called for a method's calls, on the
 
 
 cdef struct exchange:              # one message of a bound method, from its submission to its reply
+    exchange* settled              # first: the link of the thread's list of settled ones
     exchange* next                 # a stream's, in their order
     exchange* waiting              # the thread's list of those to be submitted
-    exchange* settled              # the thread's list of settled ones
     call* home                     # holds a reference while the exchange is submitted
     request* asked
     uint8_t* message               # the engine reads it until it settles; NULL when it lies in the call
@@ -253,7 +253,7 @@ cdef struct listener:
 
 
 cdef struct command:
-    command* next
+    command* next                  # first: the link of the thread's list
     int kind
     call* subject                  # holds a reference
     uint8_t* data
