@@ -39,6 +39,7 @@ cdef extern from "<signal.h>" nogil:
 cdef enum:
     EVENTS_A_TURN = 256
     PROVING_NS = 100_000       # a turn begins no further proof after that
+    SUBMITTED_AT_ONCE = 1024   # a turn may bring more than a model's queue holds, which need not wait there
 
 
 cdef int open_thread(io_thread* made, server_core* server, int index) noexcept nogil:
@@ -221,13 +222,20 @@ cdef void submit_exchanges(io_thread* thread) noexcept nogil:
     """Submit what the turn has read, then run the inline tasks that came of it."""
     cdef exchange* submitted = thread.unsubmitted
     cdef exchange* following
-    cdef task* ready
+    cdef int count = 0
     thread.unsubmitted = thread.last_unsubmitted = NULL
     while submitted != NULL:
         following = submitted.waiting
         submit_exchange(submitted)
         submitted = following
-    ready = take_collected(&thread.inlined)
+        count += 1
+        if count % SUBMITTED_AT_ONCE == 0:
+            run_inlined(thread)
+    run_inlined(thread)
+
+
+cdef void run_inlined(io_thread* thread) noexcept nogil:
+    cdef task* ready = take_collected(&thread.inlined)
     while ready != NULL:
         ready.run(ready)
         ready = take_collected(&thread.inlined)
