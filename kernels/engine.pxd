@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t
 
 from kernels.dispatch cimport engine_core
+from kernels.shared_memory cimport SharedMemory
 
 
 cdef class Engine:
@@ -16,6 +17,7 @@ cdef class Engine:
     cdef int _process        # that made the engine: a fork has none of its threads
     cdef readonly int64_t max_queue_requests
     cdef readonly int64_t max_pending_bytes
+    cdef readonly SharedMemory shared_memory   # the regions that requests may name
 
     cdef int replace_version(self, str name, int64_t version, object entry) except -1
     cdef int retire_version(self, object entry) except -1

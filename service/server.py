@@ -11,6 +11,7 @@ from typing import Protocol
 from kernels.engine import Engine
 from kernels.runtime import configure_runtime, runtime_version
 from service.health import HealthBoard
+from service.permissions import Permissions
 from service.repository import Repository
 from service.services import Services
 from service.setting_checks import UNIX_PREFIX
@@ -103,7 +104,8 @@ class InferenceServer:
             settings.model_repository, engine, default_max_batch_size=settings.default_max_batch_size
         )
         self._repository.subscribe(self._board.update)
-        self._transport = make_transport(settings, Services(engine, self._repository, self._board))
+        services = Services(engine, self._repository, self._board, Permissions(settings.remote_controls))
+        self._transport = make_transport(settings, services)
 
     def start(self) -> None:
         """Find the models, listen and answer; not ready until mark_ready.

@@ -50,6 +50,11 @@ def uris(values: tuple[str, ...]) -> str:
     return "" if all(URI.fullmatch(value) for value in values) else "URIs such as spiffe://example.org/gateway"
 
 
+def some_of(*choices: str) -> Callable[[tuple[str, ...]], str]:
+    """Check that every text is one of a few."""
+    return lambda values: "" if set(values) <= set(choices) else f"some of {', '.join(choices)}"
+
+
 def _to_text(given: object) -> str:
     if not isinstance(given, str):
         raise TypeError

@@ -18,6 +18,9 @@ DEFAULT_ORIGIN = "default"
 # Variables with the prefix that are no settings of the server: where its file is, and where `sluice up` keeps state.
 FOREIGN_VARIABLES = frozenset({"SLUICE_CONFIG", "SLUICE_STATE_DIR"})
 
+# What reaches beyond a request, by names under which others than local peers can be allowed to.
+CONTROLS = ("shared_memory",)
+
 
 class SettingsError(ValueError):
     """A setting that cannot be used; the text names it, where it came from, and what was expected and given."""
@@ -141,6 +144,14 @@ class Settings(LimitSettings):
     )
     log_format: str = field(
         default="json", metadata=about("Form of the log on standard error.", checks.one_of("json", "text"))
+    )
+
+    remote_controls: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            f"What peers of other machines may change too, of {', '.join(CONTROLS)}; without it, only this one's may.",
+            checks.some_of(*CONTROLS),
+        ),
     )
 
     # Setting name → where its value came from.

@@ -4,11 +4,13 @@ import grpc
 import pytest
 
 from kernels.engine import Engine
+from kernels.shared_memory import SharedMemory
 from service import __version__
 from service.health import HealthBoard
 from service.metadata import EXTENSIONS, UNSERVED, InferenceServicer
 from service.pb import open_inference_pb2 as pb
 from service.pb import open_inference_pb2_grpc
+from service.permissions import Permissions
 from service.repository import Repository
 from tests.aio_server import running_server
 from tests.onnx_models import add_and_subtract, newer_opset, save, tiny
@@ -42,7 +44,7 @@ def board():
 @pytest.fixture
 def stub(repository, board):
     """A client of a server that has only the servicer under test."""
-    servicer = InferenceServicer(repository, board)
+    servicer = InferenceServicer(repository, board, SharedMemory(), Permissions())
     add = open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
     with (
         running_server(lambda server: add(servicer, server)) as running,
@@ -70,7 +72,8 @@ def test_server_live_and_ready_tell_apart_draining(stub, board):
 
 def test_server_ready_while_loading_is_false(repository):
     """Ready is said, not assumed."""
-    assert not InferenceServicer(repository, HealthBoard()).ServerReady(pb.ServerReadyRequest(), None).ready
+    servicer = InferenceServicer(repository, HealthBoard(), SharedMemory(), Permissions())
+    assert not servicer.ServerReady(pb.ServerReadyRequest(), None).ready
 
 
 def test_server_metadata_names_server_version_and_extensions(stub):
@@ -157,7 +160,7 @@ def test_repository_index_of_another_repository_is_not_found(stub):
 def test_every_rpc_that_is_not_served_says_so_by_name(stub):
     """Nothing answers as if it had worked, and the contract's every rpc is one or the other."""
     methods = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
-    assert len(UNSERVED) == len(methods) - 8
+    assert len(UNSERVED) == len(methods) - 14
     for name in UNSERVED:
         request = getattr(pb, methods[name].input_type.name)()
         code, text = refused(getattr(stub, name), request)
