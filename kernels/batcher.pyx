@@ -83,7 +83,7 @@ cdef void close_batcher(batcher* used) noexcept nogil:
 
 cdef void admit_request(batcher* target, request* admitted) noexcept nogil:
     """Queue a bound request, or settle it as refused."""
-    cdef int64_t bytes_waiting = counter_add(target.pending_bytes, <int64_t> admitted.message_size)
+    cdef int64_t bytes_waiting = counter_add(target.pending_bytes, admitted.held_bytes)
     cdef bint full = bytes_waiting > target.max_pending_bytes
     admitted.batcher = target
     if full:
@@ -137,7 +137,7 @@ cdef void settle_request(request* settled) noexcept nogil:
     """Hand a request with its reply or error to its owner. The engine touches it no more."""
     cdef batcher* home = <batcher*> settled.batcher
     if home != NULL:
-        counter_add(home.pending_bytes, -<int64_t> settled.message_size)
+        counter_add(home.pending_bytes, -settled.held_bytes)
     int_store(&settled.state, SETTLED)
     settled.done(settled)
 

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 
 from kernels.batcher cimport batcher
 from kernels.dispatch cimport engine_core
+from kernels.shared_memory cimport SharedMemory
 
 
 cdef class Engine:
@@ -18,6 +19,7 @@ cdef class Engine:
     cdef int _process        # that made the engine: a fork has none of its threads
     cdef readonly int64_t max_queue_requests
     cdef readonly int64_t max_pending_bytes
+    cdef readonly SharedMemory shared_memory   # the regions that requests may name
 
     cdef int64_t find_trace_rate(self, str name) except -1
     cdef batcher* find_queue(self, str name, int64_t version) except NULL

@@ -17,10 +17,12 @@ from kernels.batcher cimport batcher, close_batcher, open_batcher, read_counts, 
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request
 from kernels.executor cimport close_executor, open_executor, reserve_alarm
+from kernels.interface cimport Interface
 from kernels.placement cimport PLACE_INLINE, PLACE_MEASURED, PLACE_WORKER
 from kernels.request cimport close_pool, open_pool, request
 from kernels.routes cimport add_route, create_routes, free_routes, route_table
 from kernels.session cimport Session
+from kernels.shared_memory cimport SharedMemory
 from kernels.signature cimport signature
 from kernels.statistics cimport counters, describe_counters, describe_statistics, free_statistics, statistics
 from kernels.sync cimport deadline_after, pointer_store, sections_wait
@@ -60,6 +62,7 @@ cdef class LoadedVersion:
 
     cdef batcher queue
     cdef Session session
+    cdef Interface interface
 
     def __dealloc__(self):
         if self.queue.pool != NULL:
@@ -104,6 +107,7 @@ cdef class Engine:
         self._versions = {}
         self._trace_rates = {"": 0}
         self._closed = True
+        self.shared_memory = SharedMemory()
         self.max_queue_requests = max_queue_requests
         self.max_pending_bytes = max_pending_bytes
         if posix_memalign(<void**> &self.core, CACHE_LINE_BYTES, sizeof(engine_core)) != 0:
@@ -130,7 +134,7 @@ cdef class Engine:
         free(self.core)
 
     def load(self, str name not None, int64_t version, Session session not None, *, int64_t max_batch_size=0,
-             int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None):
+             int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None, Interface interface=None):
         """Serve a session as (name, version); one that serves under it already is swapped out and drained.
 
         Parameters
@@ -141,6 +145,8 @@ cdef class Engine:
             How long, in microseconds, a batch that is not full waits for more.
         instance_count : int
             Batches that may run at the same time.
+        interface : Interface
+            How callers see the session's tensors, where that is not as the model has them.
 
         Raises
         ------
@@ -153,14 +159,19 @@ cdef class Engine:
             raise ValueError("version, instance_count and max_queue_requests must be at least 1")
         if not 0 <= queue_delay_us <= MAX_DELAY_US or max_batch_size < 0:
             raise ValueError(f"max_batch_size must be at least 0, queue_delay_us from 0 to {MAX_DELAY_US}")
+        if interface is not None and interface.session is not session:
+            raise ValueError("the interface is of another session")
         if max_batch_size > 0:
             check_batchable(session)
         cdef LoadedVersion made = LoadedVersion.__new__(LoadedVersion)
         made.session = session
         cdef bytes encoded = name.encode()
         cdef signature accepted
-        accepted.core = &session.core
+        made.interface = interface
+        fill_signature(&accepted, session, interface)
         accepted.max_batch_size = max_batch_size
+        accepted.regions = self.shared_memory.table
+        accepted.max_shared_bytes = self.max_pending_bytes
         if open_batcher(&made.queue, &self.core.pool, &accepted, encoded, len(encoded), version, instance_count) != 0:
             raise MemoryError
         made.queue.delay_ns = queue_delay_us * 1000
@@ -333,6 +344,24 @@ cdef class Engine:
                 close_batcher(queue)
             queue.pool = NULL
         return 0
+
+
+cdef int fill_signature(signature* accepted, Session session, Interface interface) except -1:
+    """Say what callers see: the session's own tensors, but for those that the interface has otherwise."""
+    accepted.core = &session.core
+    accepted.inputs = session.core.inputs
+    accepted.outputs = session.core.outputs
+    accepted.made = NULL
+    accepted.labels = NULL
+    if interface is None:
+        return 0
+    if interface.core.inputs != NULL:
+        accepted.inputs = interface.core.inputs
+    if interface.core.outputs != NULL:
+        accepted.outputs = interface.core.outputs
+        accepted.made = interface.core.made
+    accepted.labels = interface.core.labels
+    return 0
 
 
 def check_batchable(session):

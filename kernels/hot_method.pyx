@@ -38,6 +38,10 @@ cdef enum:
     RESPONSE_FIELD = 0x12          # 2, infer_response
     ID_FIELD = 0x1A                # ModelInferResponse: 3, id
     MAX_VARINT_BYTES = 10
+    FINAL_BYTES = 29
+
+# A response's parameter triton_final_response, true: by it clients of Triton know a stream's last response to a request.
+cdef const char* FINAL = b"\x22\x1b\x0a\x15triton_final_response\x12\x02\x08\x01"
 
 
 cdef void bind_unary(method* made, engine_core* engine) noexcept nogil:
@@ -306,7 +310,9 @@ cdef void answer_in_stream(exchange* front) noexcept nogil:
         release_exchange(front)
         return
     prefix[used] = RESPONSE_FIELD
-    used += 1 + write_varint(prefix + used + 1, front.asked.reply_size)
+    used += 1 + write_varint(prefix + used + 1, FINAL_BYTES + front.asked.reply_size)
+    memcpy(prefix + used, FINAL, FINAL_BYTES)
+    used += FINAL_BYTES
     write_prefix(prefix, False, front.asked.reply_size + used - FRAME_PREFIX_BYTES)
     front.reply.prefix_size = used
     send_reply(front, front.asked.reply, front.asked.reply_size)
@@ -338,13 +344,14 @@ cdef void keep_reply(exchange* finished) noexcept nogil:
 
 
 cdef void write_failure(exchange* failed, const char* reason, bytes_view id) noexcept nogil:
-    """Write a ModelStreamInferResponse about a failed request: why, and a response with nothing but its id."""
+    """Write a ModelStreamInferResponse about a failed request: why, and a response of its id that is the last one."""
     cdef bytes_view text = view_text(reason)
     cdef byte_buffer nested = byte_buffer(NULL, 0, 0)
     if append_field_bytes(&failed.refusal, ERROR_FIELD, text) != 0:
         return
     if id.size > 0:
         append_field_bytes(&nested, ID_FIELD, id)
+    append_bytes(&nested, FINAL, FINAL_BYTES)
     append_field_bytes(&failed.refusal, RESPONSE_FIELD, bytes_view(nested.data, nested.size))
     free_buffer(&nested)
 

@@ -13,7 +13,9 @@ from libc.string cimport memcpy, memset, strstr
 
 from kernels.codec cimport bytes_view, encode_response, output_view, response_size, response_view
 from kernels.datatype cimport DT_BOOL, DT_BYTES, datatype_size
+from kernels.deliveries cimport deliver_outputs
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
+from kernels.interface cimport convert_in_place, fits
 from kernels.request cimport bound_tensor, request, reserve_reply
 from kernels.response cimport response_parameter
 from kernels.session cimport (
@@ -185,6 +187,8 @@ cdef int gather_batch(instance* used, request* batch, int64_t rows, failure* err
     cdef int64_t shape[MAX_RANK]
     cdef int32_t index
     for index in range(core.n_inputs):
+        if batch.inputs[index].shape == NULL:
+            continue  # an optional input that these requests leave out
         memcpy(shape, batch.inputs[index].shape, core.inputs[index].rank * sizeof(int64_t))
         if used.accepted.max_batch_size > 0:
             shape[0] = rows
@@ -311,7 +315,7 @@ cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* err
 cdef bint can_encode_in_place(const session_core* core, const request* batch, size_t size) noexcept nogil:
     """Whether a batch's only output can be written into its only reply, which is then complete before the run."""
     return (batch.next == NULL and core.n_outputs == batch.n_outputs == 1 and size >= IN_PLACE_BYTES
-            and not batch.wants_timing)
+            and not batch.wants_timing and not batch.has_deliveries)
 
 
 cdef void size_result(const tensor_spec* spec, tensor_data* result, int64_t rows) noexcept nogil:
@@ -340,6 +344,11 @@ cdef int read_result(instance* used, int32_t index, int64_t rows, failure* error
                  "set max_batch_size: 0 in its config.pbtxt", spec.name,
                  <long> (result.shape[0] if result.rank > 0 else 0), <long> rows)
         return -1
+    if used.accepted.made != NULL and not fits(&used.accepted.made[index], result.shape, result.rank):
+        error.code = INTERNAL
+        snprintf(error.text, FAILURE_TEXT_BYTES, "output '%s' has another shape than its reshape in config.pbtxt says",
+                 spec.name)
+        return -1
     if spec.datatype != DT_BYTES:
         return read_numbers(core, used.outputs[index], datatype_size(spec.datatype), result, error)
     if read_strings(core, used.outputs[index], result.elements, &used.output_buffers[index],
@@ -366,7 +375,10 @@ cdef int encode_batch(instance* used, request* batch, failure* error) noexcept n
 
 
 cdef int encode_reply(instance* used, request* member, int64_t first, failure* error) noexcept nogil:
-    """Write a reply; of an output that has no data yet only what comes before it."""
+    """Write a reply; of an output that has no data yet only what comes before it.
+
+    Without a reply where an output cannot be delivered: the request then has an error of its own.
+    """
     cdef response_view reply
     cdef response_parameter[TIMING_PARAMETERS] timing
     cdef int32_t index
@@ -384,7 +396,12 @@ cdef int encode_reply(instance* used, request* member, int64_t first, failure* e
     reply.n_outputs = member.n_outputs
     for index in range(member.n_outputs):
         slice_output(used, member.outputs[index], first, member.rows, index)
-        content = used.views[index].content.size
+    if member.has_deliveries:
+        member.error.code = OK  # that of a run with others may stand there
+        if deliver_outputs(used.accepted, member, used.views) != 0:
+            return 0
+    if member.n_outputs > 0:
+        content = used.views[member.n_outputs - 1].content.size
     size = response_size(&reply)
     target = reserve_reply(member, size, size - content)
     if target == NULL:
@@ -407,16 +424,19 @@ cdef void slice_output(instance* used, int32_t output, int64_t first, int64_t ro
     view.datatype = spec.datatype
     view.rank = result.rank
     view.shape = shape
+    view.region.data = NULL
     memcpy(shape, result.shape, result.rank * sizeof(int64_t))
     if used.accepted.max_batch_size == 0:
         view.content = bytes_view(result.data, result.size)
-        return
-    inner = result.elements // shape[0]
-    shape[0] = rows
-    if spec.datatype == DT_BYTES:
-        start = used.offsets[output][first * inner]
-        end = used.offsets[output][(first + rows) * inner]
     else:
-        start = <size_t> (first * inner) * datatype_size(spec.datatype)
-        end = start + <size_t> (rows * inner) * datatype_size(spec.datatype)
-    view.content = bytes_view(result.data + start, end - start)
+        inner = result.elements // shape[0]
+        shape[0] = rows
+        if spec.datatype == DT_BYTES:
+            start = used.offsets[output][first * inner]
+            end = used.offsets[output][(first + rows) * inner]
+        else:
+            start = <size_t> (first * inner) * datatype_size(spec.datatype)
+            end = start + <size_t> (rows * inner) * datatype_size(spec.datatype)
+        view.content = bytes_view(result.data + start, end - start)
+    if used.accepted.made != NULL:
+        view.rank = convert_in_place(&used.accepted.made[output], &used.accepted.outputs[output], shape)

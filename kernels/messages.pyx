@@ -164,7 +164,8 @@ def encode_response(*, str model_name not None, str model_version not None, str 
     Parameters
     ----------
     outputs : sequence of (str, str, sequence of int, bytes)
-        Name, datatype, shape and raw content of each output; the sizes are not checked against each other.
+        Name, datatype, shape and raw content of each output; the sizes are not checked against each other. A fifth
+        element says that the content is in shared memory instead: (region, offset, bytes).
 
     Raises
     ------
@@ -212,8 +213,10 @@ cdef class OutputViews:
         self.items = <output_view*> calloc(max(len(outputs), 1), sizeof(output_view))
         if self.items == NULL:
             raise MemoryError
-        for name, datatype, shape, content in outputs:
+        for name, datatype, shape, content, *place in outputs:
             self.add(name.encode(), datatype.encode(), tuple(shape), content)
+            for region, offset, size in place:
+                self.move(region.encode(), offset, size)
 
     def __dealloc__(self):
         cdef int32_t index
@@ -240,6 +243,16 @@ cdef class OutputViews:
         item.name = view_bytes(name)
         item.content = view_bytes(content)
         self.kept += [name, content]
+        return 0
+
+
+    cdef int move(self, bytes region, int64_t offset, size_t size) except -1:
+        """Say of the last output that its content is in shared memory."""
+        cdef output_view* item = &self.items[self.count - 1]
+        item.region = view_bytes(region)
+        item.region_offset = offset
+        item.region_bytes = size
+        self.kept.append(region)
         return 0
 
 

@@ -52,6 +52,11 @@ cdef extern from "ort_api.h" nogil:
         OrtAllocator* allocator, char** out) noexcept
     OrtStatus* ort_SessionGetOutputName(ort_table api, const OrtSession* session, size_t index,
         OrtAllocator* allocator, char** out) noexcept
+    OrtStatus* ort_SessionGetOverridableInitializerCount(ort_table api, const OrtSession* session, size_t* out) noexcept
+    OrtStatus* ort_SessionGetOverridableInitializerTypeInfo(ort_table api, const OrtSession* session, size_t index,
+        OrtTypeInfo** out) noexcept
+    OrtStatus* ort_SessionGetOverridableInitializerName(ort_table api, const OrtSession* session, size_t index,
+        OrtAllocator* allocator, char** out) noexcept
     OrtStatus* ort_CreateTensorAsOrtValue(ort_table api, OrtAllocator* allocator, const int64_t* shape,
         size_t rank, int type, OrtValue** out) noexcept
     OrtStatus* ort_CreateTensorWithDataAsOrtValue(ort_table api, const OrtMemoryInfo* memory, void* data,

@@ -60,14 +60,21 @@ ORT_CALL(30, OrtStatus *, SessionGetInputCount, (const OrtSession *, size_t *),
          (ort_table api, const OrtSession *session, size_t *out), (session, out))
 ORT_CALL(31, OrtStatus *, SessionGetOutputCount, (const OrtSession *, size_t *),
          (ort_table api, const OrtSession *session, size_t *out), (session, out))
+ORT_CALL(32, OrtStatus *, SessionGetOverridableInitializerCount, (const OrtSession *, size_t *),
+         (ort_table api, const OrtSession *session, size_t *out), (session, out))
 ORT_CALL(33, OrtStatus *, SessionGetInputTypeInfo, (const OrtSession *, size_t, OrtTypeInfo **),
          (ort_table api, const OrtSession *session, size_t index, OrtTypeInfo **out), (session, index, out))
 ORT_CALL(34, OrtStatus *, SessionGetOutputTypeInfo, (const OrtSession *, size_t, OrtTypeInfo **),
+         (ort_table api, const OrtSession *session, size_t index, OrtTypeInfo **out), (session, index, out))
+ORT_CALL(35, OrtStatus *, SessionGetOverridableInitializerTypeInfo, (const OrtSession *, size_t, OrtTypeInfo **),
          (ort_table api, const OrtSession *session, size_t index, OrtTypeInfo **out), (session, index, out))
 ORT_CALL(36, OrtStatus *, SessionGetInputName, (const OrtSession *, size_t, OrtAllocator *, char **),
          (ort_table api, const OrtSession *session, size_t index, OrtAllocator *allocator, char **out),
          (session, index, allocator, out))
 ORT_CALL(37, OrtStatus *, SessionGetOutputName, (const OrtSession *, size_t, OrtAllocator *, char **),
+         (ort_table api, const OrtSession *session, size_t index, OrtAllocator *allocator, char **out),
+         (session, index, allocator, out))
+ORT_CALL(38, OrtStatus *, SessionGetOverridableInitializerName, (const OrtSession *, size_t, OrtAllocator *, char **),
          (ort_table api, const OrtSession *session, size_t index, OrtAllocator *allocator, char **out),
          (session, index, allocator, out))
 ORT_CALL(48, OrtStatus *, CreateTensorAsOrtValue, (OrtAllocator *, const int64_t *, size_t, int, OrtValue **),

@@ -103,12 +103,17 @@ def _copy_floats(contents, field, size):
 def encode_response(response_type, *, model_name, model_version, id, outputs):
     """Encode a ModelInferResponse with protobuf; the twin of kernels.messages.encode_response."""
     response = response_type(model_name=model_name, model_version=model_version, id=id)
-    for name, datatype, shape, content in outputs:
+    for name, datatype, shape, content, *place in outputs:
         if datatype not in DTYPES:
             raise ValueError(f"{datatype!r} is no datatype")
-        response.outputs.add(name=name, datatype=datatype, shape=shape)
+        output = response.outputs.add(name=name, datatype=datatype, shape=shape)
+        for region, offset, size in place:
+            output.parameters["shared_memory_region"].string_param = region
+            output.parameters["shared_memory_byte_size"].int64_param = size
+            if offset:
+                output.parameters["shared_memory_offset"].int64_param = offset
         response.raw_output_contents.append(content)
-    return response.SerializeToString()
+    return response.SerializeToString(deterministic=True)
 
 
 def join_strings(elements):

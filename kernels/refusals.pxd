@@ -6,6 +6,9 @@ from kernels.codec cimport bytes_view, tensor_view
 from kernels.request cimport request
 from kernels.session cimport session_core, tensor_spec
 
+cdef enum:
+    SHOWN_NAME_BYTES = 100     # of a name that a client sent
+
 
 cdef int refuse(request* target, int code) noexcept nogil
 cdef int refuse_memory(request* target) noexcept nogil

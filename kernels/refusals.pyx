@@ -11,7 +11,6 @@ from kernels.session cimport session_core, tensor_spec
 from kernels.status cimport EXHAUSTED, INVALID
 
 cdef enum:
-    SHOWN_NAME_BYTES = 100     # of a name that a client sent
     SHAPE_TEXT_BYTES = 160
 
 

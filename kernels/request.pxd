@@ -9,6 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t
 
 from kernels.codec cimport bytes_view, request_view
 from kernels.failure cimport failure
+from kernels.shared_memory cimport region
 from kernels.sync cimport pthread_mutex_t
 
 ctypedef void (*done_function)(request* finished) noexcept nogil
@@ -23,7 +24,16 @@ cdef enum request_state:
 cdef struct bound_tensor:
     const uint8_t* data       # raw layout, unaligned; in the message, or in the request's scratch
     size_t size
-    const int64_t* shape      # in the request's view; rank is the model's
+    const int64_t* shape      # in the request's view or its shapes; rank is the model's; NULL for an input left out
+    region* home              # the shared memory that the tensor is to be read from, NULL for none
+    int64_t offset            # in it
+
+
+cdef struct delivery:         # how a requested output leaves, where not as the model gave it in the reply
+    region* home              # the shared memory that it goes to, NULL for none
+    int64_t offset            # in it
+    int64_t size              # room there
+    int64_t classes           # how many of each row's largest elements to name, 0 for the elements themselves
 
 
 cdef struct request:
@@ -49,8 +59,18 @@ cdef struct request:
     int32_t* outputs          # indices of the model's outputs in the order in which they were asked for
     int32_t n_outputs
     int32_t outputs_capacity
-    uint8_t* scratch          # typed contents in raw layout
+    delivery* deliveries      # one per requested output, of meaning when has_deliveries
+    bint has_deliveries
+    int64_t* shapes           # of reshaped inputs, as the model has them
+    size_t shapes_capacity    # bytes
+    region** regions          # held until the request is given back
+    int32_t n_regions
+    int32_t regions_capacity
+    int64_t held_bytes        # counted while it waits or runs: the message, and what was copied out of shared memory
+    uint8_t* scratch          # typed contents and those of shared memory, in raw layout
     size_t scratch_capacity
+    uint8_t* classes          # outputs that are sent as classes
+    size_t classes_capacity
     uint8_t* reply            # ModelInferResponse on the wire
     size_t reply_size
     uint8_t* reply_block      # the memory in which it lies
@@ -68,4 +88,6 @@ cdef int open_pool(request_pool* pool) noexcept nogil
 cdef void close_pool(request_pool* pool) noexcept nogil
 cdef request* take_request(request_pool* pool) noexcept nogil
 cdef void give_back_request(request_pool* pool, request* used) noexcept nogil
+cdef int keep_region(request* target, region* held) noexcept nogil
+cdef int reserve(void** buffer, size_t* capacity, size_t size) noexcept nogil
 cdef uint8_t* reserve_reply(request* target, size_t size, size_t aligned) noexcept nogil

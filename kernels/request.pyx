@@ -1,16 +1,19 @@
 """The pool of requests: decoding buffers and small replies are kept and used again."""
 
-from libc.stdint cimport uint8_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport int32_t, uint8_t
+from libc.stdlib cimport calloc, free, malloc, realloc
 
 from kernels.codec cimport bytes_view, clear_request_view, free_request_view, init_request_view
+from kernels.shared_memory cimport drop_region, region
 from kernels.status cimport OK
 from kernels.sync cimport pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock
 
 cdef enum:
     KEPT_REQUESTS = 4096        # idle requests a pool holds on to
     WORD_BYTES = 16             # malloc's blocks begin at multiples of it
-    KEPT_BYTES = 16384          # a larger reply or scratch goes back to the allocator
+    KEPT_BYTES = 16384          # a larger buffer goes back to the allocator
+    SPARE_BYTES = 64
+    INITIAL_REGIONS = 4
 
 
 cdef int open_pool(request_pool* pool) noexcept nogil:
@@ -80,16 +83,44 @@ cdef uint8_t* reserve_reply(request* target, size_t size, size_t aligned) noexce
     return target.reply
 
 
+cdef int keep_region(request* target, region* held) noexcept nogil:
+    """Have a region dropped when the request is given back. 0, or -1 without memory, when it is still the caller's."""
+    cdef int32_t wanted
+    cdef void* larger
+    if target.n_regions == target.regions_capacity:
+        wanted = max(2 * target.n_regions, INITIAL_REGIONS)
+        larger = realloc(target.regions, <size_t> wanted * sizeof(void*))
+        if larger == NULL:
+            return -1
+        target.regions = <region**> larger
+        target.regions_capacity = wanted
+    target.regions[target.n_regions] = held
+    target.n_regions += 1
+    return 0
+
+
+cdef int reserve(void** buffer, size_t* capacity, size_t size) noexcept nogil:
+    """Make a buffer of a request at least `size` bytes large; what it held is lost. 0, or -1 without memory."""
+    if size <= capacity[0] and buffer[0] != NULL:
+        return 0
+    free(buffer[0])
+    buffer[0] = malloc(size + SPARE_BYTES)
+    capacity[0] = size + SPARE_BYTES if buffer[0] != NULL else 0
+    return 0 if buffer[0] != NULL else -1
+
+
 cdef void reset_request(request* used) noexcept nogil:
     clear_request_view(&used.view)
     if used.reply_capacity > KEPT_BYTES:
         free(used.reply_block)
         used.reply_block = used.reply = NULL
         used.reply_capacity = 0
-    if used.scratch_capacity > KEPT_BYTES:
-        free(used.scratch)
-        used.scratch = NULL
-        used.scratch_capacity = 0
+    trim(<void**> &used.scratch, &used.scratch_capacity)
+    trim(<void**> &used.classes, &used.classes_capacity)
+    while used.n_regions > 0:
+        used.n_regions -= 1
+        drop_region(used.regions[used.n_regions])
+    used.has_deliveries = False
     used.message = NULL
     used.message_size = 0
     used.version_hint = bytes_view(NULL, 0)
@@ -102,10 +133,21 @@ cdef void reset_request(request* used) noexcept nogil:
     used.error.code = OK
 
 
+cdef void trim(void** buffer, size_t* capacity) noexcept nogil:
+    if capacity[0] > KEPT_BYTES:
+        free(buffer[0])
+        buffer[0] = NULL
+        capacity[0] = 0
+
+
 cdef void free_request(request* unused) noexcept nogil:
     free_request_view(&unused.view)
     free(unused.inputs)
     free(unused.outputs)
+    free(unused.deliveries)
+    free(unused.shapes)
+    free(unused.regions)
     free(unused.scratch)
+    free(unused.classes)
     free(unused.reply_block)
     free(unused)

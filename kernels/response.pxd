@@ -11,6 +11,9 @@ cdef struct output_view:      # one InferOutputTensor and its entry of raw_outpu
     int32_t rank
     const int64_t* shape
     bytes_view content
+    bytes_view region         # shared memory that has the content instead; data is NULL for none
+    int64_t region_offset
+    size_t region_bytes
 
 
 cdef struct response_parameter:    # one entry of the map of parameters, an int64_param

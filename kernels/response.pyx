@@ -24,6 +24,22 @@ cdef enum:  # InferOutputTensor
     NAME = 0x0A
     DATATYPE = 0x12
     SHAPE = 0x1A
+    PARAMETERS = 0x22
+
+cdef enum:  # an entry of the parameters, and InferParameter
+    ENTRY_KEY = 0x0A
+    ENTRY_VALUE = 0x12
+    VALUE_INT64 = 0x10
+    VALUE_STRING = 0x1A
+
+
+cdef bytes_view BYTE_SIZE_KEY = view_key("shared_memory_byte_size")
+cdef bytes_view OFFSET_KEY = view_key("shared_memory_offset")
+cdef bytes_view REGION_KEY = view_key("shared_memory_region")
+
+
+cdef inline bytes_view view_key(const char* key) noexcept nogil:
+    return bytes_view(<const uint8_t*> key, strlen(key))
 
 
 cdef inline size_t varint_size(uint64_t value) noexcept nogil:
@@ -61,7 +77,25 @@ cdef size_t dims_size(const output_view* output) noexcept nogil:
 cdef size_t tensor_size(const output_view* output) noexcept nogil:
     cdef size_t dims = dims_size(output)
     cdef size_t shape = field_size(dims) if dims != 0 else 0
-    return text_size(output.name) + text_size(datatype_text(output.datatype)) + shape
+    cdef size_t parameters = region_size(output) if output.region.data != NULL else 0
+    return text_size(output.name) + text_size(datatype_text(output.datatype)) + shape + parameters
+
+
+cdef size_t region_size(const output_view* output) noexcept nogil:
+    """Return the bytes of the parameters that say where in shared memory an output is."""
+    cdef size_t size = number_size(BYTE_SIZE_KEY, output.region_bytes)
+    if output.region_offset != 0:
+        size += number_size(OFFSET_KEY, <uint64_t> output.region_offset)
+    return size + entry_size(REGION_KEY, field_size(output.region.size))
+
+
+cdef inline size_t number_size(bytes_view key, uint64_t value) noexcept nogil:
+    return entry_size(key, 1 + varint_size(value))
+
+
+cdef inline size_t entry_size(bytes_view key, size_t value) noexcept nogil:
+    """Return the bytes of a parameter whose InferParameter has `value` of them."""
+    return field_size(field_size(key.size) + field_size(value))
 
 
 cdef inline size_t value_size(const response_parameter* parameter) noexcept nogil:
@@ -126,7 +160,29 @@ cdef uint8_t* put_tensor(uint8_t* dst, const output_view* output) noexcept nogil
         dst = put_head(dst, SHAPE, dims_size(output))
     for axis in range(output.rank):
         dst = put_varint(dst, <uint64_t> output.shape[axis])
-    return dst
+    return put_region(dst, output) if output.region.data != NULL else dst
+
+
+cdef uint8_t* put_region(uint8_t* dst, const output_view* output) noexcept nogil:
+    """Write where in shared memory an output is, by the order of the keys; an offset of 0 is left out."""
+    dst = put_number(dst, BYTE_SIZE_KEY, output.region_bytes)
+    if output.region_offset != 0:
+        dst = put_number(dst, OFFSET_KEY, <uint64_t> output.region_offset)
+    dst = put_entry(dst, REGION_KEY, field_size(output.region.size))
+    return put_content(dst, VALUE_STRING, output.region)
+
+
+cdef inline uint8_t* put_number(uint8_t* dst, bytes_view key, uint64_t value) noexcept nogil:
+    dst = put_entry(dst, key, 1 + varint_size(value))
+    dst[0] = VALUE_INT64
+    return put_varint(dst + 1, value)
+
+
+cdef inline uint8_t* put_entry(uint8_t* dst, bytes_view key, size_t value) noexcept nogil:
+    """Write a parameter up to its InferParameter, which has `value` bytes."""
+    dst = put_head(dst, PARAMETERS, field_size(key.size) + field_size(value))
+    dst = put_content(dst, ENTRY_KEY, key)
+    return put_head(dst, ENTRY_VALUE, value)
 
 
 cdef size_t encode_response(const response_view* response, uint8_t* dst) noexcept nogil:

@@ -18,12 +18,14 @@ cdef struct tensor_spec:
     int32_t rank
     int64_t dims[MAX_RANK]    # -1 where the model leaves the dimension open
     int64_t inner_elements    # product of dims[1:], -1 when one of them is open
+    bint is_optional          # an input for which the model has a value of its own
 
 
 cdef struct session_core:
     ort_runtime* runtime
     OrtSession* handle
     int32_t n_inputs
+    int32_t n_optional        # of them, the last ones
     int32_t n_outputs
     tensor_spec* inputs
     tensor_spec* outputs
@@ -48,9 +50,10 @@ cdef class Session:
     cdef readonly tuple outputs
     cdef readonly str path
 
-    cdef tuple describe_tensors(self, bint is_input)
+    cdef tuple describe_tensors(self, bint is_input, object optional)
 
 
+cdef void count_inner_elements(tensor_spec* spec) noexcept nogil
 cdef int bind_tensor(session_core* core, const tensor_spec* spec, void* data, size_t size, const int64_t* shape,
                      OrtValue** value, failure* error) noexcept nogil
 cdef int create_strings(session_core* core, const int64_t* shape, int32_t rank, OrtValue** value,

@@ -10,7 +10,7 @@ from collections import namedtuple
 from cython cimport final
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdio cimport snprintf
-from libc.stdlib cimport calloc, free, realloc
+from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
 from kernels.datatype cimport datatype_from_onnx, datatype_name
@@ -23,6 +23,11 @@ from kernels.runtime import RuntimeLibraryError
 
 cdef enum:
     ONNX_STRING = 8
+
+cdef enum:  # where a tensor of a model is described
+    INPUT = 0
+    OUTPUT = 1
+    INITIALIZER = 2
 
 TensorSpec = namedtuple("TensorSpec", "name datatype shape dim_names")
 TensorSpec.__doc__ = """A model's input or output: name, wire datatype, shape (-1 is open), symbolic dimension names ("" where none)."""
@@ -48,12 +53,14 @@ cdef class Session:
         Whether freed CPU memory is kept for the next run.
     device : str
         "cpu".
+    optional_inputs : sequence of str
+        Initializers that requests may replace: they become inputs, behind those that are needed.
 
     Raises
     ------
     SessionError
-        The file is missing or broken, its opset is newer than the library, or a tensor has a type or rank that the
-        protocol cannot carry.
+        The file is missing or broken, its opset is newer than the library, a tensor has a type or rank that the
+        protocol cannot carry, or an optional input has no value of the model's.
 
     Notes
     -----
@@ -61,7 +68,7 @@ cdef class Session:
     """
 
     def __cinit__(self, path not None, *, int intra_op_threads=0, int inter_op_threads=0, int optimization_level=99,
-                  bint arena=True, str device="cpu"):
+                  bint arena=True, str device="cpu", optional_inputs=()):
         if device != "cpu":
             raise SessionError(f"device is {device!r}; expected 'cpu'")
         self.path = os.fspath(path)
@@ -74,8 +81,8 @@ cdef class Session:
             raise_status(self.core.runtime.api, ort_CreateSessionOptions(self.core.runtime.api, &options))
             set_options(self.core.runtime.api, options, intra_op_threads, inter_op_threads, optimization_level, arena)
             create_session(&self.core, os.fsencode(self.path), options)
-            self.inputs = self.describe_tensors(True)
-            self.outputs = self.describe_tensors(False)
+            self.inputs = self.describe_tensors(True, list_optional(&self.core, optional_inputs))
+            self.outputs = self.describe_tensors(False, [])
         except RuntimeLibraryError as error:
             raise SessionError(str(error)) from None
         finally:
@@ -113,30 +120,50 @@ cdef class Session:
                     spec.dims[axis] = dimension
             count_inner_elements(spec)
 
-    cdef tuple describe_tensors(self, bint is_input):
-        """Read every input's (or output's) spec into the core; return them for Python."""
+    cdef tuple describe_tensors(self, bint is_input, object optional):
+        """Read every input's (or output's) spec into the core; return them for Python.
+
+        `optional` lists the numbers of initializers that are to be inputs too.
+        """
         cdef size_t count = 0
         cdef ort_table api = self.core.runtime.api
         if is_input:
             raise_status(api, ort_SessionGetInputCount(api, self.core.handle, &count))
         else:
             raise_status(api, ort_SessionGetOutputCount(api, self.core.handle, &count))
-        cdef tensor_spec* specs = <tensor_spec*> calloc(count + 1, sizeof(tensor_spec))
-        cdef const char** names = <const char**> calloc(count + 1, sizeof(char*))
+        places = [(INPUT if is_input else OUTPUT, index) for index in range(count)]
+        places += [(INITIALIZER, index) for index in optional]
+        cdef tensor_spec* specs = <tensor_spec*> calloc(len(places) + 1, sizeof(tensor_spec))
+        cdef const char** names = <const char**> calloc(len(places) + 1, sizeof(char*))
         if is_input:
-            self.core.inputs, self.core.input_names, self.core.n_inputs = specs, names, count
+            self.core.inputs, self.core.input_names, self.core.n_inputs = specs, names, len(places)
+            self.core.n_optional = len(optional)
         else:
-            self.core.outputs, self.core.output_names, self.core.n_outputs = specs, names, count
+            self.core.outputs, self.core.output_names, self.core.n_outputs = specs, names, len(places)
         if specs == NULL or names == NULL:
             raise MemoryError
         described = []
-        for index in range(count):
-            name = read_name(&self.core, index, is_input)
+        for place, (kind, index) in enumerate(places):
+            name = read_name(&self.core, index, kind)
             self._keep.append(name)
-            names[index] = specs[index].name = name
-            specs[index].name_size = len(name)
-            described.append(read_spec(&self.core, index, is_input, &specs[index]))
+            names[place] = specs[place].name = name
+            specs[place].name_size = len(name)
+            specs[place].is_optional = kind == INITIALIZER
+            described.append(read_spec(&self.core, index, kind, &specs[place]))
         return tuple(described)
+
+
+cdef list list_optional(session_core* core, object names):
+    """The numbers of the initializers with these names; SessionError for one that is none or cannot be replaced."""
+    cdef size_t count = 0
+    if not names:
+        return []
+    raise_status(core.runtime.api, ort_SessionGetOverridableInitializerCount(core.runtime.api, core.handle, &count))
+    known = {read_name(core, index, INITIALIZER).decode(): index for index in range(count)}
+    for name in names:
+        if name not in known:
+            raise SessionError(f"input '{name}' is to be optional, and the model file has no value for it")
+    return [known[name] for name in names]
 
 
 cdef int set_options(ort_table api, OrtSessionOptions* options, int intra_op_threads, int inter_op_threads,
@@ -164,30 +191,35 @@ cdef int create_session(session_core* core, bytes path, OrtSessionOptions* optio
     return raise_status(core.runtime.api, status)
 
 
-cdef bytes read_name(session_core* core, size_t index, bint is_input):
+cdef bytes read_name(session_core* core, size_t index, int kind):
     cdef char* name = NULL
     cdef ort_table api = core.runtime.api
-    if is_input:
+    if kind == INPUT:
         raise_status(api, ort_SessionGetInputName(api, core.handle, index, core.runtime.allocator, &name))
-    else:
+    elif kind == OUTPUT:
         raise_status(api, ort_SessionGetOutputName(api, core.handle, index, core.runtime.allocator, &name))
+    else:
+        raise_status(api, ort_SessionGetOverridableInitializerName(api, core.handle, index, core.runtime.allocator,
+                                                                   &name))
     copied = <bytes> name
     raise_status(api, ort_AllocatorFree(api, core.runtime.allocator, name))
     return copied
 
 
-cdef object read_spec(session_core* core, size_t index, bint is_input, tensor_spec* spec):
+cdef object read_spec(session_core* core, size_t index, int kind, tensor_spec* spec):
     """Fill `spec` and return its TensorSpec; raise SessionError for what the protocol cannot carry."""
     cdef OrtTypeInfo* type_info = NULL
     cdef ort_table api = core.runtime.api
-    if is_input:
+    if kind == INPUT:
         raise_status(api, ort_SessionGetInputTypeInfo(api, core.handle, index, &type_info))
-    else:
+    elif kind == OUTPUT:
         raise_status(api, ort_SessionGetOutputTypeInfo(api, core.handle, index, &type_info))
-    kind = "input" if is_input else "output"
+    else:
+        raise_status(api, ort_SessionGetOverridableInitializerTypeInfo(api, core.handle, index, &type_info))
+    subject = "output" if kind == OUTPUT else "input"
     name = (<bytes> spec.name).decode()
     try:
-        return read_tensor_info(core, type_info, spec, f"{kind} '{name}'", name)
+        return read_tensor_info(core, type_info, spec, f"{subject} '{name}'", name)
     finally:
         ort_ReleaseTypeInfo(api, type_info)
 
@@ -270,9 +302,34 @@ cdef int64_t fill_strings(session_core* core, OrtValue* value, int64_t first, co
 
 cdef int run_session(session_core* core, OrtValue** inputs, OrtValue** outputs, failure* error) noexcept nogil:
     """Run once. Outputs that are NULL are allocated by ONNX Runtime. 0, or -1 with `error` set."""
+    if core.n_optional > 0:
+        return run_given(core, inputs, outputs, error)
     return check_status(core.runtime.api, ort_Run(
         core.runtime.api, core.handle, core.input_names, <const OrtValue* const*> inputs, core.n_inputs,
         core.output_names, core.n_outputs, outputs), error)
+
+
+cdef int run_given(session_core* core, OrtValue** inputs, OrtValue** outputs, failure* error) noexcept nogil:
+    """Run with the inputs that are not NULL, by their names."""
+    cdef const void** room = <const void**> malloc(2 * <size_t> core.n_inputs * sizeof(void*))
+    cdef const void** values = room + core.n_inputs
+    cdef size_t given = 0
+    cdef int32_t index
+    cdef int failed
+    if room == NULL:
+        error.code = EXHAUSTED
+        snprintf(error.text, FAILURE_TEXT_BYTES, "no memory for the names of %d inputs", core.n_inputs)
+        return -1
+    for index in range(core.n_inputs):
+        if inputs[index] != NULL:
+            room[given] = core.input_names[index]
+            values[given] = inputs[index]
+            given += 1
+    failed = check_status(core.runtime.api, ort_Run(
+        core.runtime.api, core.handle, <const char**> room, <const OrtValue* const*> values, given,
+        core.output_names, core.n_outputs, outputs), error)
+    free(room)
+    return failed
 
 
 cdef int describe_value(session_core* core, OrtValue* value, tensor_data* out, failure* error) noexcept nogil:

@@ -2,13 +2,21 @@
 
 from libc.stdint cimport int64_t
 
+from kernels.interface cimport label_list
 from kernels.request cimport request
-from kernels.session cimport session_core
+from kernels.session cimport session_core, tensor_spec
+from kernels.shared_memory cimport region_table
 
 
 cdef struct signature:
     session_core* core
     int64_t max_batch_size    # 0: the first dimension is no batch, one request a run
+    const tensor_spec* inputs  # as callers give them: the core's own unless they are reshaped
+    const tensor_spec* outputs  # as callers get them, the same
+    const tensor_spec* made    # reshaped outputs as the model must make them; NULL without any
+    const label_list* labels   # of each output, for classes; NULL without any
+    region_table* regions      # the shared memory that requests may name
+    int64_t max_shared_bytes   # that one request may have copied out of it
 
 
 cdef int bind_request(const signature* accepted, request* target) noexcept nogil

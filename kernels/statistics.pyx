@@ -11,7 +11,7 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
 from kernels.request cimport request
-from kernels.status cimport CANCELLED, EXHAUSTED, EXPIRED, INVALID
+from kernels.status cimport CANCELLED, EXHAUSTED, EXPIRED, INVALID, OK
 from kernels.sync cimport bit_length, epoch_ms
 
 BatchCounts = namedtuple("BatchCounts", "rows executions gather_ns run_ns encode_ns")
@@ -37,7 +37,7 @@ cdef void count_batch(statistics* target, const request* batch, int64_t rows, co
     while batch != NULL:
         if batch.cancelled:
             count_failure(target, CANCELLED, spent.ended_ns - batch.arrival_ns)
-        elif succeeded:
+        elif succeeded and batch.error.code == OK:
             count_success(target, batch.arrival_ns, spent)
             answered += 1
         else:

@@ -11,6 +11,7 @@ cpdef enum:
     INTERNAL = 7       # the server's own fault
     UNIMPLEMENTED = 8  # not offered
     FORBIDDEN = 9      # not to this caller; of the control plane only
+    ALREADY_EXISTS = 10  # the name is taken; of the control plane only
 
 
 cdef const char* UNFORESEEN_TEXT   # what a caller hears of INTERNAL

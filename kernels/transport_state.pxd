@@ -25,7 +25,7 @@ cdef enum:
     REQUEST_ID_BYTES = 48          # a longer one is not kept
     ADDRESS_BYTES = 80             # "ipv6:%5B...%5D:port"
     FRAME_PREFIX_BYTES = 5         # gRPC's: one byte of flags, four of length
-    OUTGOING_PREFIX_BYTES = 16
+    OUTGOING_PREFIX_BYTES = 48
     MAX_LISTENERS = 8
 
 cdef enum encoding:                # of messages; also bits of what a peer accepts

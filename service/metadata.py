@@ -3,6 +3,7 @@
 import functools
 
 from kernels.session import TensorSpec
+from kernels.shared_memory import SharedMemory
 from service import __version__
 from service.health import HealthBoard
 from service.model_config import PLATFORM
@@ -10,19 +11,20 @@ from service.observing import Observed, ObservingServicer
 from service.pb import open_inference_pb2 as pb
 from service.pb import open_inference_pb2_grpc
 from service.repository import ModelVersion, Repository, State
+from service.shared_regions import SharedMemoryServicer
 from service.status import NotFoundError, UnimplementedError, answers, describe_error
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 SERVICE_NAME = SERVICE.full_name
 METHODS = SERVICE.methods_by_name
+
 BOUND_TO_ENGINE = frozenset({"ModelInfer", "ModelStreamInfer"})
 
 SERVER_NAME = "sluice"
 # The protocol's extensions that are a matter of inference, and work wholly.
-INFERENCE_EXTENSIONS = ("binary_tensor_data",)
-# The others, with the rpcs that each consists of.
+INFERENCE_EXTENSIONS = ("binary_tensor_data", "classification")
+# The others, with the rpcs that each consists of; cuda_shared_memory answers, and registers nothing.
 RPC_EXTENSIONS = {
-    "cuda_shared_memory": ("CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister"),
     "logging": ("LogSettings",),
     "model_configuration": ("ModelConfig",),
     "model_repository": ("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"),
@@ -32,15 +34,18 @@ RPC_EXTENSIONS = {
 }
 
 
-class InferenceServicer(ObservingServicer):
+class InferenceServicer(ObservingServicer, SharedMemoryServicer):
     """The synchronous rpcs of GRPCInferenceService; runs on any transport that takes grpcio servicers.
 
     ModelInfer and ModelStreamInfer are bound to the engine by the transport and never come here. What is not served
     answers UNIMPLEMENTED.
     """
 
-    def __init__(self, repository: Repository, board: HealthBoard, observed: Observed):
-        super().__init__(repository, observed)
+    def __init__(
+        self, repository: Repository, board: HealthBoard, observed: Observed, shared_memory: SharedMemory
+    ):
+        ObservingServicer.__init__(self, repository, observed)
+        SharedMemoryServicer.__init__(self, shared_memory, observed.permissions)
         self._board = board
         for name in UNSERVED:
             setattr(self, name, functools.partial(_refuse, name))

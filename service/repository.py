@@ -16,6 +16,7 @@ from service.model_folders import ModelFolder, ModelFolderError, find_config, fi
 from service.onnx_file import OnnxFileError, check_self_contained
 from service.serving_config import ServingConfig, complete_config
 from service.status import InvalidArgumentError, NotFoundError, UnavailableError
+from service.tensor_interface import make_interface
 
 if TYPE_CHECKING:
     from kernels.engine import Engine
@@ -151,10 +152,13 @@ class Repository:
         path = find_model_file(model, version)
         check_self_contained(path)
         session = Session(
-            str(path), intra_op_threads=written.intra_op_threads, inter_op_threads=written.inter_op_threads
+            str(path),
+            intra_op_threads=written.intra_op_threads,
+            inter_op_threads=written.inter_op_threads,
+            optional_inputs=[given.name for given in written.proto.input if given.optional],
         )
         config = complete_config(model.name, written, session.inputs, session.outputs, self._default_max_batch_size)
-        session.narrow_inputs([spec.shape for spec in config.inputs])
+        session.narrow_inputs(config.model_inputs)
         self._engine.load(
             model.name,
             version,
@@ -162,6 +166,7 @@ class Repository:
             max_batch_size=config.max_batch_size,
             queue_delay_us=config.queue_delay_us,
             instance_count=config.instance_count,
+            interface=make_interface(session, config, model.path),
         )
         return config
 

@@ -34,7 +34,7 @@ class Services:
         asynchronous
             Whether the server runs coroutines.
         """
-        servicer = metadata.InferenceServicer(self.repository, self.board, self.observed)
+        servicer = metadata.InferenceServicer(self.repository, self.board, self.observed, self.engine.shared_memory)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         add_reflection(server, (metadata.SERVICE_NAME, health.SERVICE_NAME), asynchronous=asynchronous)

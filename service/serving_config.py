@@ -41,6 +41,10 @@ class ServingConfig:
         How long a batch may wait for more requests, in microseconds; 0 where there are no batches.
     inputs, outputs
         As requests see them: the batch first where there is one, -1 for a dimension that may vary.
+    model_inputs, model_outputs
+        The shapes of the same as the model has them, which differ where they are reshaped.
+    label_files
+        The file of labels of each output, empty for none.
     proto
         The same as a ModelConfig, with nothing left to fill in.
     """
@@ -53,7 +57,16 @@ class ServingConfig:
     inter_op_threads: int
     inputs: tuple["TensorSpec", ...]
     outputs: tuple["TensorSpec", ...]
+    model_inputs: tuple[tuple[int, ...], ...]
+    model_outputs: tuple[tuple[int, ...], ...]
+    label_files: tuple[str, ...]
     proto: ModelConfig
+
+    @property
+    def is_reshaped(self) -> bool:
+        """Whether callers see another shape than the model anywhere."""
+        specs, shapes = (*self.inputs, *self.outputs), (*self.model_inputs, *self.model_outputs)
+        return any(spec.shape != shape for spec, shape in zip(specs, shapes, strict=True))
 
 
 def complete_config(
@@ -75,9 +88,9 @@ def complete_config(
     proto.CopyFrom(written.proto)
     proto.name, proto.platform, proto.backend = name, PLATFORM, BACKEND
     proto.max_batch_size = max_batch_size
-    narrowed = {}
+    seen, made = {}, {}
     for field, specs in (("input", inputs), ("output", outputs)):
-        narrowed[field] = _complete_tensors(proto, field, specs, batch_dims=int(max_batch_size > 0))
+        seen[field], made[field] = _complete_tensors(proto, field, specs, batch_dims=int(max_batch_size > 0))
     if max_batch_size > 0:
         proto.dynamic_batching.SetInParent()
     if not proto.HasField("version_policy"):
@@ -95,8 +108,11 @@ def complete_config(
         instance_count=written.instance_count,
         intra_op_threads=written.intra_op_threads,
         inter_op_threads=written.inter_op_threads,
-        inputs=narrowed["input"],
-        outputs=narrowed["output"],
+        inputs=seen["input"],
+        outputs=seen["output"],
+        model_inputs=made["input"],
+        model_outputs=made["output"],
+        label_files=tuple(output.label_filename for output in proto.output),
         proto=proto,
     )
 
@@ -127,23 +143,35 @@ def has_batch_dimension(inputs: Sequence["TensorSpec"], outputs: Sequence["Tenso
 def _gives_whole_shapes(written: WrittenConfig, inputs: Sequence["TensorSpec"]) -> bool:
     """Whether the configuration counts the first dimension among its dims, as those without batches do."""
     ranks = {spec.name: len(spec.shape) for spec in inputs}
-    return any(len(given.dims) == ranks.get(given.name) for given in written.proto.input)
+    shapes = {
+        given.name: given.reshape.shape if given.HasField("reshape") else given.dims for given in written.proto.input
+    }
+    return any(len(shape) == ranks.get(name) for name, shape in shapes.items())
 
 
 def _complete_tensors(
     proto: ModelConfig, field: str, specs: Sequence["TensorSpec"], batch_dims: int
-) -> tuple["TensorSpec", ...]:
-    """Put the tensors of `field` into the model's order, filled in and checked; return their specs for requests."""
+) -> tuple[tuple["TensorSpec", ...], tuple[tuple[int, ...], ...]]:
+    """Put the tensors of `field` into the model's order, filled in and checked.
+
+    Returns
+    -------
+    tuple
+        Their specs for requests, and their shapes in the model.
+    """
     tensors = getattr(proto, field)
     given = _index_by_name(field, tensors, {spec.name for spec in specs})
     message = ModelInput if field == "input" else ModelOutput
     completed = [_complete_tensor(field, given.get(spec.name, message()), spec, batch_dims) for spec in specs]
     del tensors[:]
     tensors.extend(completed)
-    return tuple(
-        spec._replace(shape=(*spec.shape[:batch_dims], *tensor.dims))
-        for spec, tensor in zip(specs, completed, strict=True)
+    pairs = list(zip(specs, completed, strict=True))
+    seen = tuple(spec._replace(shape=(*spec.shape[:batch_dims], *tensor.dims)) for spec, tensor in pairs)
+    made = tuple(
+        (*spec.shape[:batch_dims], *(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims))
+        for spec, tensor in pairs
     )
+    return seen, made
 
 
 def _index_by_name(
@@ -169,10 +197,40 @@ def _complete_tensor(
         expected, wrong = (_name_datatype(value) for value in (completed.data_type, given.data_type))
         raise ModelConfigError(f"{where}: data_type: expected {expected}, as in the model file, given {wrong}")
     dims = list(spec.shape[batch_dims:])
-    if given.dims:
-        dims = _narrow_dims(where, list(given.dims), dims, batch_dims)
+    if given.HasField("reshape"):
+        reshaped = _narrow_dims(f"{where}: reshape.shape", list(given.reshape.shape), dims, batch_dims)
+        dims = _check_reshape(where, list(given.dims), reshaped)
+        completed.reshape.shape.extend(reshaped)
+        completed.reshape.SetInParent()
+    elif given.dims:
+        dims = _narrow_dims(f"{where}: dims", list(given.dims), dims, batch_dims)
     completed.dims.extend(dims)
+    if field == "input":
+        completed.optional = given.optional
+    else:
+        completed.label_filename = given.label_filename
     return completed
+
+
+def _check_reshape(where: str, dims: list[int], shape: list[int]) -> list[int]:
+    """The dims, when they have as many elements as the shape: between each two open dimensions, and at both ends."""
+    if _multiply_runs(dims) != _multiply_runs(shape) or any(dim < -1 or dim == 0 for dim in dims):
+        raise ModelConfigError(
+            f"{where}: reshape: expected dims with the same elements between open dimensions as shape {shape}, "
+            f"given {dims}"
+        )
+    return dims
+
+
+def _multiply_runs(dims: list[int]) -> list[int]:
+    """The product of each run of fixed dimensions, which the open ones part."""
+    products = [1]
+    for dim in dims:
+        if dim == -1:
+            products.append(1)
+        else:
+            products[-1] *= dim
+    return products
 
 
 def _name_datatype(value: int) -> str:
@@ -184,7 +242,7 @@ def _narrow_dims(where: str, given: list[int], expected: list[int], batch_dims: 
     agree = len(given) == len(expected) and all(map(_agree, given, expected))
     if not agree:
         batch = ", without the batch dimension" if batch_dims else ""
-        raise ModelConfigError(f"{where}: dims: expected {expected}, as in the model file{batch}, given {given}")
+        raise ModelConfigError(f"{where}: expected {expected}, as in the model file{batch}, given {given}")
     return [other if one == -1 else one for one, other in zip(given, expected, strict=True)]
 
 

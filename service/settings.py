@@ -19,7 +19,7 @@ DEFAULT_ORIGIN = "default"
 FOREIGN_VARIABLES = frozenset({"SLUICE_CONFIG", "SLUICE_STATE_DIR"})
 
 # What reaches beyond a request, by names under which others than local peers can be allowed to.
-CONTROLS = ("log_settings", "trace_settings")
+CONTROLS = ("log_settings", "shared_memory", "trace_settings")
 
 
 class SettingsError(ValueError):

@@ -19,6 +19,7 @@ GRPC_CODES = {
     status.CANCELLED: grpc.StatusCode.CANCELLED,
     status.INTERNAL: grpc.StatusCode.INTERNAL,
     status.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
+    status.ALREADY_EXISTS: grpc.StatusCode.ALREADY_EXISTS,
     status.UNIMPLEMENTED: grpc.StatusCode.UNIMPLEMENTED,
 }
 

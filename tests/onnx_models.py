@@ -75,6 +75,15 @@ def add_and_subtract(columns=3):
     return _model(nodes, [_value("a", shape), _value("b", shape)], [_value("sum", shape), _value("difference", shape)])
 
 
+def scaler(scale=(2.0,), open_scale=False):
+    """FP32 ``input`` [size] times ``scale``, an input that the model has a value for."""
+    value = numpy_helper.from_array(np.array(scale, dtype=np.float32), "scale")
+    shape = ["scales"] if open_scale else list(value.dims)
+    node = helper.make_node("Mul", ["input", "scale"], ["output"])
+    inputs = [_value("input", ["size"]), _value("scale", shape)]
+    return _model([node], inputs, [_value("output", ["size"])], [value])
+
+
 def column_sums():
     """FP32 ``input`` [rows, columns] to its sum over rows [columns]: the first dimension is no batch."""
     axes = numpy_helper.from_array(np.array([0], dtype=np.int64), "axes")

@@ -10,6 +10,11 @@ OFFSET = 10**12
 VERSIONS = (1, 2)
 SLOW_ITERATIONS = 200_000
 UNBATCHED = "max_batch_size: 0"
+RESHAPED = """max_batch_size: 8
+input { name: "input" dims: [6] reshape { shape: [2, 3] } }
+output { name: "output" dims: [3, 2] reshape { shape: [2, 3] } }
+"""
+LABELLED = 'max_batch_size: 8 output { name: "output" label_filename: "labels.txt" }'
 
 
 def adder(version):
@@ -45,6 +50,10 @@ def write_repository(folder):
     onnx_models.save(onnx_models.identity(TensorProto.DOUBLE, ("a", "b")), folder, "wide", config=UNBATCHED)
     onnx_models.save(onnx_models.add_and_subtract(), folder, "sums")
     onnx_models.save(onnx_models.scalar_doubler(), folder, "scalar")
+    onnx_models.save(onnx_models.scaler(), folder, "scaler", config='input { name: "scale" optional: true }')
+    onnx_models.save(onnx_models.identity(shape=("batch", 2, 3)), folder, "reshaped", config=RESHAPED)
+    onnx_models.save(onnx_models.identity(shape=("batch", 3)), folder, "labelled", config=LABELLED)
+    (folder / "labelled" / "labels.txt").write_text("cat\ndog\nbird\n")
     onnx_models.save(onnx_models.picker(), folder, "picker")
     onnx_models.save(expander(), folder, "expander")
     onnx_models.save(onnx_models.slow(SLOW_ITERATIONS), folder, "slow", config=UNBATCHED)

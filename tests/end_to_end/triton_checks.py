@@ -40,6 +40,13 @@ DTYPES = {
     "FP32": np.float32,
     "FP64": np.float64,
 }
+# Signalling NaN, negative infinity, negative zero and the smallest number, by their bits.
+BITS = {
+    "FP16": np.array([0x7D01, 0xFC00, 0x8000, 1], np.uint16),
+    "BF16": np.array([0x7FA1, 0xFF80, 0x8000, 1], np.uint16),
+    "FP32": np.array([0x7FA00001, 0xFF800000, 1 << 31, 1], np.uint32),
+    "FP64": np.array([0x7FF4000000000001, 0xFFF0000000000000, 1 << 63, 1], np.uint64),
+}
 STRINGS = np.array([[b"", b"\0", b"a\0b\0", b"\xff"], [b"plain", b"\0" * 9, b"x" * 999, b"y"]], dtype=object)
 
 
@@ -80,6 +87,86 @@ def test_infer_gives_the_outputs_asked_for(client):
     answer = client.infer("sums", inputs, outputs=[triton.InferRequestedOutput("difference")])
     assert answer.as_numpy("difference").tolist() == [[4, 4, 4]]
     assert answer.as_numpy("sum") is None
+
+
+@pytest.mark.parametrize("names", [["difference", "sum"], ["sum", "difference"]])
+def test_infer_gives_the_outputs_in_the_order_asked_for(client, names):
+    """Of both."""
+    inputs = [make_input(np.full((1, 3), value, np.float32), "FP32", name) for name, value in (("a", 5), ("b", 1))]
+    answer = client.infer("sums", inputs, outputs=[triton.InferRequestedOutput(name) for name in names])
+    assert [output.name for output in answer.get_response().outputs] == names
+
+
+@pytest.mark.parametrize(("datatype", "bits"), list(BITS.items()))
+def test_infer_keeps_every_bit_of_what_is_no_number(client, datatype, bits):
+    """Signalling NaNs with their payload, infinities and the negative zero."""
+    values = bits.reshape(1, 4).view(DTYPES[datatype])
+    answer = client.infer(f"identity_{datatype}", [make_input(values, datatype)])
+    assert answer.get_response().raw_output_contents[0] == bits.tobytes()
+
+
+def test_infer_of_a_scalar_gives_a_scalar(client):
+    """Rank 0, both ways."""
+    answer = client.infer("scalar", [make_input(np.array(2.5, np.float32), "FP32")])
+    given = answer.as_numpy("output")
+    assert (given.shape, given.item()) == ((), 5.0)
+
+
+def test_infer_of_an_empty_tensor_gives_an_empty_tensor(client):
+    """A dimension of 0 that the model leaves open."""
+    answer = client.infer("wide", [make_input(np.zeros((3, 0)), "FP64")])
+    assert answer.as_numpy("output").shape == (3, 0)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(None, [2, 4]), (10, [10, 20])])
+def test_infer_may_leave_an_optional_input_out(client, scale, expected):
+    """The model's own value takes its place."""
+    inputs = [make_input(np.array([1, 2], np.float32), "FP32")]
+    if scale is not None:
+        inputs.append(make_input(np.array([scale], np.float32), "FP32", "scale"))
+    assert client.infer("scaler", inputs).as_numpy("output").tolist() == expected
+
+
+def test_infer_of_a_reshaped_model_has_the_shapes_of_its_configuration(client):
+    """Also in its metadata."""
+    rows = np.arange(12, dtype=np.float32).reshape(2, 6)
+    given = client.infer("reshaped", [make_input(rows, "FP32")]).as_numpy("output")
+    assert given.tolist() == rows.reshape(2, 3, 2).tolist()
+    model = client.get_model_metadata("reshaped", as_json=True)
+    assert model["inputs"][0]["shape"] == ["-1", "6"]
+    assert model["outputs"][0]["shape"] == ["-1", "3", "2"]
+
+
+def test_infer_gives_classes_with_their_labels(client):
+    """The largest of each row, by value, index and label."""
+    rows = np.array([[1, 3, 2], [9, 8, 7]], np.float32)
+    outputs = [triton.InferRequestedOutput("output", class_count=2)]
+    given = client.infer("labelled", [make_input(rows, "FP32")], outputs=outputs).as_numpy("output")
+    assert given.tolist() == [[b"3.000000:1:dog", b"2.000000:2:bird"], [b"9.000000:0:cat", b"8.000000:1:dog"]]
+
+
+def test_metadata_names_the_extensions_that_work(client):
+    """By the names of the protocol."""
+    assert {"classification", "system_shared_memory"} <= set(client.get_server_metadata().extensions)
+
+
+def test_memory_of_gpus_is_told_to_be_none(client):
+    """Nothing is registered, and nothing can be."""
+    assert not client.get_cuda_shared_memory_status().regions
+    with pytest.raises(InferenceServerException, match="cannot be registered"):
+        client.register_cuda_shared_memory("frames", bytes(64), 0, 64)
+    client.unregister_cuda_shared_memory()
+
+
+@pytest.mark.parametrize("name", ["get_system_shared_memory_status", "unregister_system_shared_memory"])
+def test_shared_memory_is_for_local_callers(client, name):
+    """One that comes with a certificate, or through a gateway, is of another machine for all that is known."""
+    if not TARGET["authority"]:
+        getattr(client, name)()
+        return
+    with pytest.raises(InferenceServerException, match="remote_controls") as raised:
+        getattr(client, name)()
+    assert raised.value.status() == "StatusCode.PERMISSION_DENIED"
 
 
 def test_infer_names_its_version(client):
@@ -125,6 +212,7 @@ def test_stream_calls_back_in_order_and_with_the_reason_of_what_failed(client):
         else:
             assert error is None
             assert result.get_response().id == str(nonce)
+            assert result.get_response().parameters["triton_final_response"].bool_param
             assert result.as_numpy("output").tolist() == [[nonce + 10**12] * 4]
     client.stop_stream()
 

@@ -1,9 +1,12 @@
 """Calls of an engine that its tests share: one request and its outputs, rows that say whose they are, refusals."""
 
+import select
+
 import numpy as np
 import pytest
 from inference_messages import decode_reply, encode_request
 
+from kernels.completions import CompletionQueue
 from kernels.engine import InferError
 
 
@@ -23,3 +26,21 @@ def refusal_of(engine, message, **options):
     with pytest.raises(InferError) as refusal:
         engine.infer(message, **options)
     return refusal.value.code, refusal.value.message
+
+
+def submit_all(engine, requests):
+    """Submit requests together and wait for all of them."""
+    queue = CompletionQueue(engine)
+    for name, request in requests.items():
+        queue.submit(request.SerializeToString(), name)
+    queue.flush()
+    return await_calls(queue, len(requests))
+
+
+def await_calls(queue, count):
+    """The next completions, that many."""
+    done = []
+    while len(done) < count:
+        assert select.select([queue.fileno()], [], [], 60)[0]
+        done += queue.drain()
+    return done

@@ -265,24 +265,3 @@ def test_requested_outputs_come_in_their_order(engine, load):
     assert list(decode_reply(engine.infer(both.SerializeToString()))) == ["difference", "sum"]
     one = build_request("sums", {"b": b, "a": a}, outputs=["difference"])
     np.testing.assert_array_equal(decode_reply(engine.infer(one.SerializeToString()))["difference"], a - b)
-
-
-@pytest.mark.parametrize("owner", ["inputs", "outputs"])
-@pytest.mark.usefixtures("tiny")
-def test_shared_memory_is_refused_and_not_ignored(refuse, owner):
-    """A tensor that points elsewhere is not read from the message."""
-    request = request_of(outputs=["output"])
-    getattr(request, owner)[0].parameters["shared_memory_region"].string_param = "region"
-    code, text = refuse(request)
-    assert code == status.UNIMPLEMENTED
-    assert "shared memory" in text
-
-
-@pytest.mark.usefixtures("tiny")
-def test_classification_is_refused_and_not_ignored(refuse):
-    """An extension that changes the answer is refused by name."""
-    request = request_of(outputs=["output"])
-    request.outputs[0].parameters["classification"].int64_param = 2
-    code, text = refuse(request)
-    assert code == status.UNIMPLEMENTED
-    assert "classification" in text

@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from kernels.engine import Engine
+from kernels.shared_memory import SharedMemory
 from service import __version__
 from service.health import HealthBoard
 from service.log_settings import LogSettings
@@ -61,7 +62,7 @@ def observed(engine):
 @pytest.fixture
 def stub(repository, board, observed):
     """A client of a server that has only the servicer under test."""
-    servicer = InferenceServicer(repository, board, observed)
+    servicer = InferenceServicer(repository, board, observed, SharedMemory())
     add = open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
     with (
         running_server(lambda server: add(servicer, server)) as running,
@@ -89,7 +90,8 @@ def test_server_live_and_ready_tell_apart_draining(stub, board):
 
 def test_server_ready_while_loading_is_false(repository, observed):
     """Ready is said, not assumed."""
-    assert not InferenceServicer(repository, HealthBoard(), observed).ServerReady(pb.ServerReadyRequest(), None).ready
+    servicer = InferenceServicer(repository, HealthBoard(), observed, SharedMemory())
+    assert not servicer.ServerReady(pb.ServerReadyRequest(), None).ready
 
 
 def test_server_metadata_names_server_version_and_extensions(stub):
