@@ -11,22 +11,16 @@ cdef enum:  # ModelInferResponse
     MODEL_NAME = 0x0A
     MODEL_VERSION = 0x12
     ID = 0x1A
-    PARAMETERS = 0x22
     OUTPUTS = 0x2A
     RAW_OUTPUT_CONTENTS = 0x32
-
-cdef enum:  # a map's entry, and InferParameter
-    ENTRY_KEY = 0x0A
-    ENTRY_VALUE = 0x12
-    INT64_PARAM = 0x10
 
 cdef enum:  # InferOutputTensor
     NAME = 0x0A
     DATATYPE = 0x12
     SHAPE = 0x1A
-    PARAMETERS = 0x22
 
-cdef enum:  # an entry of the parameters, and InferParameter
+cdef enum:  # both messages' parameters, an entry of them, and InferParameter
+    PARAMETERS = 0x22
     ENTRY_KEY = 0x0A
     ENTRY_VALUE = 0x12
     VALUE_INT64 = 0x10
@@ -98,20 +92,12 @@ cdef inline size_t entry_size(bytes_view key, size_t value) noexcept nogil:
     return field_size(field_size(key.size) + field_size(value))
 
 
-cdef inline size_t value_size(const response_parameter* parameter) noexcept nogil:
-    return 1 + varint_size(<uint64_t> parameter.value)
-
-
-cdef size_t entry_size(const response_parameter* parameter) noexcept nogil:
-    return field_size(parameter.name.size) + field_size(value_size(parameter))
-
-
 cdef size_t response_size(const response_view* response) noexcept nogil:
     """Return the exact number of bytes that encode_response writes."""
     cdef size_t size = text_size(response.model_name) + text_size(response.model_version) + text_size(response.id)
     cdef int32_t index
     for index in range(response.n_parameters):
-        size += field_size(entry_size(&response.parameters[index]))
+        size += number_size(response.parameters[index].name, <uint64_t> response.parameters[index].value)
     for index in range(response.n_outputs):
         size += field_size(tensor_size(&response.outputs[index]))
         size += field_size(response.outputs[index].content.size)
@@ -141,14 +127,6 @@ cdef inline uint8_t* put_content(uint8_t* dst, uint8_t tag, bytes_view content) 
 
 cdef inline uint8_t* put_text(uint8_t* dst, uint8_t tag, bytes_view text) noexcept nogil:
     return put_content(dst, tag, text) if text.size != 0 else dst
-
-
-cdef uint8_t* put_parameter(uint8_t* dst, const response_parameter* parameter) noexcept nogil:
-    dst = put_head(dst, PARAMETERS, entry_size(parameter))
-    dst = put_content(dst, ENTRY_KEY, parameter.name)
-    dst = put_head(dst, ENTRY_VALUE, value_size(parameter))
-    dst[0] = INT64_PARAM
-    return put_varint(dst + 1, <uint64_t> parameter.value)
 
 
 cdef uint8_t* put_tensor(uint8_t* dst, const output_view* output) noexcept nogil:
@@ -196,7 +174,7 @@ cdef size_t encode_response(const response_view* response, uint8_t* dst) noexcep
     dst = put_text(dst, MODEL_VERSION, response.model_version)
     dst = put_text(dst, ID, response.id)
     for index in range(response.n_parameters):
-        dst = put_parameter(dst, &response.parameters[index])
+        dst = put_number(dst, response.parameters[index].name, <uint64_t> response.parameters[index].value)
     for index in range(response.n_outputs):
         dst = put_tensor(dst, &response.outputs[index])
     for index in range(response.n_outputs):
