@@ -41,9 +41,7 @@ class InferenceServicer(ObservingServicer, SharedMemoryServicer):
     answers UNIMPLEMENTED.
     """
 
-    def __init__(
-        self, repository: Repository, board: HealthBoard, observed: Observed, shared_memory: SharedMemory
-    ):
+    def __init__(self, repository: Repository, board: HealthBoard, observed: Observed, shared_memory: SharedMemory):
         ObservingServicer.__init__(self, repository, observed)
         SharedMemoryServicer.__init__(self, shared_memory, observed.permissions)
         self._board = board

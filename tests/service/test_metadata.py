@@ -229,7 +229,7 @@ def test_log_settings_of_a_caller_from_elsewhere_are_read_only(repository, board
     for given, is_allowed in ((observed, False), (allowing, True)):
         add = functools.partial(
             open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server,
-            InferenceServicer(repository, board, given),
+            InferenceServicer(repository, board, given, SharedMemory()),
         )
         with (
             running_server(add) as running,
