@@ -12,7 +12,7 @@ from kernels.call cimport drop_call_elsewhere
 from kernels.compression cimport deflate_message
 from kernels.mailbox cimport push_command
 from kernels.python_calls cimport HIGH_MARK_BYTES as HIGH_MARK, LOW_MARK_BYTES
-from kernels.sync cimport counter_add, counter_load, int_add, int_exchange, int_store
+from kernels.sync cimport counter_add, counter_load, int_add, int_exchange, int_load, int_store
 from kernels.tls_peer cimport describe_peer
 from kernels.transport_state cimport (
     GRANT_MESSAGE, IDENTITY, RESET_CALL, SEND_HEADERS, SEND_MESSAGE, SEND_STATUS, command,
@@ -78,7 +78,7 @@ cdef class Call:
         cdef int encoding, failed
         cdef int64_t waiting
         self.begin(compress)
-        if self.subject.is_over:
+        if int_load(&self.subject.is_over):
             return 0
         encoding = self.encoding if compress != 0 else IDENTITY
         if encoding != IDENTITY:
@@ -111,7 +111,7 @@ cdef class Call:
     cdef int command(self, int kind, bytes data, bytes metadata, int number) except -1:
         """Hand something to do to the call's I/O thread."""
         cdef command* given
-        if self.subject.is_over:
+        if int_load(&self.subject.is_over):
             return 0
         given = <command*> calloc(1, sizeof(command))
         if given == NULL:
