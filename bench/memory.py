@@ -1,6 +1,6 @@
-"""Resident size over a million requests of mixed sizes, with errors among them: of the real server, and of the engine.
+"""Resident size over two million requests of mixed sizes, some refused: of the real server, and of the engine.
 
-The requests come in rounds of the same mix; the size is read after each. The first quarter is warm-up: pools fill, the
+The requests come in rounds of the same mix; the size is read after each. The first half is warm-up: pools fill, the
 allocator finds its level. What a leak would show is the slope of a line through the rest.
 """
 
@@ -37,14 +37,14 @@ REFUSED = {
 }
 # Of every round: as many requests of each kind.
 KINDS = len(VALID) + len(REFUSED)
-WARM_UP = 0.25
+WARM_UP = 0.5
 CLIENTS, STREAMS = 8, 32
 
 
 def measure(effort: Effort) -> list[Row]:
     """A row for the server, and one for the engine alone."""
-    rounds = effort.pick(40, 3)
-    requests = effort.pick(1_000_000, 1_100)
+    rounds = effort.pick(80, 3)
+    requests = effort.pick(2_000_000, 1_100)
     share = -(-requests // (rounds * KINDS))
     with TemporaryDirectory() as name:
         folder = Path(name)

@@ -17,8 +17,9 @@ from kernels.transport_state cimport (
 cdef enum:
     SPARE_CALLS = 4096                 # that a thread keeps
     KEPT_BYTES = 4096                  # a larger buffer of a spare call is freed
-    FIRST_BYTES = 128 * 1024           # allocated for a larger message when it is announced
-    SECOND_BYTES = 1024 * 1024         # and when these have come
+    FIRST_BYTES = 64 * 1024            # allocated for a larger message when it is announced
+    TRUSTED_BYTES = 8 * 1024           # when so many have come
+    SECOND_BYTES = 1024 * 1024         # so much is allocated
     CHARGED_BYTES = 4096               # a step in which they are counted
     WORD_BYTES = 16                    # malloc's blocks begin at multiples of it
 
@@ -249,7 +250,7 @@ cdef int grow_message(call* receiver, size_t needed) noexcept nogil:
     a batch of one runs on the tensor where it lies.
     """
     cdef size_t shift = (WORD_BYTES - receiver.message_size % WORD_BYTES) % WORD_BYTES
-    cdef size_t least = SECOND_BYTES if receiver.message_capacity > 0 else FIRST_BYTES
+    cdef size_t least = SECOND_BYTES if needed >= TRUSTED_BYTES else FIRST_BYTES
     cdef size_t capacity = min(max(2 * receiver.message_capacity, max(needed, least)), receiver.message_size)
     cdef uint8_t* larger = <uint8_t*> realloc(find_block(receiver.message), capacity + shift)
     if larger == NULL:

@@ -21,9 +21,11 @@ from kernels.python_calls cimport carry_out, report_stopped
 from kernels.reply cimport mark_dirty
 from kernels.sockets cimport *
 from kernels.sweep cimport SWEEP_MS, sweep_connections
-from kernels.sync cimport int_add, int_exchange, list_take, monotonic_ns, pointer_load, pthread_create, pthread_join
+from kernels.sync cimport (
+    CLOCK_MONOTONIC, int_add, int_exchange, list_take, monotonic_ns, pointer_load, pthread_create, pthread_join,
+)
 from kernels.transport_state cimport (
-    ABORT, ADOPT, DRAIN, INPUT_BYTES, JUDGE, LISTENER, OUTPUT_BYTES, STOP, WAKE, command, connection, exchange,
+    ABORT, ADOPT, DRAIN, INPUT_BYTES, JUDGE, LISTENER, OUTPUT_BYTES, STOP, TICK, WAKE, command, connection, exchange,
     io_thread, listener, server_core,
 )
 
@@ -37,24 +39,32 @@ cdef extern from "<signal.h>" nogil:
 cdef enum:
     EVENTS_A_TURN = 256
     PROVING_NS = 100_000       # a turn begins no further proof after that
+    SUBMITTED_AT_ONCE = 1024   # a turn may bring more than a model's queue holds, which need not wait there
 
 
 cdef int open_thread(io_thread* made, server_core* server, int index) noexcept nogil:
     """Make a thread's poller and buffers. 0, or -1 (close_thread frees)."""
-    cdef epoll_event interest
     made.kind = WAKE
     made.index = index
     made.server = server
     made.poller = epoll_create1(EPOLL_CLOEXEC)
     made.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)
+    made.sweeps.kind = TICK
+    made.sweeps.descriptor = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)
     made.input = <uint8_t*> malloc(INPUT_BYTES)
     made.output = <uint8_t*> malloc(OUTPUT_BYTES)
-    if made.poller < 0 or made.wake < 0 or made.input == NULL or made.output == NULL:
+    if (made.poller < 0 or made.wake < 0 or made.sweeps.descriptor < 0 or made.input == NULL or made.output == NULL
+            or watch(made, made.wake, made) != 0 or watch(made, made.sweeps.descriptor, &made.sweeps) != 0):
         return -1
+    return 0
+
+
+cdef int watch(io_thread* thread, int descriptor, void* source) noexcept nogil:
+    cdef epoll_event interest
     memset(&interest, 0, sizeof(interest))
     interest.events = EPOLLIN
-    interest.data.ptr = made
-    return epoll_ctl(made.poller, EPOLL_CTL_ADD, made.wake, &interest)
+    interest.data.ptr = source
+    return epoll_ctl(thread.poller, EPOLL_CTL_ADD, descriptor, &interest)
 
 
 cdef int start_thread(io_thread* made) noexcept nogil:
@@ -77,6 +87,8 @@ cdef void close_thread(io_thread* used) noexcept nogil:
         close(used.poller)
     if used.wake >= 0:
         close(used.wake)
+    if used.sweeps.descriptor >= 0:
+        close(used.sweeps.descriptor)
     take_commands(used)  # what Python asked of calls that were over
     free(used.input)
     free(used.output)
@@ -105,8 +117,8 @@ cdef void* run_loop(void* argument) noexcept nogil:
         submit_exchanges(thread)
         take_settled(thread)
         write_dirty(thread)
-        if thread.now_ns >= thread.sweep_ns:
-            thread.sweep_ns = thread.now_ns + SWEEP_MS * 1000000
+        if thread.is_sweep_due:
+            thread.is_sweep_due = False
             sweep_connections(thread)
             write_dirty(thread)
         bury(thread)
@@ -124,10 +136,9 @@ cdef void block_signals() noexcept nogil:
 
 
 cdef int wait_events(io_thread* thread, epoll_event* events) noexcept nogil:
-    """Sleep until something happens, or until the next sweep; not at all when something waits already."""
-    cdef bint is_swept = thread.connections != NULL or thread.refused_until_ns != 0 or thread.bulky_ns != 0
-    cdef int timeout_ms = SWEEP_MS if is_swept else -1
-    cdef int count
+    """Sleep until something happens; not at all when something waits already."""
+    cdef int timeout_ms = -1, count
+    set_ticking(thread, thread.connections != NULL or thread.refused_until_ns != 0 or thread.bulky_ns != 0)
     if thread.unread != NULL or thread.unproven != NULL or thread.unsubmitted != NULL:
         # Unsubmitted are requests of streams that an answer at the end of the last turn made room for.
         return max(0, epoll_wait(thread.poller, events, EVENTS_A_TURN, 0))
@@ -141,6 +152,18 @@ cdef int wait_events(io_thread* thread, epoll_event* events) noexcept nogil:
     count = epoll_wait(thread.poller, events, EVENTS_A_TURN, timeout_ms)
     int_exchange(&thread.is_asleep, 0)
     return max(0, count)
+
+
+cdef void set_ticking(io_thread* thread, bint is_ticking) noexcept nogil:
+    """Have sweeps come, or none: a timeout of epoll_wait's own would cost each sleep a timer (2 µs, at one call a time)."""
+    cdef itimerspec period
+    if is_ticking == thread.is_ticking:
+        return
+    thread.is_ticking = is_ticking
+    memset(&period, 0, sizeof(period))
+    if is_ticking:
+        period.it_interval.tv_nsec = period.it_value.tv_nsec = SWEEP_MS * 1000000
+    timerfd_settime(thread.sweeps.descriptor, 0, &period, NULL)
 
 
 cdef int spin(io_thread* thread, epoll_event* events) noexcept nogil:
@@ -163,6 +186,9 @@ cdef void handle_event(io_thread* thread, epoll_event* happened) noexcept nogil:
     cdef uint64_t count
     if kind == WAKE:
         read(thread.wake, &count, sizeof(count))
+        return
+    if kind == TICK:
+        thread.is_sweep_due = read(thread.sweeps.descriptor, &count, sizeof(count)) == sizeof(count)
         return
     if kind == LISTENER:
         accept_connections(thread, <listener*> happened.data.ptr)
@@ -196,13 +222,20 @@ cdef void submit_exchanges(io_thread* thread) noexcept nogil:
     """Submit what the turn has read, then run the inline tasks that came of it."""
     cdef exchange* submitted = thread.unsubmitted
     cdef exchange* following
-    cdef task* ready
+    cdef int count = 0
     thread.unsubmitted = thread.last_unsubmitted = NULL
     while submitted != NULL:
         following = submitted.waiting
         submit_exchange(submitted)
         submitted = following
-    ready = take_collected(&thread.inlined)
+        count += 1
+        if count % SUBMITTED_AT_ONCE == 0:
+            run_inlined(thread)
+    run_inlined(thread)
+
+
+cdef void run_inlined(io_thread* thread) noexcept nogil:
+    cdef task* ready = take_collected(&thread.inlined)
     while ready != NULL:
         ready.run(ready)
         ready = take_collected(&thread.inlined)

@@ -18,7 +18,8 @@ cdef struct placement:
     bint is_inline         # outcome
     int32_t probes         # runs of the largest batch that were measured
     int32_t overruns       # those of them that took too long
-    int64_t runs           # since a measurement spoke against it
+    int64_t runs           # since it was decided last
+    int64_t pause          # runs until the next measurement
 
 
 cdef void open_placement(placement* made, const signature* accepted) noexcept nogil

@@ -1,8 +1,9 @@
 """Measures whether a model is quick enough to run on an I/O thread, which nothing else can use meanwhile.
 
 A model starts on the workers. After each of its first runs there its largest batch is run once more, on zeros: no
-caller waits longer for that than one such run. When the 99th percentile is within the limit of time, the model runs inline;
-one run over the limit sends it back, to be measured again later.
+caller waits longer for that than one such run. When the 99th percentile is within the limit of time, the model runs
+inline; one run over the limit sends it back, to be measured again. A model that is about as slow as the limit would go to
+and fro, and be measured most of the time: each decision against it that comes soon doubles the pause before the next.
 """
 
 from libc.stdint cimport int64_t
@@ -16,7 +17,9 @@ from kernels.status cimport OK
 cdef enum:
     PROBES = 128
     ALLOWED_OVERRUNS = 1               # of so many: the 99th percentile
-    RUNS_UNTIL_NEXT = 1024             # after a measurement that spoke against it
+    STEADY_RUNS = 4096                 # inline: what comes then is no sign of a slow model
+    FIRST_PAUSE = 1024
+    LONGEST_PAUSE = 1 << 20
     MAX_INPUT_BYTES = 1024 * 1024      # a larger batch takes longer than the limit to be copied
 
 
@@ -46,19 +49,22 @@ cdef void place_next(placement* place, instance* used) noexcept nogil:
     if place.mode != PLACE_MEASURED:
         place.is_inline = place.mode == PLACE_INLINE
         return
+    place.runs += 1
     if place.is_inline:
         if not was_quick:
-            place.is_inline = False
-            place.probes = place.overruns = 0
-        return
-    if not was_quick or not place.is_measurable:
-        return
-    if place.overruns > ALLOWED_OVERRUNS:
-        place.runs += 1
-        if place.runs == RUNS_UNTIL_NEXT:
-            place.runs = place.probes = place.overruns = 0
-        return
-    probe(place, used)
+            decide(place, False)
+    elif was_quick and place.is_measurable and place.runs > place.pause:
+        probe(place, used)
+
+
+cdef void decide(placement* place, bint is_inline) noexcept nogil:
+    if not is_inline:
+        if place.is_inline and place.runs >= STEADY_RUNS:
+            place.pause = 0
+        else:
+            place.pause = min(max(2 * place.pause, <int64_t> FIRST_PAUSE), <int64_t> LONGEST_PAUSE)
+    place.is_inline = is_inline
+    place.runs = place.probes = place.overruns = 0
 
 
 cdef void probe(placement* place, instance* used) noexcept nogil:
@@ -70,5 +76,7 @@ cdef void probe(placement* place, instance* used) noexcept nogil:
     place.probes += 1
     if used.gather_ns + used.run_ns > place.limit_ns:
         place.overruns += 1
-    elif place.probes >= PROBES and place.overruns <= ALLOWED_OVERRUNS:
-        place.is_inline = True
+    if place.overruns > ALLOWED_OVERRUNS:
+        decide(place, False)
+    elif place.probes >= PROBES:
+        decide(place, True)

@@ -1,6 +1,8 @@
-"""Declarations of the socket, epoll and eventfd calls that the transport makes."""
+"""Declarations of the socket, epoll, eventfd and timerfd calls that the transport makes."""
 
 from libc.stdint cimport uint32_t, uint64_t
+
+from kernels.sync cimport timespec
 
 
 cdef extern from "<sys/epoll.h>" nogil:
@@ -19,6 +21,14 @@ cdef extern from "<sys/epoll.h>" nogil:
 cdef extern from "<sys/eventfd.h>" nogil:
     int EFD_NONBLOCK, EFD_CLOEXEC
     int eventfd(unsigned int initial, int flags) noexcept
+
+cdef extern from "<sys/timerfd.h>" nogil:
+    int TFD_NONBLOCK, TFD_CLOEXEC
+    cdef struct itimerspec:
+        timespec it_interval
+        timespec it_value
+    int timerfd_create(int clock, int flags) noexcept
+    int timerfd_settime(int descriptor, int flags, const itimerspec* value, itimerspec* before) noexcept
 
 cdef extern from "<sys/socket.h>" nogil:
     ctypedef unsigned int socklen_t

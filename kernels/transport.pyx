@@ -77,6 +77,7 @@ cdef class Transport:
             raise MemoryError
         for index in range(self.core.n_threads):
             self.core.threads[index].poller = self.core.threads[index].wake = -1
+            self.core.threads[index].sweeps.descriptor = -1
         for index in range(self.core.n_threads):
             if open_thread(&self.core.threads[index], &self.core, index) != 0:
                 raise OSError("no descriptor or no memory for an I/O thread")

@@ -38,6 +38,7 @@ cdef enum source_kind:             # what an epoll event is about: the first mem
     CONNECTION = 0
     LISTENER = 1
     WAKE = 2
+    TICK = 3
 
 cdef enum command_kind:            # from other threads to an I/O thread
     SEND_HEADERS = 0
@@ -263,6 +264,11 @@ cdef struct command:
     connection* adopted
 
 
+cdef struct ticker:
+    int kind                       # TICK
+    int descriptor                 # timerfd
+
+
 cdef struct io_thread:
     int kind                       # WAKE: the epoll event of its eventfd
     int index
@@ -293,7 +299,9 @@ cdef struct io_thread:
     size_t pieces_size             # bytes of all pieces
     outgoing* sent                 # messages to be released once the pieces are written
     int64_t now_ns
-    int64_t sweep_ns
+    ticker sweeps                  # says when to sweep
+    bint is_ticking
+    bint is_sweep_due
     int64_t refused_until_ns       # descriptors ran out: nothing is accepted until then
     int64_t bulky_ns               # when the server held many bytes last; 0 once that memory was given back
     int64_t outstanding            # exchanges that the engine has: the loop outlives them
