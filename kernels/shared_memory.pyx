@@ -107,12 +107,12 @@ cdef class SharedMemory:
     def unregister(self, str name not None):
         """Forget a region; one that is not there is no error."""
         cdef bytes encoded = name.encode()
-        cdef region* taken
+        cdef region* taken = NULL
         with self._lock:
-            if self._keys.pop(name, None) is None:
-                return
-            taken = take_region(self.table, bytes_view(<const uint8_t*> <const char*> encoded, len(encoded)))
-        drop_region(taken)
+            if self._keys.pop(name, None) is not None:
+                taken = take_region(self.table, bytes_view(<const uint8_t*> <const char*> encoded, len(encoded)))
+        if taken != NULL:
+            drop_region(taken)
 
     def unregister_all(self):
         """Forget every region."""

@@ -283,3 +283,33 @@ def test_asyncio_client_gives_back_bytes():
     answer = asyncio.run(ask())
     assert answer.get_response().id == "one"
     assert answer.as_numpy("output").tolist() == STRINGS.tolist()
+
+
+def classify(nonce):
+    """A request for the largest of three numbers, which are the request's own."""
+    return {
+        "model_name": "labelled",
+        "inputs": [make_input(np.array([[nonce, nonce + 2, nonce + 1]], np.float32), "FP32")],
+        "outputs": [triton.InferRequestedOutput("output", class_count=1)],
+        "request_id": str(nonce),
+    }
+
+
+def test_asyncio_client_gives_classes():
+    """Of single calls, and of a stream."""
+
+    async def ask_all():
+        async def requests():
+            for nonce in range(20):
+                yield classify(nonce)
+
+        async with triton_async.InferenceServerClient(**CONNECTION) as client:
+            single = await asyncio.gather(*(client.infer(**classify(nonce)) for nonce in range(20)))
+            return single, [answer async for answer in client.stream_infer(requests())]
+
+    single, streamed = asyncio.run(ask_all())
+    assert all(error is None for _, error in streamed)
+    expected = [[[f"{nonce + 2}.000000:1:dog".encode()]] for nonce in range(20)]
+    for answers in (single, [answer for answer, _ in streamed]):
+        assert [answer.as_numpy("output").tolist() for answer in answers] == expected
+        assert [answer.get_response().id for answer in answers] == [str(nonce) for nonce in range(20)]

@@ -265,3 +265,15 @@ def test_requested_outputs_come_in_their_order(engine, load):
     assert list(decode_reply(engine.infer(both.SerializeToString()))) == ["difference", "sum"]
     one = build_request("sums", {"b": b, "a": a}, outputs=["difference"])
     np.testing.assert_array_equal(decode_reply(engine.infer(one.SerializeToString()))["difference"], a - b)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_unknown_parameters_are_ignored(engine):
+    """Of the request, of an input and of an output; those of Triton's that mean nothing here are among them."""
+    plain, marked = request_of(outputs=["output"]), request_of(outputs=["output"])
+    marked.parameters["priority"].uint64_param = 1
+    marked.parameters["mine"].string_param = "x"
+    marked.inputs[0].parameters["binary_data"].bool_param = True
+    marked.outputs[0].parameters["binary_data_size"].int64_param = 4
+    replies = [engine.infer(request.SerializeToString()) for request in (plain, marked)]
+    assert replies[0] == replies[1]
