@@ -20,7 +20,7 @@ from kernels.statistics cimport (
 )
 from kernels.status cimport CANCELLED, EXHAUSTED, EXPIRED, OK
 from kernels.sync cimport (
-    CLOCK_MONOTONIC, counter_add, int_store, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy,
+    CLOCK_MONOTONIC, counter_add, int_load, int_store, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy,
     pthread_cond_init, pthread_cond_timedwait, pthread_condattr_destroy, pthread_condattr_init,
     pthread_condattr_setclock, pthread_condattr_t, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
     pthread_mutex_unlock, timespec,
@@ -119,14 +119,17 @@ cdef void cancel_request(request* unwanted) noexcept nogil:
     """
     cdef batcher* home = <batcher*> unwanted.batcher
     cdef bint queued
+    cdef int state
     pthread_mutex_lock(&home.lock)
-    queued = unwanted.state == QUEUED
+    # Written again, outside the lock, by who settles.
+    state = int_load(&unwanted.state)
+    queued = state == QUEUED
     if queued:
         unlink_request(home, unwanted)
         int_store(&unwanted.state, SETTLED)
         count_failure(&home.counts, CANCELLED, monotonic_ns() - unwanted.arrival_ns)
         tell_if_idle(home)
-    elif unwanted.state == RUNNING:
+    elif state == RUNNING:
         unwanted.cancelled = True
     pthread_mutex_unlock(&home.lock)
     if queued:
