@@ -43,7 +43,7 @@ CLIENTS, STREAMS = 8, 32
 
 def measure(effort: Effort) -> list[Row]:
     """A row for the server, and one for the engine alone."""
-    rounds = effort.pick(80, 3)
+    rounds = effort.pick(80, 5)
     requests = effort.pick(2_000_000, 1_100)
     share = -(-requests // (rounds * KINDS))
     with TemporaryDirectory() as name:

@@ -210,6 +210,9 @@ cdef void answer_unary(exchange* finished) noexcept nogil:
         fail_call(home, GRPC_RESOURCE_EXHAUSTED, b"no memory for the request")
     elif asked.error.code != OK:
         fail_call(home, grpc_code(asked.error.code), client_text(home, asked))
+    elif home.deadline_ns != 0 and home.deadline_ns <= home.thread.now_ns:
+        # The sweep, which ends late calls, may not have come yet.
+        fail_call(home, GRPC_DEADLINE_EXCEEDED, b"the deadline passed while the request ran")
     elif asked.reply_size > home.thread.server.limits.max_message_bytes:
         fail_call(home, GRPC_RESOURCE_EXHAUSTED, b"the reply is larger than a message may be")
     else:

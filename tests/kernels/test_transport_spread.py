@@ -1,5 +1,6 @@
 """kernels.listener: each connection goes to the I/O thread that has fewest."""
 
+import contextlib
 import os
 import re
 import socket
@@ -26,9 +27,8 @@ def is_accepted(descriptor, port):
     """Whether a descriptor is the server's end of a connection to its port."""
     try:
         with socket.socket(fileno=os.dup(descriptor)) as end:
-            end.getpeername()
-            return end.getsockname()[1] == port
-    except OSError:
+            return end.family == socket.AF_INET and end.getsockname()[1] == port and end.getpeername() is not None
+    except OSError:  # no socket, or a listening one
         return False
 
 
@@ -43,17 +43,16 @@ def await_counts(port, expected):
 def test_connections_go_to_the_thread_with_fewest(serve):
     """Evenly at first; and one that comes after others were closed fills a gap."""
     port = int(serve({}, io_threads=THREADS).address.rpartition(":")[2])
-    clients = []
-    for number in range(1, 3 * THREADS + 1):
-        clients.append(socket.create_connection(("127.0.0.1", port)))
-        full, more = divmod(number, THREADS)
-        await_counts(port, sorted([full] * (THREADS - more) + [full + 1] * more if full else [1] * more))
-    for client in clients[: 2 * THREADS]:
-        client.close()
-    await_counts(port, [1] * THREADS)
-    clients[2 * THREADS].close()
-    await_counts(port, [1] * (THREADS - 1))
-    clients.append(socket.create_connection(("127.0.0.1", port)))
-    await_counts(port, [1] * THREADS)
-    for client in clients:
-        client.close()
+    with contextlib.ExitStack() as stack:
+        clients = []
+        for number in range(1, 3 * THREADS + 1):
+            clients.append(stack.enter_context(socket.create_connection(("127.0.0.1", port))))
+            full, more = divmod(number, THREADS)
+            await_counts(port, sorted([full] * (THREADS - more) + [full + 1] * more if full else [1] * more))
+        for client in clients[: 2 * THREADS]:
+            client.close()
+        await_counts(port, [1] * THREADS)
+        clients[2 * THREADS].close()
+        await_counts(port, [1] * (THREADS - 1))
+        stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        await_counts(port, [1] * THREADS)
