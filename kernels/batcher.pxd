@@ -7,25 +7,16 @@ from kernels.instance cimport instance, version_name
 from kernels.placement cimport placement
 from kernels.request cimport request
 from kernels.signature cimport signature
+from kernels.statistics cimport counters, statistics
 from kernels.sync cimport pthread_cond_t, pthread_mutex_t
-
-
-cdef struct statistics:
-    int64_t success          # requests
-    int64_t failed
-    int64_t cancelled        # cancelled or expired before their reply stood
-    int64_t executions       # runs that succeeded, and their rows
-    int64_t rows
-    int64_t queue_ns
-    int64_t gather_ns
-    int64_t run_ns
-    int64_t encode_ns
+from kernels.trace cimport trace_sampling
 
 
 cdef struct batcher:
     task task                # first: a task pointer is a batcher pointer
     executor* pool
     signature accepted
+    int64_t version
     version_name served      # model name and version as replies carry them
     int64_t delay_ns
     int64_t max_queued       # requests
@@ -47,7 +38,8 @@ cdef struct batcher:
     placement place          # where runs take place; changed by the run that set is_placing, outside the lock
     bint is_placing
     instance* unused         # those that do not run
-    statistics counts
+    statistics counts        # of this version, since it was loaded
+    trace_sampling traced
 
 
 cdef int open_batcher(batcher* made, executor* pool, const signature* accepted, const char* name, size_t name_size,
@@ -56,5 +48,8 @@ cdef void close_batcher(batcher* used) noexcept nogil
 cdef void admit_request(batcher* target, request* admitted) noexcept nogil
 cdef void cancel_request(request* unwanted) noexcept nogil
 cdef void settle_request(request* settled) noexcept nogil
-cdef int64_t read_counts(batcher* target, statistics* counts, bint* is_inline) noexcept nogil
+cdef void count_refusal(batcher* target, const request* refused) noexcept nogil
+cdef int64_t read_counts(batcher* target, counters* total, int64_t* running, bint* is_inline) noexcept nogil
+cdef void set_trace_rate(batcher* target, int64_t rate) noexcept nogil
+cdef int64_t read_statistics(batcher* target, statistics* copied) noexcept nogil
 cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil

@@ -15,6 +15,9 @@ from kernels.instance cimport close_instance, execute_batch, instance, open_inst
 from kernels.placement cimport open_placement, place_next
 from kernels.request cimport QUEUED, RUNNING, SETTLED, request
 from kernels.signature cimport can_merge, signature
+from kernels.statistics cimport (
+    batch_times, copy_statistics, count_batch, count_failure, counters, free_statistics, statistics,
+)
 from kernels.status cimport CANCELLED, EXHAUSTED, EXPIRED, OK
 from kernels.sync cimport (
     CLOCK_MONOTONIC, counter_add, int_store, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy,
@@ -22,6 +25,7 @@ from kernels.sync cimport (
     pthread_condattr_setclock, pthread_condattr_t, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
     pthread_mutex_unlock, timespec,
 )
+from kernels.trace cimport trace_batch
 
 cdef enum:
     SCANNED_REQUESTS = 256   # how far behind its head a queue is searched for requests that fit the batch
@@ -43,6 +47,7 @@ cdef int open_batcher(batcher* made, executor* pool, const signature* accepted, 
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC)
     pthread_cond_init(&made.idle, &monotonic)
     pthread_condattr_destroy(&monotonic)
+    made.version = version
     made.served.version_size = snprintf(made.served.version, sizeof(made.served.version), "%ld", <long> version)
     made.served.model_size = name_size
     made.served.model = <char*> malloc(name_size + 1)
@@ -68,6 +73,7 @@ cdef void close_batcher(batcher* used) noexcept nogil:
         close_instance(&used.instances[index])
     free(used.instances)
     free(used.served.model)
+    free_statistics(&used.counts)
     pthread_mutex_destroy(&used.lock)
     pthread_cond_destroy(&used.idle)
 
@@ -95,7 +101,15 @@ cdef void admit_request(batcher* target, request* admitted) noexcept nogil:
         pthread_mutex_unlock(&target.lock)
     if full:
         admitted.error.code = EXHAUSTED
+        count_refusal(target, admitted)
         settle_request(admitted)
+
+
+cdef void count_refusal(batcher* target, const request* refused) noexcept nogil:
+    """Count a request that is not admitted, by its error."""
+    pthread_mutex_lock(&target.lock)
+    count_failure(&target.counts, refused.error.code, 0)
+    pthread_mutex_unlock(&target.lock)
 
 
 cdef void cancel_request(request* unwanted) noexcept nogil:
@@ -110,7 +124,7 @@ cdef void cancel_request(request* unwanted) noexcept nogil:
     if queued:
         unlink_request(home, unwanted)
         int_store(&unwanted.state, SETTLED)
-        home.counts.cancelled += 1
+        count_failure(&home.counts, CANCELLED, monotonic_ns() - unwanted.arrival_ns)
         tell_if_idle(home)
     elif unwanted.state == RUNNING:
         unwanted.cancelled = True
@@ -145,13 +159,31 @@ cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil:
     return idle
 
 
-cdef int64_t read_counts(batcher* target, statistics* counts, bint* is_inline) noexcept nogil:
-    """Copy the counters, and where runs take place, as they are at one moment; return how many requests are queued."""
+cdef int64_t read_counts(batcher* target, counters* total, int64_t* running, bint* is_inline) noexcept nogil:
+    """Copy the counters, how many batches run, and where, as they are at one moment; return how many requests wait."""
     cdef int64_t queued
     pthread_mutex_lock(&target.lock)
-    counts[0] = target.counts
+    total[0] = target.counts.total
     queued = target.queued
+    running[0] = target.running
     is_inline[0] = target.task.is_inline
+    pthread_mutex_unlock(&target.lock)
+    return queued
+
+
+cdef void set_trace_rate(batcher* target, int64_t rate) noexcept nogil:
+    """Trace one request in `rate` from now on, beginning with the next; none for 0."""
+    pthread_mutex_lock(&target.lock)
+    target.traced.rate = rate
+    target.traced.passed = 0
+    pthread_mutex_unlock(&target.lock)
+
+
+cdef int64_t read_statistics(batcher* target, statistics* copied) noexcept nogil:
+    """Copy all that is counted, to be freed by free_statistics; return how many requests wait, -1 without memory."""
+    cdef int64_t queued
+    pthread_mutex_lock(&target.lock)
+    queued = target.queued if copy_statistics(copied, &target.counts) == 0 else -1
     pthread_mutex_unlock(&target.lock)
     return queued
 
@@ -235,7 +267,7 @@ cdef request* take_expired(batcher* target, int64_t now_ns) noexcept nogil:
             unlink_request(target, member)
             # Before the lock is left: a cancellation that comes now must not find it queued and settle it again.
             int_store(&member.state, SETTLED)
-            target.counts.cancelled += 1
+            count_failure(&target.counts, EXPIRED, now_ns - member.arrival_ns)
             member.next = expired
             expired = member
         elif member.deadline_ns != 0:
@@ -264,12 +296,12 @@ cdef request* take_batch(batcher* target, int64_t now_ns, int64_t* rows) noexcep
     tail = head
     member = head.next
     target.hurried = False
-    start_request(target, head, now_ns, rows)
+    start_request(target, head, rows)
     while member != NULL and rows[0] < target.accepted.max_batch_size and scanned < SCANNED_REQUESTS:
         following = member.next
         if (rows[0] + member.rows <= target.accepted.max_batch_size and not has_expired(member, now_ns)
                 and can_merge(&target.accepted, head, member)):
-            start_request(target, member, now_ns, rows)
+            start_request(target, member, rows)
             tail.next = member
             tail = member
         member = following
@@ -277,10 +309,9 @@ cdef request* take_batch(batcher* target, int64_t now_ns, int64_t* rows) noexcep
     return head
 
 
-cdef void start_request(batcher* target, request* member, int64_t now_ns, int64_t* rows) noexcept nogil:
+cdef void start_request(batcher* target, request* member, int64_t* rows) noexcept nogil:
     unlink_request(target, member)
     int_store(&member.state, RUNNING)
-    target.counts.queue_ns += now_ns - member.arrival_ns
     rows[0] += member.rows
 
 
@@ -317,6 +348,7 @@ cdef void run_ready(task* ready) noexcept nogil:
         pthread_mutex_unlock(&target.lock)
         return
     target.unused = chosen.next
+    chosen.taken_ns = now_ns
     target.running += 1
     decides = not target.is_placing
     target.is_placing = True
@@ -377,22 +409,13 @@ cdef void finish_requests(batcher* target, instance* chosen, request* batch, int
         batch = following
 
 
-cdef void count_run(batcher* target, instance* chosen, request* batch, int64_t rows,
+cdef void count_run(batcher* target, const instance* chosen, const request* batch, int64_t rows,
                     const failure* error) noexcept nogil:
-    while batch != NULL:
-        if batch.cancelled:
-            target.counts.cancelled += 1
-        elif error.code != OK:
-            target.counts.failed += 1
-        else:
-            target.counts.success += 1
-        batch = batch.next
-    target.counts.gather_ns += chosen.gather_ns
-    target.counts.run_ns += chosen.run_ns
-    target.counts.encode_ns += chosen.encode_ns
-    if error.code == OK:
-        target.counts.executions += 1
-        target.counts.rows += rows
+    cdef batch_times spent = batch_times(
+        chosen.taken_ns, chosen.ended_ns, chosen.gather_ns, chosen.run_ns, chosen.encode_ns)
+    count_batch(&target.counts, batch, rows, &spent, error.code == OK)
+    if target.traced.rate > 0:
+        trace_batch(&target.traced, target.served.model, target.version, batch, &spent)
 
 
 cdef void fail_request(request* refused, int code, const char* text) noexcept nogil:

@@ -17,7 +17,7 @@ from kernels.openssl cimport (
 )
 from kernels.output cimport finish_output
 from kernels.sockets cimport *
-from kernels.sync cimport counter_add, int_add
+from kernels.sync cimport counter_add, counter_raise, int_add
 from kernels.tls cimport release_context
 from kernels.tls_peer cimport PEER_NOT_TRUSTED, release_peer
 from kernels.transport_state cimport CONNECTION, INPUT_BYTES, OUTPUT_BYTES, connection, io_thread
@@ -56,6 +56,7 @@ cdef int begin_connection(connection* made, io_thread* thread) noexcept nogil:
     cdef epoll_event interest
     cdef int yes = 1
     made.thread = thread
+    counter_raise(&thread.connections_begun, 1)
     made.accepted_ns = made.last_read_ns = made.last_call_ns = thread.now_ns
     made.next = thread.connections
     if thread.connections != NULL:
@@ -131,6 +132,7 @@ cdef void read_connection(connection* reader) noexcept nogil:
             close_connection(reader)
             return
         reader.last_read_ns = thread.now_ns
+        counter_raise(&thread.received_bytes, size)
         if receive_frames(reader, thread.input, <size_t> size) != 0:
             # A last frame may say why; nothing more is read.
             write_connection(reader)
@@ -344,6 +346,7 @@ cdef ssize_t write_bytes(connection* writer, const uint8_t* data, size_t size) n
 cdef void note_written(connection* writer, ssize_t taken) noexcept nogil:
     if taken > 0:
         writer.stalled_ns = 0
+        counter_raise(&writer.thread.sent_bytes, taken)
     elif taken != BLOCKED:
         writer.is_broken = True
     elif writer.stalled_ns == 0:

@@ -5,12 +5,14 @@ from libc.stdint cimport int64_t
 from kernels.executor cimport executor
 from kernels.request cimport request, request_pool
 from kernels.sync cimport read_sections
+from kernels.trace cimport trace_book
 
 
 cdef struct engine_core:
     executor pool
     request_pool requests
     read_sections sections
+    trace_book traces
     void* table              # route_table*, exchanged atomically
     char apart[64]           # keeps what every request reads off the line that every request writes
     int64_t pending_bytes    # of messages that wait or run

@@ -6,9 +6,13 @@ freed before the section has been left.
 
 from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
+from libc.string cimport strlen
 
-from kernels.batcher cimport admit_request, batcher, cancel_request, settle_request
-from kernels.codec cimport DECODE_LIMIT, DECODE_NO_MEMORY, bytes_view, decode_request
+from kernels.batcher cimport admit_request, batcher, cancel_request, count_refusal, settle_request
+from kernels.codec cimport (
+    DECODE_LIMIT, DECODE_NO_MEMORY, OWNER_REQUEST, PARAMETER_BOOL, bytes_view, decode_request, find_parameter,
+    parameter_view,
+)
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.request cimport QUEUED, RUNNING, give_back_request, request, take_request
 from kernels.routes cimport find_route, route, route_table
@@ -22,6 +26,9 @@ from kernels.sync cimport (
 
 cdef enum:
     SHOWN_NAME_BYTES = 100     # of a name that a client sent, in an error
+
+# A request's parameter: true has the reply say how long the request waited and ran.
+cdef const char* TIMING = b"server_timing"
 
 
 cdef request* open_request(engine_core* core) noexcept nogil:
@@ -39,7 +46,7 @@ cdef void submit_request(engine_core* core, request* submitted) noexcept nogil:
     cdef int phase
     cdef batcher* target
     submitted.arrival_ns = monotonic_ns()
-    if decode_message(submitted) != 0:
+    if decode_message(submitted) != 0 or (submitted.view.n_parameters > 0 and read_parameters(submitted) != 0):
         settle_request(submitted)
         return
     phase = section_enter(&core.sections)
@@ -47,6 +54,8 @@ cdef void submit_request(engine_core* core, request* submitted) noexcept nogil:
     if target != NULL and bind_request(&target.accepted, submitted) == 0 and check_deadline(submitted) == 0:
         admit_request(target, submitted)
     else:
+        if target != NULL:
+            count_refusal(target, submitted)
         settle_request(submitted)
     section_leave(&core.sections, phase)
 
@@ -78,6 +87,18 @@ cdef int decode_message(request* target) noexcept nogil:
     snprintf(target.error.text, FAILURE_TEXT_BYTES, "the message of %zu bytes is no valid ModelInferRequest",
              target.message_size)
     return refuse(target, INVALID)
+
+
+cdef int read_parameters(request* target) noexcept nogil:
+    """Look for what the engine itself reads of a request's parameters."""
+    cdef const parameter_view* found = find_parameter(&target.view, OWNER_REQUEST, TIMING, strlen(TIMING))
+    if found == NULL:
+        return 0
+    if found.kind != PARAMETER_BOOL:
+        snprintf(target.error.text, FAILURE_TEXT_BYTES, "parameter '%s' is not a bool", TIMING)
+        return refuse(target, INVALID)
+    target.wants_timing = found.value.as_bool
+    return 0
 
 
 cdef int check_deadline(request* target) noexcept nogil:

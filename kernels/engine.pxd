@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t
 
+from kernels.batcher cimport batcher
 from kernels.dispatch cimport engine_core
 
 
@@ -10,6 +11,7 @@ cdef class Engine:
     cdef object _lock        # over the versions and the published table; held for moments
     cdef object _retiring    # over waiting for batchers, which may take as long as a run; taken before _lock
     cdef dict _versions      # (name, version) -> LoadedVersion or str, the reason why it is unavailable
+    cdef dict _trace_rates   # model name, "" for all others -> one request in so many, 0 for none
     cdef bint _closed
     cdef int _placement      # placement_mode of every version
     cdef int64_t _inline_limit_ns
@@ -17,5 +19,7 @@ cdef class Engine:
     cdef readonly int64_t max_queue_requests
     cdef readonly int64_t max_pending_bytes
 
+    cdef int64_t find_trace_rate(self, str name) except -1
+    cdef batcher* find_queue(self, str name, int64_t version) except NULL
     cdef int replace_version(self, str name, int64_t version, object entry) except -1
     cdef int retire_version(self, object entry) except -1

@@ -13,7 +13,7 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from kernels.batcher cimport batcher, close_batcher, open_batcher, read_counts, statistics, wait_idle
+from kernels.batcher cimport batcher, close_batcher, open_batcher, read_counts, read_statistics, set_trace_rate, wait_idle
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request
 from kernels.executor cimport close_executor, open_executor, reserve_alarm
@@ -22,7 +22,9 @@ from kernels.request cimport close_pool, open_pool, request
 from kernels.routes cimport add_route, create_routes, free_routes, route_table
 from kernels.session cimport Session
 from kernels.signature cimport signature
+from kernels.statistics cimport counters, describe_counters, describe_statistics, free_statistics, statistics
 from kernels.sync cimport deadline_after, pointer_store, sections_wait
+from kernels.trace cimport close_traces, open_traces, take_traces
 
 from kernels.runtime import decode_error
 
@@ -100,6 +102,7 @@ cdef class Engine:
         self._retiring = threading.Lock()
         self._process = os.getpid()
         self._versions = {}
+        self._trace_rates = {"": 0}
         self._closed = True
         self.max_queue_requests = max_queue_requests
         self.max_pending_bytes = max_pending_bytes
@@ -107,7 +110,7 @@ cdef class Engine:
             self.core = NULL
             raise MemoryError
         memset(self.core, 0, sizeof(engine_core))
-        if open_pool(&self.core.requests) != 0:
+        if open_pool(&self.core.requests) != 0 or open_traces(&self.core.traces) != 0:
             raise MemoryError
         self.core.table = create_routes(0)
         if self.core.table == NULL:
@@ -123,6 +126,7 @@ cdef class Engine:
             self.close()
         free_routes(<route_table*> self.core.table)
         close_pool(&self.core.requests)
+        close_traces(&self.core.traces)
         free(self.core)
 
     def load(self, str name not None, int64_t version, Session session not None, *, int64_t max_batch_size=0,
@@ -163,6 +167,7 @@ cdef class Engine:
         made.queue.max_queued = max_queue_requests or self.max_queue_requests
         made.queue.pending_bytes = &self.core.pending_bytes
         made.queue.max_pending_bytes = self.max_pending_bytes
+        made.queue.traced.book = &self.core.traces
         made.queue.place.mode = self._placement
         made.queue.place.limit_ns = self._inline_limit_ns
         made.queue.task.is_inline = made.queue.place.is_inline = self._placement == PLACE_INLINE
@@ -182,17 +187,52 @@ cdef class Engine:
             return {key: None if isinstance(entry, LoadedVersion) else entry for key, entry in self._versions.items()}
 
     def statistics(self, str name not None, int64_t version):
-        """Return the counters of a serving version, as {name: count or nanoseconds}, and whether it runs
-        "inline"; KeyError when it does not serve."""
-        cdef statistics counts
-        cdef int64_t queued = 0
+        """Return the counters of a serving version, as {name: count or nanoseconds}, with how many requests are
+        "queued", how many batches are "running", and whether that is "inline"; KeyError when it does not serve."""
+        cdef counters total
+        cdef int64_t queued = 0, running = 0
         cdef bint is_inline = False
         with self._lock:
-            entry = self._versions[name, version]
-            if not isinstance(entry, LoadedVersion):
-                raise KeyError((name, version))
-            queued = read_counts(&(<LoadedVersion> entry).queue, &counts, &is_inline)
-        return {**counts, "queued": queued, "inline": bool(is_inline)}
+            queued = read_counts(self.find_queue(name, version), &total, &running, &is_inline)
+        return {**describe_counters(&total), "queued": queued, "running": running, "inline": bool(is_inline)}
+
+    def read_statistics(self, str name not None, int64_t version):
+        """Return all that is counted of a serving version, as a VersionStatistics; KeyError when it does not serve.
+
+        The counts are those since the version was loaded: one that is loaded again begins anew.
+        """
+        cdef statistics copied
+        cdef int64_t queued = 0
+        with self._lock:
+            queued = read_statistics(self.find_queue(name, version), &copied)
+        if queued < 0:
+            raise MemoryError
+        try:
+            return describe_statistics(name, version, &copied, queued)
+        finally:
+            free_statistics(&copied)
+
+    def set_tracing(self, dict rates not None):
+        """Sample requests for take_traces: one in so many by model name, "" for all others; 0 for none."""
+        with self._lock:
+            self._trace_rates = dict(rates)
+            for (name, _), entry in self._versions.items():
+                if isinstance(entry, LoadedVersion):
+                    set_trace_rate(&(<LoadedVersion> entry).queue, self.find_trace_rate(name))
+
+    cdef int64_t find_trace_rate(self, str name) except -1:
+        return self._trace_rates.get(name, self._trace_rates[""])
+
+    def take_traces(self):
+        """Return the Traces since the last call, the oldest first, at most 1,024, and how many were lost beyond."""
+        return take_traces(&self.core.traces)
+
+    cdef batcher* find_queue(self, str name, int64_t version) except NULL:
+        """The queue of a serving version; KeyError without. Good as long as _lock is held."""
+        entry = self._versions[name, version]
+        if not isinstance(entry, LoadedVersion):
+            raise KeyError((name, version))
+        return &(<LoadedVersion> entry).queue
 
     def drain(self, double timeout_s):
         """Wait until every admitted request has been settled; True when that happened in time.
@@ -269,6 +309,8 @@ cdef class Engine:
                 raise MemoryError
             versions = dict(self._versions)
             previous = versions.pop((name, version), None)
+            if isinstance(entry, LoadedVersion):
+                set_trace_rate(&(<LoadedVersion> entry).queue, self.find_trace_rate(name))
             if entry is not None:
                 versions[name, version] = entry
             publish_routes(self.core, versions)

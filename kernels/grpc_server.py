@@ -124,6 +124,10 @@ class Server(grpc.Server):
         except (OSError, ValueError) as error:
             raise RuntimeError(f"cannot listen on {address}: {error}") from error
 
+    def traffic(self) -> dict[str, int]:
+        """Connections, calls and bytes of this moment and since the start, as Transport's statistics and traffic."""
+        return self._transport.statistics() | self._transport.traffic()
+
     def replace_tls(self, tls: TlsSettings) -> None:
         """Use other certificates from now on; connections of clients that they no longer trust are closed."""
         self._transport.replace_tls(tls)

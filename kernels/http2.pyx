@@ -19,7 +19,7 @@ from kernels.output cimport add_output, drop_outgoing
 from kernels.reply cimport (
     FRAME_PIECES, FRAME_ROOM_BYTES, FULL_TEXT, fail_call, mark_dirty, on_frame_not_send, on_frame_send, on_send_data,
 )
-from kernels.sync cimport int_store
+from kernels.sync cimport counter_raise, int_store
 from kernels.tls_peer cimport PEER_ALLOWED
 from kernels.transport_state cimport (
     OUTPUT_BYTES, OUTPUT_PIECES, call, connection, io_thread, server_core, transport_limits,
@@ -141,6 +141,7 @@ cdef void begin_call(connection* home, int32_t stream_id) noexcept nogil:
         home.calls.previous_open = opened
     home.calls = opened
     home.n_calls += 1
+    counter_raise(&home.thread.calls_begun, 1)
 
 
 cdef int on_header(nghttp2_session* session, const nghttp2_frame* frame, const uint8_t* name, size_t namelen,
@@ -322,6 +323,7 @@ cdef void end_call(call* ended, bint sent) noexcept nogil:
     if ended.next_open != NULL:
         ended.next_open.previous_open = ended.previous_open
     home.n_calls -= 1
+    counter_raise(&home.thread.calls_ended, 1)
     home.last_call_ns = ended.thread.now_ns
     discard_message(ended)
     drop_outgoing(ended)

@@ -34,9 +34,12 @@ cdef struct instance:
     int64_t* shapes          # one reply's shapes, MAX_RANK for each output
     bint own_outputs         # Run allocates its outputs: their shapes are not known before
     bint is_encoded          # the last run wrote its output into the reply
-    int64_t gather_ns        # how long the last run's phases took
+    int64_t taken_ns         # when the last batch left the queue
+    int64_t rows             # of it
+    int64_t gather_ns        # how long its phases took
     int64_t run_ns
     int64_t encode_ns
+    int64_t ended_ns         # when they had ended
 
 
 cdef int open_instance(instance* made, const signature* accepted, const version_name* served) noexcept nogil

@@ -15,12 +15,14 @@ from kernels.codec cimport bytes_view, encode_response, output_view, response_si
 from kernels.datatype cimport DT_BOOL, DT_BYTES, datatype_size
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
 from kernels.request cimport bound_tensor, request, reserve_reply
+from kernels.response cimport response_parameter
 from kernels.session cimport (
     MAX_RANK, bind_tensor, create_strings, describe_value, fill_strings, read_numbers, read_strings, release_values,
     run_session, session_core, tensor_data, tensor_spec,
 )
 from kernels.status cimport EXHAUSTED, INTERNAL, OK
 from kernels.sync cimport monotonic_ns
+from kernels.timing cimport TIMING_PARAMETERS, describe_timing
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void** place, size_t alignment, size_t size) noexcept
@@ -91,17 +93,19 @@ cdef int execute_batch(instance* used, request* batch, int64_t rows, failure* er
     cdef int64_t started = monotonic_ns(), gathered, ran
     cdef int failed = gather_batch(used, batch, rows, error)
     gathered = monotonic_ns()
+    used.rows = rows
+    used.gather_ns = gathered - started
     if failed == 0:
         failed = run_batch(used, batch, rows, error)
     ran = monotonic_ns()
+    used.run_ns = ran - gathered
     if failed == 0 and not used.is_encoded:
         failed = encode_batch(used, batch, error)
     release_values(core, used.inputs, core.n_inputs)
     release_values(core, used.outputs, core.n_outputs)
     trim_buffers(used)
-    used.gather_ns = gathered - started
-    used.run_ns = ran - gathered
-    used.encode_ns = monotonic_ns() - ran
+    used.ended_ns = monotonic_ns()
+    used.encode_ns = used.ended_ns - ran
     return failed
 
 
@@ -290,7 +294,7 @@ cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* err
             continue
         result = &used.results[index]
         size_result(spec, result, rows if used.accepted.max_batch_size > 0 else 0)
-        if batch != NULL and batch.next == NULL and core.n_outputs == batch.n_outputs == 1 and result.size >= IN_PLACE_BYTES:
+        if batch != NULL and can_encode_in_place(core, batch, result.size):
             if encode_reply(used, batch, 0, error) != 0:
                 return -1
             result.data = batch.reply + (batch.reply_size - result.size)
@@ -302,6 +306,12 @@ cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* err
         if bind_tensor(core, spec, <void*> result.data, result.size, result.shape, &used.outputs[index], error) != 0:
             return -1
     return 0
+
+
+cdef bint can_encode_in_place(const session_core* core, const request* batch, size_t size) noexcept nogil:
+    """Whether a batch's only output can be written into its only reply, which is then complete before the run."""
+    return (batch.next == NULL and core.n_outputs == batch.n_outputs == 1 and size >= IN_PLACE_BYTES
+            and not batch.wants_timing)
 
 
 cdef void size_result(const tensor_spec* spec, tensor_data* result, int64_t rows) noexcept nogil:
@@ -358,12 +368,18 @@ cdef int encode_batch(instance* used, request* batch, failure* error) noexcept n
 cdef int encode_reply(instance* used, request* member, int64_t first, failure* error) noexcept nogil:
     """Write a reply; of an output that has no data yet only what comes before it."""
     cdef response_view reply
+    cdef response_parameter[TIMING_PARAMETERS] timing
     cdef int32_t index
     cdef uint8_t* target
     cdef size_t size, content = 0
     reply.model_name = bytes_view(<const uint8_t*> used.served.model, used.served.model_size)
     reply.model_version = bytes_view(<const uint8_t*> used.served.version, used.served.version_size)
     reply.id = member.view.id
+    reply.parameters = timing
+    reply.n_parameters = 0
+    if member.wants_timing:
+        reply.n_parameters = describe_timing(
+            used.taken_ns - member.arrival_ns, used.gather_ns, used.run_ns, used.rows, timing)
     reply.outputs = used.views
     reply.n_outputs = member.n_outputs
     for index in range(member.n_outputs):

@@ -177,6 +177,8 @@ def encode_response(*, str model_name not None, str model_version not None, str 
     view.model_name = view_bytes(encoded[0])
     view.model_version = view_bytes(encoded[1])
     view.id = view_bytes(encoded[2])
+    view.parameters = NULL
+    view.n_parameters = 0
     view.outputs = views.items
     view.n_outputs = views.count
     message = bytearray(response_size(&view))
@@ -267,6 +269,8 @@ def measure_codec(bytes message not None, int64_t turns):
     cdef int status = DECODE_OK
     room = bytearray(size + 1024)
     cdef uint8_t* dst = room
+    reply.parameters = NULL
+    reply.n_parameters = 0
     reply.outputs = views.items
     reply.n_outputs = views.count
     check_decoded(init_request_view(&view))

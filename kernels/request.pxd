@@ -41,6 +41,7 @@ cdef struct request:
     void* batcher             # where it is queued, NULL before admission
     int state                 # request_state, read by cancel without the lock
     bint cancelled            # cancelled while running: the reply is dropped
+    bint wants_timing         # its reply says how long it waited and ran
     int64_t rows              # size of its batch dimension; 1 for a model that does not batch
     request_view view
     bound_tensor* inputs      # one per model input, in the model's order

@@ -97,6 +97,7 @@ cdef void reset_request(request* used) noexcept nogil:
     used.batcher = NULL
     used.state = FRESH
     used.cancelled = False
+    used.wants_timing = False
     used.reply_size = 0
     used.error.code = OK
 

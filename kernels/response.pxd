@@ -13,10 +13,17 @@ cdef struct output_view:      # one InferOutputTensor and its entry of raw_outpu
     bytes_view content
 
 
+cdef struct response_parameter:    # one entry of the map of parameters, an int64_param
+    bytes_view name
+    int64_t value
+
+
 cdef struct response_view:    # strings must be UTF-8; an empty one is left out, as protobuf does
     bytes_view model_name
     bytes_view model_version
     bytes_view id
+    const response_parameter* parameters
+    int32_t n_parameters
     const output_view* outputs
     int32_t n_outputs
 

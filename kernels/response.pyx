@@ -6,13 +6,19 @@ from libc.string cimport memcpy, strlen
 from kernels.datatype cimport datatype_name
 from kernels.wire cimport HIGH_BIT, bytes_view
 
-# Tags: field number << 3 | wire type, here always 2, length-delimited.
+# Tags: field number << 3 | wire type: 2, length-delimited, but for numbers.
 cdef enum:  # ModelInferResponse
     MODEL_NAME = 0x0A
     MODEL_VERSION = 0x12
     ID = 0x1A
+    PARAMETERS = 0x22
     OUTPUTS = 0x2A
     RAW_OUTPUT_CONTENTS = 0x32
+
+cdef enum:  # a map's entry, and InferParameter
+    ENTRY_KEY = 0x0A
+    ENTRY_VALUE = 0x12
+    INT64_PARAM = 0x10
 
 cdef enum:  # InferOutputTensor
     NAME = 0x0A
@@ -58,10 +64,20 @@ cdef size_t tensor_size(const output_view* output) noexcept nogil:
     return text_size(output.name) + text_size(datatype_text(output.datatype)) + shape
 
 
+cdef inline size_t value_size(const response_parameter* parameter) noexcept nogil:
+    return 1 + varint_size(<uint64_t> parameter.value)
+
+
+cdef size_t entry_size(const response_parameter* parameter) noexcept nogil:
+    return field_size(parameter.name.size) + field_size(value_size(parameter))
+
+
 cdef size_t response_size(const response_view* response) noexcept nogil:
     """Return the exact number of bytes that encode_response writes."""
     cdef size_t size = text_size(response.model_name) + text_size(response.model_version) + text_size(response.id)
     cdef int32_t index
+    for index in range(response.n_parameters):
+        size += field_size(entry_size(&response.parameters[index]))
     for index in range(response.n_outputs):
         size += field_size(tensor_size(&response.outputs[index]))
         size += field_size(response.outputs[index].content.size)
@@ -93,6 +109,14 @@ cdef inline uint8_t* put_text(uint8_t* dst, uint8_t tag, bytes_view text) noexce
     return put_content(dst, tag, text) if text.size != 0 else dst
 
 
+cdef uint8_t* put_parameter(uint8_t* dst, const response_parameter* parameter) noexcept nogil:
+    dst = put_head(dst, PARAMETERS, entry_size(parameter))
+    dst = put_content(dst, ENTRY_KEY, parameter.name)
+    dst = put_head(dst, ENTRY_VALUE, value_size(parameter))
+    dst[0] = INT64_PARAM
+    return put_varint(dst + 1, <uint64_t> parameter.value)
+
+
 cdef uint8_t* put_tensor(uint8_t* dst, const output_view* output) noexcept nogil:
     cdef int32_t axis
     dst = put_head(dst, OUTPUTS, tensor_size(output))
@@ -115,6 +139,8 @@ cdef size_t encode_response(const response_view* response, uint8_t* dst) noexcep
     dst = put_text(dst, MODEL_NAME, response.model_name)
     dst = put_text(dst, MODEL_VERSION, response.model_version)
     dst = put_text(dst, ID, response.id)
+    for index in range(response.n_parameters):
+        dst = put_parameter(dst, &response.parameters[index])
     for index in range(response.n_outputs):
         dst = put_tensor(dst, &response.outputs[index])
     for index in range(response.n_outputs):

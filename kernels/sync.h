@@ -29,6 +29,13 @@ static inline int64_t monotonic_ns(void) {
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/* Since the epoch, to a few milliseconds: a tenth of what the precise clock costs. */
+static inline int64_t epoch_ms(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME_COARSE, &now);
+    return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
+}
+
 /* Threads spread over the slots in the order in which they first ask. */
 static inline unsigned thread_slot(void) {
     static _Atomic unsigned threads;
@@ -89,6 +96,12 @@ static inline int64_t counter_add(int64_t *place, int64_t value) {
     return __atomic_add_fetch(place, value, __ATOMIC_ACQ_REL);
 }
 static inline int64_t counter_load(int64_t *place) { return __atomic_load_n(place, __ATOMIC_ACQUIRE); }
+/* For a counter that one thread writes and others read: no more than an addition. */
+static inline void counter_raise(int64_t *place, int64_t value) {
+    __atomic_store_n(place, *place + value, __ATOMIC_RELAXED);
+}
+/* How many bits a number needs; 0 for 0. */
+static inline int bit_length(uint64_t value) { return value == 0 ? 0 : 64 - __builtin_clzll(value); }
 
 /* A monotonic time that lies `microseconds` ahead; 0, which stands for never, when that is beyond the clock. */
 static inline int64_t deadline_after(int64_t microseconds) {

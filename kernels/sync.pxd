@@ -1,6 +1,6 @@
 """Declarations of sync.h and of the POSIX threads calls that the kernels use."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 
 
 cdef extern from "sync.h" nogil:
@@ -8,6 +8,7 @@ cdef extern from "sync.h" nogil:
         pass
 
     int64_t monotonic_ns() noexcept
+    int64_t epoch_ms() noexcept
     int64_t deadline_after(int64_t microseconds) noexcept
     int section_enter(read_sections* sections) noexcept
     void section_leave(read_sections* sections, int phase) noexcept
@@ -22,6 +23,8 @@ cdef extern from "sync.h" nogil:
     void* list_take(void** last) noexcept
     int64_t counter_add(int64_t* place, int64_t value) noexcept
     int64_t counter_load(int64_t* place) noexcept
+    void counter_raise(int64_t* place, int64_t value) noexcept
+    int bit_length(uint64_t value) noexcept
     bint multiply_overflows(int64_t a, int64_t b, int64_t* product) noexcept
     bint add_overflows(int64_t a, int64_t b, int64_t* sum) noexcept
 

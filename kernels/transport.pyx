@@ -287,6 +287,27 @@ cdef class Transport:
         """Return {"connections", "buffered_bytes"} of this moment."""
         return {"connections": int_load(&self.core.n_connections), "buffered_bytes": counter_load(&self.core.buffered)}
 
+    def traffic(self):
+        """Return what all connections together have brought since the start, and how many calls are open.
+
+        Returns
+        -------
+        dict of str to int
+            "connections_begun", "calls_begun", "calls_open", and "received_bytes" and "sent_bytes" of HTTP/2.
+        """
+        cdef io_thread* thread
+        cdef int64_t begun = 0, ended = 0
+        total = dict.fromkeys(("connections_begun", "received_bytes", "sent_bytes"), 0)
+        for index in range(self.core.n_threads):
+            thread = &self.core.threads[index]
+            # What has ended is read first: it had begun.
+            ended += counter_load(&thread.calls_ended)
+            begun += counter_load(&thread.calls_begun)
+            total["connections_begun"] += counter_load(&thread.connections_begun)
+            total["received_bytes"] += counter_load(&thread.received_bytes)
+            total["sent_bytes"] += counter_load(&thread.sent_bytes)
+        return {**total, "calls_begun": begun, "calls_open": begun - ended}
+
 
 cdef bint is_stale(event* taken) noexcept nogil:
     """Whether the event is of a call that was over before Python heard of it, and never will; its last drops the call.

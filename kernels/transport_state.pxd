@@ -305,6 +305,11 @@ cdef struct io_thread:
     int64_t refused_until_ns       # descriptors ran out: nothing is accepted until then
     int64_t bulky_ns               # when the server held many bytes last; 0 once that memory was given back
     int64_t outstanding            # exchanges that the engine has: the loop outlives them
+    int64_t connections_begun      # since the start; these five are written by the thread and read by others
+    int64_t calls_begun
+    int64_t calls_ended
+    int64_t received_bytes         # of HTTP/2, without what TLS adds
+    int64_t sent_bytes
     int64_t spin_ns                # looked for more without sleeping, after a turn that had something to do
     bint is_draining
     bint is_stopping

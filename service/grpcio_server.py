@@ -73,6 +73,10 @@ class GrpcioServer:
         """Turn new calls away and return when none is left, cancelling those that take longer."""
         self._run(self._server.stop(timeout_s))
 
+    def traffic(self) -> dict[str, int]:
+        """Nothing: grpcio does not say."""
+        return {}
+
     def close(self) -> None:
         """End the services; the loop ends with the process."""
         self._run(self._close())

@@ -45,7 +45,7 @@ def configure_logs(level: str, log_format: str, stream: TextIO | None = None) ->
         "json" for one object a line, "text" for people.
     """
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
-    handler.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
+    handler.setFormatter(FORMATS[log_format]())
     root = logging.getLogger()
     for previous in root.handlers[:]:
         root.removeHandler(previous)
@@ -90,6 +90,9 @@ class TextFormatter(logging.Formatter):
         traceback = fields.pop("traceback", "")
         tail = "".join(f" {name}={json.dumps(value, default=str)}" for name, value in fields.items())
         return f"{head}{tail}\n{traceback}".rstrip("\n")
+
+
+FORMATS: dict[str, type[logging.Formatter]] = {"json": JsonFormatter, "text": TextFormatter}
 
 
 def collect_fields(record: logging.LogRecord) -> dict[str, object]:

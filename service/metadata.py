@@ -1,72 +1,69 @@
 """The rpcs that tell what there is: liveness, readiness, metadata of server and models, the repository's index."""
 
 import functools
-from collections.abc import Callable
 
 from kernels.session import TensorSpec
 from service import __version__
 from service.health import HealthBoard
 from service.model_config import PLATFORM
+from service.observing import Observed, ObservingServicer
 from service.pb import open_inference_pb2 as pb
 from service.pb import open_inference_pb2_grpc
 from service.repository import ModelVersion, Repository, State
-from service.status import NotFoundError, UnimplementedError, describe_error
+from service.status import NotFoundError, UnimplementedError, answers, describe_error
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 SERVICE_NAME = SERVICE.full_name
 METHODS = SERVICE.methods_by_name
+BOUND_TO_ENGINE = frozenset({"ModelInfer", "ModelStreamInfer"})
 
 SERVER_NAME = "sluice"
-# The protocol's extensions that work wholly; clients decide by these names what to call.
-EXTENSIONS = ("binary_tensor_data",)
+# The protocol's extensions that are a matter of inference, and work wholly.
+INFERENCE_EXTENSIONS = ("binary_tensor_data",)
+# The others, with the rpcs that each consists of.
+RPC_EXTENSIONS = {
+    "cuda_shared_memory": ("CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister"),
+    "logging": ("LogSettings",),
+    "model_configuration": ("ModelConfig",),
+    "model_repository": ("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"),
+    "statistics": ("ModelStatistics",),
+    "system_shared_memory": ("SystemSharedMemoryStatus", "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister"),
+    "trace": ("TraceSetting",),
+}
 
 
-def _answers(method: Callable[..., object]) -> Callable[..., object]:
-    """Turn an error of a method (servicer, request) into the status of its rpc."""
-
-    @functools.wraps(method)
-    def answer(self: "InferenceServicer", request: object, context: object) -> object:
-        try:
-            return method(self, request)
-        except Exception as error:
-            code, text = describe_error(error)
-        return context.abort(code, text)
-
-    return answer
-
-
-class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
+class InferenceServicer(ObservingServicer):
     """The synchronous rpcs of GRPCInferenceService; runs on any transport that takes grpcio servicers.
 
     ModelInfer and ModelStreamInfer are bound to the engine by the transport and never come here. What is not served
     answers UNIMPLEMENTED.
     """
 
-    def __init__(self, repository: Repository, board: HealthBoard):
-        self._repository = repository
+    def __init__(self, repository: Repository, board: HealthBoard, observed: Observed):
+        super().__init__(repository, observed)
         self._board = board
         for name in UNSERVED:
             setattr(self, name, functools.partial(_refuse, name))
 
-    @_answers
-    def ServerLive(self, request):  # noqa: N802, D102 - the protocol's names and words
+    @answers
+    def ServerLive(self, request, context):  # noqa: N802, D102 - the protocol's names and words
         return pb.ServerLiveResponse(live=True)
 
-    @_answers
-    def ServerReady(self, request):  # noqa: N802, D102
+    @answers
+    def ServerReady(self, request, context):  # noqa: N802, D102
         return pb.ServerReadyResponse(ready=self._board.is_serving)
 
-    @_answers
-    def ModelReady(self, request):  # noqa: N802, D102
+    @answers
+    def ModelReady(self, request, context):  # noqa: N802, D102
         entry = self._repository.find(request.name, request.version)
         return pb.ModelReadyResponse(ready=entry.state is State.READY and not self._board.is_draining)
 
-    @_answers
-    def ServerMetadata(self, request):  # noqa: N802, D102
+    @answers
+    def ServerMetadata(self, request, context):  # noqa: N802, D102
         return pb.ServerMetadataResponse(name=SERVER_NAME, version=__version__, extensions=EXTENSIONS)
 
-    @_answers
-    def ModelMetadata(self, request):  # noqa: N802, D102
+    @answers
+    def ModelMetadata(self, request, context):  # noqa: N802, D102
         entry = self._repository.find_ready(request.name, request.version)
         ready = [one for one in self._repository.list_versions(request.name) if one.state is State.READY]
         return pb.ModelMetadataResponse(
@@ -77,16 +74,25 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             outputs=map(_describe_tensor, entry.config.outputs),
         )
 
-    @_answers
-    def RepositoryIndex(self, request):  # noqa: N802, D102
+    @answers
+    def RepositoryIndex(self, request, context):  # noqa: N802, D102
         if request.repository_name:
             raise NotFoundError(f"unknown repository {request.repository_name!r}; the only one has no name")
         entries = [entry for entry in self._repository.index() if entry.state is State.READY or not request.ready]
         return pb.RepositoryIndexResponse(models=map(_describe_entry, entries))
 
 
-# Every rpc of the service that the class above does not answer and the transport does not take.
-UNSERVED = sorted(set(METHODS) - set(vars(InferenceServicer)) - {"ModelInfer", "ModelStreamInfer"})
+def _is_served(name: str) -> bool:
+    """Whether an rpc is answered by the class above or taken by the transport."""
+    contract = open_inference_pb2_grpc.GRPCInferenceServiceServicer
+    return name in BOUND_TO_ENGINE or getattr(InferenceServicer, name) is not getattr(contract, name)
+
+
+UNSERVED = sorted(name for name in METHODS if not _is_served(name))
+# Clients decide by these names what to call.
+EXTENSIONS = sorted(
+    [*INFERENCE_EXTENSIONS, *(name for name, rpcs in RPC_EXTENSIONS.items() if all(map(_is_served, rpcs)))]
+)
 
 
 def _refuse(name: str, request: object, context: object) -> None:

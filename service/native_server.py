@@ -86,6 +86,10 @@ class NativeServer:
         """Turn new calls away and return when none is left, cancelling those that take longer."""
         self._server.stop(timeout_s).wait(timeout_s + ABORT_TIMEOUT_S)
 
+    def traffic(self) -> dict[str, int]:
+        """Counts of connections, calls and bytes by name."""
+        return self._server.traffic()
+
     def close(self) -> None:
         """End what is left of it."""
         if self._watch is not None:

@@ -4,6 +4,7 @@ import enum
 import logging
 import re
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,8 @@ class ModelVersion:
         Why it is not READY; empty when it is.
     config
         How it serves; None unless it is READY.
+    load_s
+        How long loading it took, in seconds; 0 unless it is READY.
     """
 
     name: str
@@ -54,6 +57,7 @@ class ModelVersion:
     state: State
     reason: str = ""
     config: ServingConfig | None = None
+    load_s: float = 0.0
 
 
 class Repository:
@@ -124,12 +128,14 @@ class Repository:
                 self._load_version(model, version, written)
 
     def _load_version(self, model: ModelFolder, version: int, written: WrittenConfig) -> None:
+        started_s = time.monotonic()
         try:
             config = self._start_version(model, version, written)
         except Exception as error:
             self._fail(model, version, error)
         else:
-            self._publish(ModelVersion(model.name, version, State.READY, config=config))
+            load_s = time.monotonic() - started_s
+            self._publish(ModelVersion(model.name, version, State.READY, config=config, load_s=load_s))
 
     def _fail(self, model: ModelFolder, version: int, error: Exception) -> None:
         """Make a version UNAVAILABLE; the detail of an error that nobody foresaw goes to the log alone."""

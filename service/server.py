@@ -11,10 +11,20 @@ from typing import Protocol
 from kernels.engine import Engine
 from kernels.runtime import configure_runtime, runtime_version
 from service.health import HealthBoard
+from service.log_settings import LogSettings
+from service.machine_metrics import MachineMetrics
+from service.metrics import Metrics
+from service.metrics_server import MetricsServer
+from service.model_metrics import describe_loads, describe_models
+from service.observing import Observed
+from service.permissions import Permissions
 from service.repository import Repository
 from service.services import Services
 from service.setting_checks import UNIX_PREFIX
 from service.settings import Settings
+from service.statistics import read_statistics
+from service.tracer import Tracer
+from service.transport_metrics import describe_transport
 
 # What a call that came in while the process was stopping may still take after the drain, in seconds.
 CLOSING_GRACE_S = 1.0
@@ -40,6 +50,9 @@ class TransportServer(Protocol):
 
     def stop(self, timeout_s: float) -> None:
         """Turn new calls away and return when none is left, cancelling those that take longer."""
+
+    def traffic(self) -> dict[str, int]:
+        """Counts of connections, calls and bytes by name; those that the transport has. From any thread."""
 
     def close(self) -> None:
         """End what is left of it, once the engine is idle."""
@@ -103,7 +116,17 @@ class InferenceServer:
             settings.model_repository, engine, default_max_batch_size=settings.default_max_batch_size
         )
         self._repository.subscribe(self._board.update)
-        self._transport = make_transport(settings, Services(engine, self._repository, self._board))
+        self._tracer = Tracer(engine, settings.trace_file)
+        permissions = Permissions(settings.remote_controls)
+        observed = Observed(engine, make_log_settings(settings), self._tracer.settings, permissions)
+        self._transport = make_transport(settings, Services(engine, self._repository, self._board, observed))
+        self._metrics = Metrics(
+            lambda: describe_models(read_statistics(engine, self._repository)),
+            lambda: describe_loads(self._repository.index()),
+            lambda: describe_transport(self._transport.traffic()),
+            MachineMetrics().describe,
+        )
+        self._metrics_server: MetricsServer | None = None
 
     def start(self) -> None:
         """Find the models, listen and answer; not ready until mark_ready.
@@ -123,7 +146,17 @@ class InferenceServer:
         except RuntimeError as error:
             reason = getattr(error.__cause__, "strerror", None) or "it is taken, or no address of this machine"
             raise ServerError(f"cannot listen on {address}: {reason}") from None
+        if self._settings.metrics_port is not None:
+            self._metrics_server = self._listen_for_scrapes(self._settings.metrics_port)
+            self._metrics_server.start()
         self._transport.start()
+
+    def _listen_for_scrapes(self, port: int) -> MetricsServer:
+        try:
+            return MetricsServer(self._settings.host, port, self._metrics)
+        except OSError as error:
+            address = format_address(self._settings.host, port)
+            raise ServerError(f"cannot listen on {address} for metrics: {error.strerror}") from None
 
     def load_models(self) -> None:
         """Load the models that start has found; blocks, and may run beside serving."""
@@ -133,7 +166,10 @@ class InferenceServer:
         """Say to health checks and in the log that the server takes requests."""
         self._board.mark_ready()
         address = format_address(self._settings.host, self.port)
-        logger.info("ready", extra={"address": address, "tls": self._settings.has_tls})
+        fields: dict[str, object] = {"address": address, "tls": self._settings.has_tls}
+        if self._metrics_server is not None:
+            fields["metrics"] = format_address(self._metrics_server.host, self._metrics_server.port)
+        logger.info("ready", extra=fields)
 
     def stop(self, timeout_s: float) -> bool:
         """Turn new calls away, let accepted ones finish, close. True when all finished in time."""
@@ -143,9 +179,20 @@ class InferenceServer:
         until = time.monotonic() + timeout_s
         self._transport.stop(timeout_s)
         drained = self._engine.drain(max(CLOSING_GRACE_S, until - time.monotonic()))
+        self._tracer.close()
+        # What the drain does can be watched to its end.
+        if self._metrics_server is not None:
+            self._metrics_server.stop()
         self._transport.close()
         logger.info("stopped", extra={"drained": drained})
         return drained
+
+
+def make_log_settings(settings: Settings) -> LogSettings:
+    """The log settings of this process, in force from now on."""
+    logs = LogSettings(settings.log_level, settings.log_format)
+    logs.attach()
+    return logs
 
 
 def make_transport(settings: Settings, services: Services) -> TransportServer:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from service.model_config import BACKEND, FILE_NAME, PLATFORM, ModelConfigError, WrittenConfig
+from service.model_folders import MODEL_NAME
 from service.pb.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelInstanceGroup, ModelOutput
 
 if TYPE_CHECKING:
@@ -79,9 +80,13 @@ def complete_config(
         narrowed[field] = _complete_tensors(proto, field, specs, batch_dims=int(max_batch_size > 0))
     if max_batch_size > 0:
         proto.dynamic_batching.SetInParent()
+    if not proto.HasField("version_policy"):
+        proto.version_policy.all.SetInParent()
+    proto.default_model_filename = proto.default_model_filename or MODEL_NAME
     if not proto.instance_group:
         proto.instance_group.add()
-    for group in proto.instance_group:
+    for index, group in enumerate(proto.instance_group):
+        group.name = group.name or f"{name}_{index}"
         group.count, group.kind = group.count or 1, ModelInstanceGroup.KIND_CPU
     return ServingConfig(
         name=name,

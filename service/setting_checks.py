@@ -45,9 +45,20 @@ def readable_file(path: Path) -> str:
     return "" if path.is_file() and os.access(path, os.R_OK) else "a file that exists and can be read"
 
 
+def writable_place(path: Path) -> str:
+    """Check that a file can be made there."""
+    is_writable = path.parent.is_dir() and os.access(path.parent, os.W_OK | os.X_OK) and not path.is_dir()
+    return "" if is_writable else "a file in a folder that exists and can be written to"
+
+
 def uris(values: tuple[str, ...]) -> str:
     """Check that every text is an absolute URI."""
     return "" if all(URI.fullmatch(value) for value in values) else "URIs such as spiffe://example.org/gateway"
+
+
+def some_of(*choices: str) -> Callable[[tuple[str, ...]], str]:
+    """Check that every text is one of a few."""
+    return lambda values: "" if set(values) <= set(choices) else f"some of {', '.join(choices)}"
 
 
 def _to_text(given: object) -> str:
@@ -94,6 +105,7 @@ def _to_texts(given: object) -> tuple[str, ...]:
 CONVERTERS: dict[object, tuple[Callable[[object], object], str]] = {
     str: (_to_text, "a text"),
     int: (_to_whole_number, "a whole number"),
+    int | None: (_to_whole_number, "a whole number"),
     float: (_to_number, "a number"),
     bool: (_to_truth, "true or false"),
     Path: (_to_path, "a path"),

@@ -18,6 +18,9 @@ DEFAULT_ORIGIN = "default"
 # Variables with the prefix that are no settings of the server: where its file is, and where `sluice up` keeps state.
 FOREIGN_VARIABLES = frozenset({"SLUICE_CONFIG", "SLUICE_STATE_DIR"})
 
+# What reaches beyond a request, by names under which others than local peers can be allowed to.
+CONTROLS = ("log_settings", "trace_settings")
+
 
 class SettingsError(ValueError):
     """A setting that cannot be used; the text names it, where it came from, and what was expected and given."""
@@ -36,6 +39,13 @@ class Settings(LimitSettings):
     )
     grpc_port: int = field(
         default=8001, metadata=about("TCP port to listen on; 0 takes a free one.", checks.between(0, 65535))
+    )
+    metrics_port: int | None = field(
+        default=None,
+        metadata=about(
+            "TCP port of the same host for /metrics, plain HTTP; 0 takes a free one; without, off. Triton's is 8002.",
+            checks.between(0, 65535),
+        ),
     )
     insecure: bool = field(default=False, metadata=about("Serve without TLS, to anybody who can reach the port."))
     tls_cert: Path | None = field(
@@ -141,6 +151,21 @@ class Settings(LimitSettings):
     )
     log_format: str = field(
         default="json", metadata=about("Form of the log on standard error.", checks.one_of("json", "text"))
+    )
+
+    trace_file: Path | None = field(
+        default=None,
+        metadata=about(
+            "File that traces of requests are written to, once a client turns them on; without it, nobody can.",
+            checks.writable_place,
+        ),
+    )
+    remote_controls: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            f"What others than this machine's own peers may change too, of {', '.join(CONTROLS)}.",
+            checks.some_of(*CONTROLS),
+        ),
     )
 
     # Setting name → where its value came from.

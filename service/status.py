@@ -1,6 +1,8 @@
 """The one map from what went wrong, in kernels or service, to the gRPC status that a caller sees."""
 
+import functools
 import logging
+from collections.abc import Callable
 
 import grpc
 
@@ -16,6 +18,7 @@ GRPC_CODES = {
     status.EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
     status.CANCELLED: grpc.StatusCode.CANCELLED,
     status.INTERNAL: grpc.StatusCode.INTERNAL,
+    status.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
     status.UNIMPLEMENTED: grpc.StatusCode.UNIMPLEMENTED,
 }
 
@@ -46,6 +49,12 @@ class UnavailableError(ServiceError):
     code = status.UNAVAILABLE
 
 
+class PermissionDeniedError(ServiceError):
+    """The caller may not do that."""
+
+    code = status.FORBIDDEN
+
+
 class UnimplementedError(ServiceError):
     """The protocol has it and this server does not."""
 
@@ -62,3 +71,17 @@ def describe_error(error: BaseException) -> tuple[grpc.StatusCode, str]:
         return GRPC_CODES[code], str(error)
     logger.error("unforeseen error", exc_info=error)
     return grpc.StatusCode.INTERNAL, UNFORESEEN
+
+
+def answers(method: Callable[..., object]) -> Callable[..., object]:
+    """Turn an error of a servicer's method into the status of its rpc."""
+
+    @functools.wraps(method)
+    def answer(self: object, request: object, context: grpc.ServicerContext) -> object:
+        try:
+            return method(self, request, context)
+        except Exception as error:
+            code, text = describe_error(error)
+        return context.abort(code, text)
+
+    return answer

@@ -53,7 +53,7 @@ def _option(name: str) -> inspect.Parameter:
 
 
 def _metavar(name: str) -> str | None:
-    names = {bool: None, int: "NUMBER", float: "NUMBER", str: "TEXT", tuple[str, ...]: "URI"}
+    names = {bool: None, int: "NUMBER", int | None: "NUMBER", float: "NUMBER", str: "TEXT", tuple[str, ...]: "TEXT"}
     return names.get(settings.TYPES[name], "PATH")
 
 

@@ -194,14 +194,15 @@ class GRPCInferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ModelConfig(self, request, context):
-        """The configuration that a model serves under, with what was filled in by the server. Not served yet.
+        """The configuration that a model serves under, with what was filled in by the server. UNAVAILABLE for one that
+        cannot serve.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ModelStatistics(self, request, context):
-        """Counters of one model or of all. Not served yet.
+        """Counters of the versions that serve, of one model or of all.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -271,14 +272,16 @@ class GRPCInferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def TraceSetting(self, request, context):
-        """Changes what is traced and answers with the settings in force. Not served yet.
+        """Changes what is traced and answers with the settings in force; without a setting it only answers. Changing them gets
+        PERMISSION_DENIED from peers of other machines, unless the server allows it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def LogSettings(self, request, context):
-        """Changes what is logged and answers with the settings in force. Not served yet.
+        """Changes what is logged and answers with the settings in force; without a setting it only answers. Changing them gets
+        PERMISSION_DENIED from peers of other machines, unless the server allows it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -151,7 +151,7 @@ def test_expired_request_is_settled_while_the_model_is_busy(engine, load):
         assert not all(one.done() for one in running)
         assert all(one.result() for one in running)
     assert engine.statistics("slow", 1)["executions"] == 2
-    assert engine.statistics("slow", 1)["cancelled"] == 1
+    assert engine.statistics("slow", 1)["expired"] == 1
 
 
 def test_full_queue_refuses_and_serves_those_it_took(load, engine):

@@ -159,7 +159,7 @@ def test_statistics_answer_while_another_model_unloads(engine, load):
     load(onnx_models.identity(), "other", max_batch_size=1)
     with ThreadPoolExecutor(2) as threads:
         running = threads.submit(engine.infer, encode_request("slow", {"input": np.zeros((1, 4), np.float32)}))
-        while engine.statistics("slow", 1)["queue_ns"] == 0:
+        while not engine.statistics("slow", 1)["running"]:
             pass
         unloading = threads.submit(engine.unload, "slow", 1)
         while ("slow", 1) in engine.versions():

@@ -1,21 +1,36 @@
 """The rpcs that tell what there is, called over a real connection."""
 
+import dataclasses
+import functools
+
 import grpc
 import pytest
 
 from kernels.engine import Engine
 from service import __version__
 from service.health import HealthBoard
-from service.metadata import EXTENSIONS, UNSERVED, InferenceServicer
+from service.log_settings import LogSettings
+from service.metadata import EXTENSIONS, RPC_EXTENSIONS, UNSERVED, InferenceServicer
+from service.observing import Observed
 from service.pb import open_inference_pb2 as pb
 from service.pb import open_inference_pb2_grpc
+from service.permissions import Permissions
 from service.repository import Repository
+from service.trace_settings import TraceSettings
 from tests.aio_server import running_server
 from tests.onnx_models import add_and_subtract, newer_opset, save, tiny
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory):
+def engine():
+    """What runs the models."""
+    engine = Engine(workers=1)
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory, engine):
     """Two versions of one model, one model that cannot serve, one that is no model."""
     folder = tmp_path_factory.mktemp("models")
     save(tiny(), folder, "tiny", 1)
@@ -23,12 +38,10 @@ def repository(tmp_path_factory):
     save(newer_opset(), folder, "tiny", 11)
     save(add_and_subtract(), folder, "pair", 2, config='input { name: "b" } max_batch_size: 8')
     (folder / "nothing").mkdir()
-    engine = Engine(workers=1)
     repository = Repository(folder, engine)
     repository.find_models()
     repository.load()
-    yield repository
-    engine.close()
+    return repository
 
 
 @pytest.fixture
@@ -40,9 +53,15 @@ def board():
 
 
 @pytest.fixture
-def stub(repository, board):
+def observed(engine):
+    """What the servicer tells about; callers of this machine may change it."""
+    return Observed(engine, LogSettings("info", "json"), TraceSettings("", engine.set_tracing), Permissions())
+
+
+@pytest.fixture
+def stub(repository, board, observed):
     """A client of a server that has only the servicer under test."""
-    servicer = InferenceServicer(repository, board)
+    servicer = InferenceServicer(repository, board, observed)
     add = open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
     with (
         running_server(lambda server: add(servicer, server)) as running,
@@ -68,15 +87,22 @@ def test_server_live_and_ready_tell_apart_draining(stub, board):
     assert not stub.ModelReady(pb.ModelReadyRequest(name="tiny")).ready
 
 
-def test_server_ready_while_loading_is_false(repository):
+def test_server_ready_while_loading_is_false(repository, observed):
     """Ready is said, not assumed."""
-    assert not InferenceServicer(repository, HealthBoard()).ServerReady(pb.ServerReadyRequest(), None).ready
+    assert not InferenceServicer(repository, HealthBoard(), observed).ServerReady(pb.ServerReadyRequest(), None).ready
 
 
 def test_server_metadata_names_server_version_and_extensions(stub):
     """Clients decide by the extensions what to call."""
     answer = stub.ServerMetadata(pb.ServerMetadataRequest())
-    assert (answer.name, answer.version, list(answer.extensions)) == ("sluice", __version__, sorted(EXTENSIONS))
+    assert (answer.name, answer.version, list(answer.extensions)) == ("sluice", __version__, EXTENSIONS)
+    assert sorted(EXTENSIONS) == EXTENSIONS
+
+
+@pytest.mark.parametrize("extension", RPC_EXTENSIONS)
+def test_extension_is_named_only_when_all_its_rpcs_are_served(extension):
+    """What answers UNIMPLEMENTED is in no extension."""
+    assert (extension in EXTENSIONS) is not bool(set(RPC_EXTENSIONS[extension]) & set(UNSERVED))
 
 
 @pytest.mark.parametrize(
@@ -115,7 +141,12 @@ def test_model_metadata_lists_only_versions_that_serve_by_number(stub):
 )
 def test_model_calls_for_what_is_not_there_say_what_is_wrong(stub, name, version, code, text):
     """The same status and text from every call that names a model."""
-    for call, request in ((stub.ModelReady, pb.ModelReadyRequest), (stub.ModelMetadata, pb.ModelMetadataRequest)):
+    calls = {
+        stub.ModelReady: pb.ModelReadyRequest,
+        stub.ModelMetadata: pb.ModelMetadataRequest,
+        stub.ModelConfig: pb.ModelConfigRequest,
+    }
+    for call, request in calls.items():
         given = refused(call, request(name=name, version=version))
         assert given[0] is grpc.StatusCode[code]
         assert text in given[1]
@@ -157,8 +188,56 @@ def test_repository_index_of_another_repository_is_not_found(stub):
 def test_every_rpc_that_is_not_served_says_so_by_name(stub):
     """Nothing answers as if it had worked, and the contract's every rpc is one or the other."""
     methods = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
-    assert len(UNSERVED) == len(methods) - 8
+    assert set(UNSERVED) < set(methods)
+    assert not {"ModelInfer", "ServerLive", "ModelConfig", "ModelStatistics", "LogSettings"} & set(UNSERVED)
     for name in UNSERVED:
         request = getattr(pb, methods[name].input_type.name)()
         code, text = refused(getattr(stub, name), request)
         assert (code, text) == (grpc.StatusCode.UNIMPLEMENTED, f"{name} is not served by this version of sluice")
+
+
+def test_model_statistics_are_of_versions_that_serve(stub):
+    """Of all models, of one, of one version; one that cannot serve says why instead."""
+    asked = [stub.ModelStatistics(pb.ModelStatisticsRequest(name=name)).model_stats for name in ("", "tiny", "pair")]
+    versions = [[(entry.name, entry.version) for entry in answer] for answer in asked]
+    assert versions == [
+        [("pair", "2"), ("tiny", "1"), ("tiny", "10")],
+        [("tiny", "1"), ("tiny", "10")],
+        [("pair", "2")],
+    ]
+    code, text = refused(stub.ModelStatistics, pb.ModelStatisticsRequest(name="tiny", version="11"))
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert "opset" in text
+    assert refused(stub.ModelStatistics, pb.ModelStatisticsRequest(name="nothing"))[0] is grpc.StatusCode.UNAVAILABLE
+
+
+def test_log_settings_without_a_value_are_refused(stub):
+    """A message whose oneof is empty says nothing."""
+    request = pb.LogSettingsRequest(settings={"log_info": pb.LogSettingsRequest.SettingValue()})
+    code, text = refused(stub.LogSettings, request)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "log_info: expected true or false, given None" in text
+
+
+def test_log_settings_of_a_caller_from_elsewhere_are_read_only(repository, board, observed):
+    """A proxy's caller may look, and with the setting change too."""
+    elsewhere = [("x-forwarded-for", "10.0.0.1")]
+    change = pb.LogSettingsRequest(settings={"log_error": pb.LogSettingsRequest.SettingValue(bool_param=False)})
+    allowing = dataclasses.replace(observed, permissions=Permissions(["log_settings"]))
+    for given, is_allowed in ((observed, False), (allowing, True)):
+        add = functools.partial(
+            open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server,
+            InferenceServicer(repository, board, given),
+        )
+        with (
+            running_server(add) as running,
+            grpc.insecure_channel(running.address) as channel,
+        ):
+            stub = open_inference_pb2_grpc.GRPCInferenceServiceStub(channel)
+            assert stub.LogSettings(pb.LogSettingsRequest(), metadata=elsewhere).settings["log_error"].bool_param
+            if is_allowed:
+                assert not stub.LogSettings(change, metadata=elsewhere).settings["log_error"].bool_param
+            else:
+                with pytest.raises(grpc.RpcError) as caught:
+                    stub.LogSettings(change, metadata=elsewhere)
+                assert caught.value.code() is grpc.StatusCode.PERMISSION_DENIED

@@ -29,7 +29,8 @@ def test_complete_config_of_nothing_is_filled_in_from_the_model(tmp_path):
         input { name: "x" data_type: TYPE_FP32 dims: [64] }
         output { name: "y" data_type: TYPE_INT64 }
         dynamic_batching {}
-        instance_group { count: 1 kind: KIND_CPU }
+        instance_group { name: "digits_0" count: 1 kind: KIND_CPU }
+        version_policy { all {} } default_model_filename: "model.onnx"
     """
     assert config.proto == text_format.Parse(expected, type(config.proto)())
 

@@ -26,6 +26,7 @@ def test_describe_error_of_ours_gives_its_status_and_text():
         ("InvalidArgumentError", "INVALID_ARGUMENT"),
         ("NotFoundError", "NOT_FOUND"),
         ("UnavailableError", "UNAVAILABLE"),
+        ("PermissionDeniedError", "PERMISSION_DENIED"),
         ("UnimplementedError", "UNIMPLEMENTED"),
     ],
 )

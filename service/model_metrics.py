@@ -1,0 +1,89 @@
+"""What the kernels count of each model version, under Triton's metric names, and histograms of our own."""
+
+from collections.abc import Callable, Iterable
+
+from kernels.statistics import DURATION_BOUNDS_US, VersionStatistics
+from service.exposition import Family, format_labels
+from service.repository import ModelVersion, State
+from service.statistics import count_failures
+
+NS_PER_US, NS_PER_S = 1_000, 1_000_000_000
+BOUNDS_S = tuple(repr(bound / 1e6) for bound in DURATION_BOUNDS_US)
+
+# Triton's, each with what it is of a version's counters.
+COUNTERS: dict[str, tuple[str, Callable[[dict[str, int]], int]]] = {
+    "nv_inference_request_success": ("Number of successful inference requests", lambda c: c["success"]),
+    "nv_inference_count": ("Number of inferences performed, a batch of n counting n", lambda c: c["rows"]),
+    "nv_inference_exec_count": ("Number of model executions performed", lambda c: c["executions"]),
+    "nv_inference_request_duration_us": (
+        "Cumulative time of successful inference requests from arrival to answer, in microseconds",
+        lambda c: c["success_ns"] // NS_PER_US,
+    ),
+    "nv_inference_queue_duration_us": (
+        "Cumulative time that successful inference requests waited in the queue, in microseconds",
+        lambda c: c["queue_ns"] // NS_PER_US,
+    ),
+    "nv_inference_compute_input_duration_us": (
+        "Cumulative time that successful inference requests waited for their inputs to be gathered, in microseconds",
+        lambda c: c["request_gather_ns"] // NS_PER_US,
+    ),
+    "nv_inference_compute_infer_duration_us": (
+        "Cumulative time that successful inference requests waited for the model to run, in microseconds",
+        lambda c: c["request_run_ns"] // NS_PER_US,
+    ),
+    "nv_inference_compute_output_duration_us": (
+        "Cumulative time that successful inference requests waited for their outputs to be encoded, in microseconds",
+        lambda c: c["request_encode_ns"] // NS_PER_US,
+    ),
+}
+FAILURES = ("nv_inference_request_failure", "Number of failed inference requests, by reason")
+PENDING = ("nv_inference_pending_request_count", "Number of inference requests that wait in the queue now")
+LOADS = ("nv_model_load_duration_secs", "Model load time in seconds")
+# Ours, each with the kernels' name of the histogram and of its sum.
+HISTOGRAMS = {
+    "sluice_request_duration_seconds": (
+        "Time of successful requests from arrival to answer, in seconds",
+        "request",
+        "success_ns",
+    ),
+    "sluice_queue_duration_seconds": (
+        "Time that successful requests waited in the queue, in seconds",
+        "queue",
+        "queue_ns",
+    ),
+    "sluice_gather_duration_seconds": ("Time that gathering a batch's inputs took, in seconds", "gather", "gather_ns"),
+    "sluice_run_duration_seconds": ("Time that running a batch took, in seconds", "run", "run_ns"),
+    "sluice_encode_duration_seconds": ("Time that encoding a batch's replies took, in seconds", "encode", "encode_ns"),
+}
+
+
+def describe_models(versions: Iterable[VersionStatistics]) -> list[Family]:
+    """The families, with a sample for each version.
+
+    A version that has not run yet has no histograms: with thousands of models most samples would say nothing.
+    """
+    counters = [(Family(name, "counter", meaning), read) for name, (meaning, read) in COUNTERS.items()]
+    failures, pending = Family(FAILURES[0], "counter", FAILURES[1]), Family(PENDING[0], "gauge", PENDING[1])
+    histograms = [
+        (Family(name, "histogram", meaning), phase, total) for name, (meaning, phase, total) in HISTOGRAMS.items()
+    ]
+    for version in versions:
+        labels = format_labels({"model": version.name, "version": str(version.version)})
+        for family, read in counters:
+            family.add(read(version.counts), labels)
+        for reason, count in count_failures(version.counts).items():
+            failures.add(count, f'{labels},reason="{reason}"')
+        pending.add(version.queued, labels)
+        if version.counts["executions"]:
+            for family, phase, total in histograms:
+                family.add_histogram(BOUNDS_S, version.histograms[phase], version.counts[total] / NS_PER_S, labels)
+    return [*(family for family, _ in counters), failures, pending, *(family for family, _, _ in histograms)]
+
+
+def describe_loads(entries: Iterable[ModelVersion]) -> list[Family]:
+    """How long it took to load each version that serves."""
+    family = Family(LOADS[0], "gauge", LOADS[1])
+    for entry in entries:
+        if entry.state is State.READY:
+            family.add(entry.load_s, format_labels({"model": entry.name, "version": str(entry.version)}))
+    return [family]

@@ -1,0 +1,93 @@
+"""Triton's metrics, and our histograms, out of the kernels' counters."""
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from kernels.statistics import DURATION_BOUNDS_US, VersionStatistics
+from service.exposition import write_text
+from service.model_metrics import HISTOGRAMS, describe_models
+
+COUNTS = {
+    "success": 7,
+    "failed": 1,
+    "cancelled": 2,
+    "expired": 3,
+    "rejected": 4,
+    "refused": 5,
+    "success_ns": 70_999,
+    "failure_ns": 1,
+    "queue_ns": 20_000,
+    "request_gather_ns": 3_000,
+    "request_run_ns": 40_000,
+    "request_encode_ns": 5_000,
+    "executions": 6,
+    "rows": 17,
+    "gather_ns": 1_000,
+    "run_ns": 10_000,
+    "encode_ns": 2_000,
+    "last_inference_ms": 1,
+}
+BUCKETS = [0, 7, *[0] * (len(DURATION_BOUNDS_US) - 1)]
+
+
+def read_samples(*versions):
+    """{(sample's name, the labels' values beside model and version): value}, of all versions together."""
+    families = text_string_to_metric_families(write_text(describe_models(versions)).decode())
+    return {
+        # The parser gives every counter OpenMetrics' suffix.
+        (
+            sample.name.removesuffix("_total"),
+            *(value for name, value in sample.labels.items() if name != "model"),
+        ): sample.value
+        for family in families
+        for sample in family.samples
+    }
+
+
+def make_version(**changes):
+    """Counters of version 3 of a model."""
+    phases = dict.fromkeys(("request", "queue", "gather", "run", "encode"), BUCKETS)
+    return VersionStatistics("tiny", 3, COUNTS | changes, phases, [], 9)
+
+
+def test_counters_bear_tritons_names_and_units():
+    """Requests by end and reason, rows, runs; cumulative microseconds, cut to whole ones."""
+    samples = read_samples(make_version())
+    expected = {
+        "nv_inference_request_success": 7,
+        "nv_inference_count": 17,
+        "nv_inference_exec_count": 6,
+        "nv_inference_pending_request_count": 9,
+        "nv_inference_request_duration_us": 70,
+        "nv_inference_queue_duration_us": 20,
+        "nv_inference_compute_input_duration_us": 3,
+        "nv_inference_compute_infer_duration_us": 40,
+        "nv_inference_compute_output_duration_us": 5,
+    }
+    assert {name: samples[name, "3"] for name in expected} == expected
+    failures = {"REJECTED": 7, "CANCELED": 2, "BACKEND": 1, "OTHER": 5}
+    assert {reason: samples["nv_inference_request_failure", "3", reason] for reason in failures} == failures
+
+
+@pytest.mark.parametrize(
+    ("name", "total_s"), [*zip(HISTOGRAMS, (70_999e-9, 20_000e-9, 1_000e-9, 10_000e-9, 2_000e-9), strict=True)]
+)
+def test_histograms_are_in_seconds(name, total_s):
+    """Bounds from a microsecond on, doubling."""
+    samples = read_samples(make_version())
+    assert samples[f"{name}_bucket", "3", "1e-06"] == 0
+    assert samples[f"{name}_bucket", "3", "2e-06"] == samples[f"{name}_bucket", "3", "+Inf"] == 7
+    assert samples[f"{name}_count", "3"] == 7
+    assert samples[f"{name}_sum", "3"] == pytest.approx(total_s)
+
+
+def test_version_that_never_ran_has_counters_and_no_histograms():
+    """With thousands of models most samples would say nothing."""
+    names = {name for name, *_ in read_samples(make_version(executions=0))}
+    assert "nv_inference_request_success" in names
+    assert not any(name.startswith("sluice_") for name in names)
+
+
+def test_no_version_has_no_samples():
+    """Nothing, rather than zeros of nobody."""
+    assert read_samples() == {}
