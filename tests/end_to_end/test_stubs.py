@@ -8,6 +8,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from inference_messages import DTYPES, build_request, read_raw
 
+from service.metadata import METHODS, UNSERVED
 from service.pb import open_inference_pb2 as pb
 from service.pb.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.end_to_end.load import find_wrong, make_request
@@ -149,9 +150,10 @@ def test_health_names_server_models_and_versions(target):
         assert raised.value.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_what_is_not_served_says_so_by_name(stub):
+@pytest.mark.parametrize("name", UNSERVED)
+def test_what_is_not_served_says_so_by_name(stub, name):
     """A call of the protocol that comes later is told from one that nobody knows."""
     with pytest.raises(grpc.RpcError) as raised:
-        stub.ModelStatistics(pb.ModelStatisticsRequest(name="adder"), timeout=TIMEOUT_S)
+        getattr(stub, name)(getattr(pb, METHODS[name].input_type.name)(), timeout=TIMEOUT_S)
     assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
-    assert "ModelStatistics" in raised.value.details()
+    assert name in raised.value.details()
