@@ -31,7 +31,7 @@ cdef extern from "<stdlib.h>" nogil:
 
 cdef enum:
     ALIGNMENT = 64                  # a cache line, and enough for every vector instruction
-    IN_PLACE_BYTES = 4096           # from here on a copy costs more than what it spares the reader to think about
+    IN_PLACE_BYTES = 4096           # smaller tensors are copied, which costs as little and keeps to one way
     KEPT_BYTES = 8 * 1024 * 1024    # a larger buffer whose size the client chose is freed after its run
 
 # In every text of ONNX Runtime about an output that does not fit the buffer it was given, and in no other.

@@ -166,7 +166,6 @@ def test_memory_of_thousands_of_abusive_connections_comes_back(serve):
     server, bystander = serve("--max-connection-bytes", 64 * MIB)
     before = server.read_memory_bytes()
     abuse_all(server, bystander, rounds=8)
-    assert server.read_memory_bytes() > before + KEPT_BYTES + SLACK_BYTES
     await_memory(server, before + KEPT_BYTES + SLACK_BYTES)
     bystander.await_calls()
 
