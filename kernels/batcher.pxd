@@ -57,4 +57,5 @@ cdef void admit_request(batcher* target, request* admitted) noexcept nogil
 cdef void cancel_request(request* unwanted) noexcept nogil
 cdef void settle_request(request* settled) noexcept nogil
 cdef int64_t read_counts(batcher* target, statistics* counts, bint* is_inline) noexcept nogil
+cdef void reset_counts(batcher* target) noexcept nogil
 cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil

@@ -159,6 +159,13 @@ cdef int64_t read_counts(batcher* target, statistics* counts, bint* is_inline) n
     return queued
 
 
+cdef void reset_counts(batcher* target) noexcept nogil:
+    """Forget what was counted so far: a warm-up is nobody's use of the model."""
+    pthread_mutex_lock(&target.lock)
+    memset(&target.counts, 0, sizeof(statistics))
+    pthread_mutex_unlock(&target.lock)
+
+
 # ---- the queue; all under the batcher's lock
 
 

@@ -10,6 +10,8 @@ cdef class Engine:
     cdef object _lock        # over the versions and the published table; held for moments
     cdef object _retiring    # over waiting for batchers, which may take as long as a run; taken before _lock
     cdef dict _versions      # (name, version) -> LoadedVersion or str, the reason why it is unavailable
+    cdef dict _labels        # name -> {label: version}
+    cdef set _apart          # LoadedVersions that nobody can reach, not yet or no longer, until they are retired
     cdef bint _closed
     cdef int _placement      # placement_mode of every version
     cdef int64_t _inline_limit_ns
@@ -17,5 +19,7 @@ cdef class Engine:
     cdef readonly int64_t max_queue_requests
     cdef readonly int64_t max_pending_bytes
 
-    cdef int replace_version(self, str name, int64_t version, object entry) except -1
+    cdef int check_open(self) except -1
+    cdef int reserve_alarms(self, size_t reachable) except -1
+    cdef dict choose_labels(self, dict versions, dict changed)
     cdef int retire_version(self, object entry) except -1
