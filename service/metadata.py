@@ -1,16 +1,18 @@
 """The rpcs that tell what there is: liveness, readiness, metadata of server and models, the repository's index."""
 
 import functools
+import inspect
 from collections.abc import Callable
 
 from kernels.session import TensorSpec
 from service import __version__
 from service.health import HealthBoard
 from service.model_config import PLATFORM
+from service.model_control import ModelControl
 from service.pb import open_inference_pb2 as pb
 from service.pb import open_inference_pb2_grpc
-from service.repository import ModelVersion, Repository, State
-from service.status import NotFoundError, UnimplementedError, describe_error
+from service.repository import Repository, State
+from service.status import UnimplementedError, describe_error
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 SERVICE_NAME = SERVICE.full_name
@@ -18,16 +20,17 @@ METHODS = SERVICE.methods_by_name
 
 SERVER_NAME = "sluice"
 # The protocol's extensions that work wholly; clients decide by these names what to call.
-EXTENSIONS = ("binary_tensor_data",)
+EXTENSIONS = ("binary_tensor_data", "model_repository", "model_repository(unload_dependents)")
 
 
 def _answers(method: Callable[..., object]) -> Callable[..., object]:
-    """Turn an error of a method (servicer, request) into the status of its rpc."""
+    """Turn an error of a method (servicer, request, and perhaps context) into the status of its rpc."""
+    takes_context = len(inspect.signature(method).parameters) == 3
 
     @functools.wraps(method)
     def answer(self: "InferenceServicer", request: object, context: object) -> object:
         try:
-            return method(self, request)
+            return method(self, request, context) if takes_context else method(self, request)
         except Exception as error:
             code, text = describe_error(error)
         return context.abort(code, text)
@@ -42,9 +45,10 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     answers UNIMPLEMENTED.
     """
 
-    def __init__(self, repository: Repository, board: HealthBoard):
+    def __init__(self, repository: Repository, board: HealthBoard, control: ModelControl):
         self._repository = repository
         self._board = board
+        self._control = control
         for name in UNSERVED:
             setattr(self, name, functools.partial(_refuse, name))
 
@@ -79,10 +83,15 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     @_answers
     def RepositoryIndex(self, request):  # noqa: N802, D102
-        if request.repository_name:
-            raise NotFoundError(f"unknown repository {request.repository_name!r}; the only one has no name")
-        entries = [entry for entry in self._repository.index() if entry.state is State.READY or not request.ready]
-        return pb.RepositoryIndexResponse(models=map(_describe_entry, entries))
+        return self._control.index(request)
+
+    @_answers
+    def RepositoryModelLoad(self, request, context):  # noqa: N802, D102
+        return self._control.load(request, context)
+
+    @_answers
+    def RepositoryModelUnload(self, request):  # noqa: N802, D102
+        return self._control.unload(request)
 
 
 # Every rpc of the service that the class above does not answer and the transport does not take.
@@ -96,10 +105,3 @@ def _refuse(name: str, request: object, context: object) -> None:
 
 def _describe_tensor(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
     return pb.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=spec.datatype, shape=spec.shape)
-
-
-def _describe_entry(entry: ModelVersion) -> pb.RepositoryIndexResponse.ModelIndex:
-    version = "" if entry.version is None else str(entry.version)
-    return pb.RepositoryIndexResponse.ModelIndex(
-        name=entry.name, version=version, state=entry.state.value, reason=entry.reason
-    )

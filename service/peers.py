@@ -11,6 +11,9 @@ SUBJECT_NAMES = "x509_subject_alternative_name"
 REFUSAL = "this server takes calls from its gateway only: no name in the caller's certificate is an allowed one"
 # The attribute by which grpcio knows a method that returns at once and sends later.
 NON_BLOCKING = "experimental_non_blocking"
+# Where calls come from that began on this machine, in gRPC's words; and what a gateway adds to those that it passes on.
+LOCAL_PEERS = ("unix:", "ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D")
+FORWARDED_HEADERS = frozenset({"x-forwarded-for", "forwarded", "x-forwarded-proto"})
 KINDS = ("unary_unary", "unary_stream", "stream_unary", "stream_stream")
 
 
@@ -87,6 +90,12 @@ def guard_method(method: Callable[..., object], allowed: frozenset[bytes], *, st
             return method(request, context)
 
     return functools.update_wrapper(checked, method, assigned=("__doc__",), updated=())
+
+
+def is_local(context: grpc.ServicerContext) -> bool:
+    """Tell whether a call comes from this machine, and from nobody behind a gateway on it."""
+    is_forwarded = any(name in FORWARDED_HEADERS for name, _ in context.invocation_metadata() or ())
+    return context.peer().startswith(LOCAL_PEERS) and not is_forwarded
 
 
 def _is_allowed(context: grpc.ServicerContext, allowed: frozenset[bytes]) -> bool:

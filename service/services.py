@@ -6,6 +6,7 @@ from grpc_health.v1 import health_pb2_grpc
 
 from kernels.engine import Engine
 from service import health, metadata
+from service.model_control import ModelControl
 from service.pb import open_inference_pb2_grpc
 from service.peers import GuardedServer
 from service.reflection import add_reflection
@@ -19,6 +20,7 @@ class Services:
     engine: Engine
     repository: Repository
     board: health.HealthBoard
+    control: ModelControl
 
     def register(
         self, server: GuardedServer, health_servicer: health_pb2_grpc.HealthServicer, *, asynchronous: bool
@@ -32,7 +34,7 @@ class Services:
         asynchronous
             Whether the server runs coroutines.
         """
-        servicer = metadata.InferenceServicer(self.repository, self.board)
+        servicer = metadata.InferenceServicer(self.repository, self.board, self.control)
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         add_reflection(server, (metadata.SERVICE_NAME, health.SERVICE_NAME), asynchronous=asynchronous)

@@ -30,6 +30,26 @@ class Settings(LimitSettings):
     model_repository: Path = field(
         default=Path(".sluice/models"), metadata=about("Folder that holds the models.", checks.existing_directory)
     )
+    model_control_mode: str = field(
+        default="none",
+        metadata=about(
+            "When models are loaded: none, all at the start; poll, and whenever the repository changes; explicit, "
+            "those of load_models, and what clients load and unload.",
+            checks.one_of("none", "poll", "explicit"),
+        ),
+    )
+    load_models: tuple[str, ...] = field(
+        default=(),
+        metadata=about("Name of a model to load at the start when control is explicit; * loads all.", kind="NAME"),
+    )
+    repository_poll_secs: float = field(
+        default=15.0,
+        metadata=about("Seconds between two looks at the repository with poll.", checks.between(0.1, 86400)),
+    )
+    allow_remote_overrides: bool = field(
+        default=False,
+        metadata=about("Let clients on other machines load models with a configuration or files that they bring."),
+    )
     host: str = field(
         default="127.0.0.1",
         metadata=about("Address to listen on, or unix:PATH, which has no port.", checks.listening_address),
@@ -55,7 +75,9 @@ class Settings(LimitSettings):
     )
     allowed_clients: tuple[str, ...] = field(
         default=(),
-        metadata=about("URI name in a client's certificate that may call; without one, every client may.", checks.uris),
+        metadata=about(
+            "URI name in a client's certificate that may call; without one, every client may.", checks.uris, kind="URI"
+        ),
     )
     max_message_bytes: int = field(
         default=64 * 1024 * 1024,
@@ -189,6 +211,7 @@ def load_settings(
         origins[name] = origin
     settings = Settings(**values, origins=origins)
     _check_values(settings)
+    _check_control(settings)
     _check_transport(settings)
     _check_limits(settings)
     return settings
@@ -256,6 +279,15 @@ def _check_values(settings: Settings) -> None:
         if check is not None and value is not None and (expected := check(value)):
             given = str(value) if isinstance(value, Path) else value
             raise SettingsError(f"setting {name} from {settings.origins[name]}: expected {expected}, given {given!r}")
+
+
+def _check_control(settings: Settings) -> None:
+    """Only who controls loading says what is loaded at the start."""
+    if settings.load_models and settings.model_control_mode != "explicit":
+        raise SettingsError(
+            f"setting load_models from {settings.origins['load_models']}: expected model_control_mode explicit, given "
+            f"{settings.model_control_mode!r}"
+        )
 
 
 def _check_transport(settings: Settings) -> None:

@@ -16,6 +16,7 @@ GRPC_CODES = {
     status.EXPIRED: grpc.StatusCode.DEADLINE_EXCEEDED,
     status.CANCELLED: grpc.StatusCode.CANCELLED,
     status.INTERNAL: grpc.StatusCode.INTERNAL,
+    status.FORBIDDEN: grpc.StatusCode.PERMISSION_DENIED,
     status.UNIMPLEMENTED: grpc.StatusCode.UNIMPLEMENTED,
 }
 
@@ -44,6 +45,18 @@ class UnavailableError(ServiceError):
     """The server has it and cannot serve it now."""
 
     code = status.UNAVAILABLE
+
+
+class PermissionDeniedError(ServiceError):
+    """The caller may not do that."""
+
+    code = status.FORBIDDEN
+
+
+class ExhaustedError(ServiceError):
+    """The server has as much of it to do as it takes on."""
+
+    code = status.EXHAUSTED
 
 
 class UnimplementedError(ServiceError):

@@ -53,7 +53,9 @@ def _option(name: str) -> inspect.Parameter:
 
 
 def _metavar(name: str) -> str | None:
-    names = {bool: None, int: "NUMBER", float: "NUMBER", str: "TEXT", tuple[str, ...]: "URI"}
+    if kind := settings.TABLE[name].metadata["kind"]:
+        return kind
+    names = {bool: None, int: "NUMBER", float: "NUMBER", str: "TEXT"}
     return names.get(settings.TYPES[name], "PATH")
 
 

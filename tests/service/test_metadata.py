@@ -6,7 +6,9 @@ import pytest
 from kernels.engine import Engine
 from service import __version__
 from service.health import HealthBoard
+from service.lifecycle import Lifecycle
 from service.metadata import EXTENSIONS, UNSERVED, InferenceServicer
+from service.model_control import ModelControl
 from service.pb import open_inference_pb2 as pb
 from service.pb import open_inference_pb2_grpc
 from service.repository import Repository
@@ -16,7 +18,7 @@ from tests.onnx_models import add_and_subtract, newer_opset, save, tiny
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """Two versions of one model, one model that cannot serve, one that is no model."""
+    """Two versions of one model, one model that cannot serve, one that is no model; and the control of them."""
     folder = tmp_path_factory.mktemp("models")
     save(tiny(), folder, "tiny", 1)
     save(tiny(), folder, "tiny", 10)
@@ -24,10 +26,11 @@ def repository(tmp_path_factory):
     save(add_and_subtract(), folder, "pair", 2, config='input { name: "b" } max_batch_size: 8')
     (folder / "nothing").mkdir()
     engine = Engine(workers=1)
-    repository = Repository(folder, engine)
-    repository.find_models()
-    repository.load()
-    yield repository
+    repository = Repository()
+    lifecycle = Lifecycle(folder, engine, repository)
+    lifecycle.find_models()
+    lifecycle.load_found()
+    yield repository, ModelControl(lifecycle, repository)
     engine.close()
 
 
@@ -42,7 +45,7 @@ def board():
 @pytest.fixture
 def stub(repository, board):
     """A client of a server that has only the servicer under test."""
-    servicer = InferenceServicer(repository, board)
+    servicer = InferenceServicer(repository[0], board, repository[1])
     add = open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
     with (
         running_server(lambda server: add(servicer, server)) as running,
@@ -70,7 +73,8 @@ def test_server_live_and_ready_tell_apart_draining(stub, board):
 
 def test_server_ready_while_loading_is_false(repository):
     """Ready is said, not assumed."""
-    assert not InferenceServicer(repository, HealthBoard()).ServerReady(pb.ServerReadyRequest(), None).ready
+    servicer = InferenceServicer(repository[0], HealthBoard(), repository[1])
+    assert not servicer.ServerReady(pb.ServerReadyRequest(), None).ready
 
 
 def test_server_metadata_names_server_version_and_extensions(stub):
@@ -110,7 +114,8 @@ def test_model_metadata_lists_only_versions_that_serve_by_number(stub):
         ("", "", "INVALID_ARGUMENT", "given nothing"),
         ("other", "", "NOT_FOUND", "unknown model 'other'"),
         ("tiny", "2", "NOT_FOUND", "model 'tiny' has no version 2"),
-        ("tiny", "two", "INVALID_ARGUMENT", "expected a positive whole number, given 'two'"),
+        ("tiny", "two", "NOT_FOUND", "model 'tiny' has no version labelled two"),
+        ("tiny", "-2", "INVALID_ARGUMENT", "expected a positive whole number or a label, given '-2'"),
     ],
 )
 def test_model_calls_for_what_is_not_there_say_what_is_wrong(stub, name, version, code, text):
@@ -157,7 +162,7 @@ def test_repository_index_of_another_repository_is_not_found(stub):
 def test_every_rpc_that_is_not_served_says_so_by_name(stub):
     """Nothing answers as if it had worked, and the contract's every rpc is one or the other."""
     methods = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods_by_name
-    assert len(UNSERVED) == len(methods) - 8
+    assert len(UNSERVED) == len(methods) - 10
     for name in UNSERVED:
         request = getattr(pb, methods[name].input_type.name)()
         code, text = refused(getattr(stub, name), request)
