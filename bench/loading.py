@@ -72,7 +72,7 @@ def measure(effort: Effort) -> list[Row]:
     duration_s = effort.pick(5.0, 0.5)
     with TemporaryDirectory() as name:
         folder = Path(name)
-        large = save_models(folder / "models")
+        large_bytes = save_models(folder / "models").stat().st_size
         with run_sluice(folder / "models", folder, options=[*TRANSPORT_OPTIONS, *CONTROL]) as server:
             frame, reply_bytes = prepare_load(server, encode_tiny(), folder)
             loader = Loader(server.port)
@@ -97,7 +97,7 @@ def measure(effort: Effort) -> list[Row]:
     conditions = {
         "model": TINY_MODEL,
         "requests_per_s": RATE,
-        "large_mib": round(large.stat().st_size / 2**20),
+        "large_mib": round(large_bytes / 2**20),
         "loads": len(loader.seconds),
     }
     return [Row("loading", figures, conditions, [Goal("added_p99_us", at_most=BOUND_US)])]

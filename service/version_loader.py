@@ -3,11 +3,15 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernels.engine import InferError
+from kernels.runtime import start_runtime
 from kernels.session import Session, SessionError
 from service.config_text import ModelConfigError
+from service.low_priority import LowPriorityThreads
+from service.model_config import WrittenConfig
 from service.model_folders import ModelFolder, ModelFolderError
 from service.model_plan import ModelPlan
 from service.onnx_file import OnnxFileError, check_self_contained
@@ -25,6 +29,8 @@ class WarmupError(Exception):
 
 # Errors whose text tells an operator what is wrong with a model.
 LOAD_ERRORS = (ModelFolderError, ModelConfigError, OnnxFileError, SessionError, WarmupError)
+# Sessions that are made at a time, each of which may keep a processor busy.
+PARALLEL_SESSIONS = 4
 UNFORESEEN_FAILURE = "loading failed for a reason that the server's log has"
 
 logger = logging.getLogger(__name__)
@@ -53,6 +59,7 @@ class VersionLoader:
         self._engine = engine
         self._default_max_batch_size = default_max_batch_size
         self._check_going = check_going
+        self._threads = LowPriorityThreads(PARALLEL_SESSIONS, "loading")
 
     def prepare(self, plan: ModelPlan, version: int) -> PreparedVersion:
         """Load one version and warm it up; blocks. What comes of it is for the engine's exchange, or its retire.
@@ -64,9 +71,7 @@ class VersionLoader:
         """
         path, written = plan.find_model_file(version), plan.written
         check_self_contained(path)
-        session = Session(
-            str(path), intra_op_threads=written.intra_op_threads, inter_op_threads=written.inter_op_threads
-        )
+        session = self._open_session(path, written)
         config = complete_config(
             plan.folder.name, written, session.inputs, session.outputs, self._default_max_batch_size
         )
@@ -85,6 +90,14 @@ class VersionLoader:
             self._engine.retire([handle])
             raise
         return PreparedVersion(config, handle)
+
+    def _open_session(self, path: Path, written: WrittenConfig) -> Session:
+        """Open a model beside serving: at low priority, unless it brings threads of its own, which would keep that."""
+        intra, inter = written.intra_op_threads, written.inter_op_threads
+        if intra or inter:
+            return Session(str(path), intra_op_threads=intra, inter_op_threads=inter)
+        start_runtime()
+        return self._threads.run(Session, str(path))
 
     def _warm_up(self, config: ServingConfig, plan: ModelPlan, handle: "LoadedVersion") -> None:
         for run in make_warmups(config, plan.folder):

@@ -16,8 +16,10 @@ from google.protobuf import json_format
 from inference_messages import build_request
 from onnx import TensorProto, helper, numpy_helper
 
+from service.low_priority import NICENESS
 from service.pb import open_inference_pb2 as pb
 from service.pb.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from service.version_loader import PARALLEL_SESSIONS
 from tests.end_to_end.load import find_wrong, make_request, run_load
 from tests.end_to_end.models import adder, make_model
 from tests.end_to_end.server_process import ServerProcess
@@ -220,6 +222,28 @@ def test_model_is_not_ready_before_it_is_warm(transport, tmp_path):
         assert not loading.done()
         assert json_format.MessageToDict(loading.result()) == {}
         assert stub.ModelReady(pb.ModelReadyRequest(name="slow"), timeout=TIMEOUT_S).ready
+
+
+def read_niceness(pid):
+    """Of every thread of a process."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return [os.getpriority(os.PRIO_PROCESS, int(thread.name)) for thread in threads]
+
+
+def test_loads_leave_low_priority_to_the_threads_that_load(transport, tmp_path):
+    """Neither the shared pool, which the first model brings, nor a model's own threads, nor workers inherit it."""
+    save_adder(tmp_path, 1)
+    own = 'parameters { key: "intra_op_thread_count" value { string_value: "3" } }'
+    onnx_models.save(onnx_models.tiny(), tmp_path, "tiny", config=own)
+    with ServerProcess(tmp_path, "--insecure", "--intra-op-threads", "3", "--inline", "never") as server:
+        with connect(server) as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            assert find_wrong(stub.ModelInfer(make_request(3), timeout=TIMEOUT_S), 3) == ""
+        ordinary = os.getpriority(os.PRIO_PROCESS, server.pid)
+        niceness = read_niceness(server.pid)
+        assert niceness.count(ordinary) > 6
+        assert set(niceness) == {ordinary, min(ordinary + NICENESS, 19)}
+        assert 1 <= len(niceness) - niceness.count(ordinary) <= PARALLEL_SESSIONS
 
 
 def test_sigterm_during_a_load_ends_the_server_in_time(transport, tmp_path):
