@@ -191,6 +191,14 @@ cdef int64_t read_statistics(batcher* target, statistics* copied) noexcept nogil
     return queued
 
 
+cdef void reset_counts(batcher* target) noexcept nogil:
+    """Forget what was counted so far: a warm-up is nobody's use of the model."""
+    pthread_mutex_lock(&target.lock)
+    free_statistics(&target.counts)
+    memset(&target.counts, 0, sizeof(statistics))
+    pthread_mutex_unlock(&target.lock)
+
+
 # ---- the queue; all under the batcher's lock
 
 

@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int64_t
 
+from kernels.batcher cimport batcher
 from kernels.executor cimport executor
 from kernels.request cimport request, request_pool
 from kernels.sync cimport read_sections
@@ -22,4 +23,4 @@ cdef request* open_request(engine_core* core) noexcept nogil
 cdef void close_request(engine_core* core, request* used) noexcept nogil
 cdef void submit_request(engine_core* core, request* submitted) noexcept nogil
 cdef void withdraw_request(engine_core* core, request* unwanted) noexcept nogil
-cdef void infer_and_wait(engine_core* core, request* asked) noexcept nogil
+cdef void infer_and_wait(engine_core* core, batcher* target, request* asked) noexcept nogil

@@ -4,7 +4,6 @@ A batcher is found through an immutable table inside a read section: no lock, no
 freed before the section has been left.
 """
 
-from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
 from libc.string cimport strlen
 
@@ -15,7 +14,7 @@ from kernels.codec cimport (
 )
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.request cimport QUEUED, RUNNING, give_back_request, request, take_request
-from kernels.routes cimport find_route, route, route_table
+from kernels.routes cimport find_route, route, route_key, route_table
 from kernels.signature cimport bind_request
 from kernels.status cimport EXHAUSTED, EXPIRED, INVALID, NOT_FOUND, UNAVAILABLE
 from kernels.sync cimport (
@@ -26,6 +25,7 @@ from kernels.sync cimport (
 
 cdef enum:
     SHOWN_NAME_BYTES = 100     # of a name that a client sent, in an error
+    MAX_LABEL_BYTES = 64       # as service/version_policy.py has it
 
 # A request's parameter: true has the reply say how long the request waited and ran.
 cdef const char* TIMING = b"server_timing"
@@ -58,6 +58,16 @@ cdef void submit_request(engine_core* core, request* submitted) noexcept nogil:
             count_refusal(target, submitted)
         settle_request(submitted)
     section_leave(&core.sections, phase)
+
+
+cdef void offer_request(batcher* target, request* submitted) noexcept nogil:
+    """As submit_request, to a version that no table leads to, whatever the message names; the caller keeps it alive."""
+    submitted.arrival_ns = monotonic_ns()
+    if (decode_message(submitted) == 0 and bind_request(&target.accepted, submitted) == 0
+            and check_deadline(submitted) == 0):
+        admit_request(target, submitted)
+    else:
+        settle_request(submitted)
 
 
 cdef void withdraw_request(engine_core* core, request* unwanted) noexcept nogil:
@@ -110,53 +120,63 @@ cdef int check_deadline(request* target) noexcept nogil:
 
 cdef batcher* route_request(const route_table* table, request* target) noexcept nogil:
     """Return the batcher of the model and version that a decoded request names, or NULL with its error set."""
-    cdef bytes_view name = target.view.model_name
     cdef bytes_view wanted = target.view.model_version if target.view.model_version.size > 0 else target.version_hint
-    cdef int64_t version
+    cdef route_key key
     cdef const route* found
-    if name.size == 0:
+    key.name = <const char*> target.view.model_name.data
+    key.name_size = target.view.model_name.size
+    if key.name_size == 0:
         snprintf(target.error.text, FAILURE_TEXT_BYTES, "model_name is missing")
         refuse(target, INVALID)
         return NULL
-    version = parse_version(wanted)
-    if version < 0:
-        snprintf(target.error.text, FAILURE_TEXT_BYTES, "model_version is '%.*s'; expected a positive number",
+    if read_version(wanted, &key) != 0:
+        snprintf(target.error.text, FAILURE_TEXT_BYTES, "model_version is '%.*s'; expected a positive number or a label",
                  <int> min(wanted.size, SHOWN_NAME_BYTES), <const char*> wanted.data)
         refuse(target, INVALID)
         return NULL
-    found = find_route(table, <const char*> name.data, name.size, version)
+    found = find_route(table, &key)
     if found == NULL:
-        refuse_unknown(table, target, wanted)
+        refuse_unknown(table, target, &key, wanted)
         return NULL
     if found.target == NULL:
-        snprintf(target.error.text, FAILURE_TEXT_BYTES, "model '%s'%s%.*s is unavailable: %s", found.name,
+        snprintf(target.error.text, FAILURE_TEXT_BYTES, "model '%s'%s%.*s is unavailable: %s", found.key.name,
                  b" version " if wanted.size > 0 else b"", <int> wanted.size, <const char*> wanted.data, found.reason)
         refuse(target, UNAVAILABLE)
     return found.target
 
 
-cdef void refuse_unknown(const route_table* table, request* target, bytes_view version) noexcept nogil:
-    cdef bytes_view name = target.view.model_name
-    cdef int shown = <int> min(name.size, SHOWN_NAME_BYTES)
-    if find_route(table, <const char*> name.data, name.size, 0) == NULL:
-        snprintf(target.error.text, FAILURE_TEXT_BYTES, "model '%.*s' is unknown", shown, <const char*> name.data)
+cdef void refuse_unknown(const route_table* table, request* target, route_key* key, bytes_view wanted) noexcept nogil:
+    cdef const char* word = b"version" if key.label_size == 0 else b"version labelled"
+    cdef int shown = <int> min(key.name_size, SHOWN_NAME_BYTES)
+    key.version, key.label, key.label_size = 0, NULL, 0
+    if find_route(table, key) == NULL:
+        snprintf(target.error.text, FAILURE_TEXT_BYTES, "model '%.*s' is unknown", shown, key.name)
     else:
-        snprintf(target.error.text, FAILURE_TEXT_BYTES, "model '%.*s' has no version %.*s", shown,
-                 <const char*> name.data, <int> version.size, <const char*> version.data)
+        snprintf(target.error.text, FAILURE_TEXT_BYTES, "model '%.*s' has no %s %.*s", shown, key.name, word,
+                 <int> wanted.size, <const char*> wanted.data)
     refuse(target, NOT_FOUND)
 
 
-cdef int64_t parse_version(bytes_view text) noexcept nogil:
-    """Return the number, 0 for an empty text, -1 for anything but the decimal digits of a positive 63-bit number."""
-    cdef int64_t value = 0
+cdef int read_version(bytes_view text, route_key* key) noexcept nogil:
+    """Put a version into a key: a positive number of at most 18 digits, a label, or 0 for an empty text. 0, or -1."""
     cdef size_t position
+    key.version, key.label, key.label_size = 0, NULL, 0
+    if text.size > 0 and is_letter(text.data[0]):
+        # Whether it has the form of a label is settled by whether there is one of that name.
+        key.label, key.label_size = <const char*> text.data, text.size
+        return 0 if text.size <= MAX_LABEL_BYTES else -1
     if text.size > 18:
         return -1
     for position in range(text.size):
         if text.data[position] < 48 or text.data[position] > 57:
             return -1
-        value = value * 10 + (text.data[position] - 48)
-    return value if value > 0 or text.size == 0 else -1
+        key.version = key.version * 10 + (text.data[position] - 48)
+    return 0 if key.version > 0 or text.size == 0 else -1
+
+
+cdef bint is_letter(unsigned char byte) noexcept nogil:
+    """An ASCII letter or an underscore."""
+    return 97 <= (byte | 32) <= 122 or byte == 95
 
 
 # ---- a caller that waits
@@ -168,15 +188,18 @@ cdef struct blocking_wait:
     bint done
 
 
-cdef void infer_and_wait(engine_core* core, request* asked) noexcept nogil:
-    """Submit a request and sleep until it is settled."""
+cdef void infer_and_wait(engine_core* core, batcher* target, request* asked) noexcept nogil:
+    """Submit a request, to `target` or where it says if that is NULL, and sleep until it is settled."""
     cdef blocking_wait wait
     pthread_mutex_init(&wait.lock, NULL)
     pthread_cond_init(&wait.finished, NULL)
     wait.done = False
     asked.context = &wait
     asked.done = end_wait
-    submit_request(core, asked)
+    if target == NULL:
+        submit_request(core, asked)
+    else:
+        offer_request(target, asked)
     pthread_mutex_lock(&wait.lock)
     while not wait.done:
         pthread_cond_wait(&wait.finished, &wait.lock)

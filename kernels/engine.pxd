@@ -13,6 +13,8 @@ cdef class Engine:
     cdef object _retiring    # over waiting for batchers, which may take as long as a run; taken before _lock
     cdef dict _versions      # (name, version) -> LoadedVersion or str, the reason why it is unavailable
     cdef dict _trace_rates   # model name, "" for all others -> one request in so many, 0 for none
+    cdef dict _labels        # name -> {label: version}
+    cdef set _apart          # LoadedVersions that nobody can reach, not yet or no longer, until they are retired
     cdef bint _closed
     cdef int _placement      # placement_mode of every version
     cdef int64_t _inline_limit_ns
@@ -23,5 +25,7 @@ cdef class Engine:
 
     cdef int64_t find_trace_rate(self, str name) except -1
     cdef batcher* find_queue(self, str name, int64_t version) except NULL
-    cdef int replace_version(self, str name, int64_t version, object entry) except -1
+    cdef int check_open(self) except -1
+    cdef int reserve_alarms(self, size_t reachable) except -1
+    cdef dict choose_labels(self, dict versions, dict changed)
     cdef int retire_version(self, object entry) except -1

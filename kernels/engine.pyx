@@ -1,8 +1,8 @@
 """The engine: loads and unloads model versions on the control plane, beside the data plane of dispatch.pyx.
 
-A writer publishes a new route table, waits until every older read section has been left, drains the batcher that is no
-longer reachable, waits for sections once more (a cancellation may still look at it), and frees it. So neither side ever
-waits for the other with a lock held.
+A writer publishes a new route table, waits until every older read section has been left, drains the batchers that are
+no longer reachable, waits for sections once more (a cancellation may still look at them), and frees them. So neither
+side ever waits for the other with a lock held.
 """
 
 import os
@@ -13,22 +13,26 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from kernels.batcher cimport batcher, close_batcher, open_batcher, read_counts, read_statistics, set_trace_rate, wait_idle
+from kernels.batcher cimport (
+    batcher, close_batcher, open_batcher, read_counts, read_statistics, reset_counts, set_trace_rate, wait_idle,
+)
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request
 from kernels.executor cimport close_executor, open_executor, reserve_alarm
 from kernels.interface cimport Interface
 from kernels.placement cimport PLACE_INLINE, PLACE_MEASURED, PLACE_WORKER
 from kernels.request cimport close_pool, open_pool, request
-from kernels.routes cimport add_route, create_routes, free_routes, route_table
+from kernels.routes cimport create_routes, free_routes, route_table
 from kernels.session cimport Session
 from kernels.shared_memory cimport SharedMemory
 from kernels.signature cimport signature
 from kernels.statistics cimport counters, describe_counters, describe_statistics, free_statistics, statistics
-from kernels.sync cimport deadline_after, pointer_store, sections_wait
+from kernels.sync cimport deadline_after, sections_wait
 from kernels.trace cimport close_traces, open_traces, take_traces
+from kernels.version_table cimport LoadedVersion, publish_routes
 
 from kernels.runtime import decode_error
+from kernels.version_table import check_batchable
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void** place, size_t alignment, size_t size) noexcept
@@ -53,20 +57,6 @@ class InferError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
-
-
-@final
-@no_gc_clear
-cdef class LoadedVersion:
-    """Owns one batcher and keeps its session alive, to the end of __dealloc__."""
-
-    cdef batcher queue
-    cdef Session session
-    cdef Interface interface
-
-    def __dealloc__(self):
-        if self.queue.pool != NULL:
-            close_batcher(&self.queue)
 
 
 @final
@@ -106,6 +96,8 @@ cdef class Engine:
         self._process = os.getpid()
         self._versions = {}
         self._trace_rates = {"": 0}
+        self._labels = {}
+        self._apart = set()
         self._closed = True
         self.shared_memory = SharedMemory()
         self.max_queue_requests = max_queue_requests
@@ -133,9 +125,16 @@ cdef class Engine:
         close_traces(&self.core.traces)
         free(self.core)
 
-    def load(self, str name not None, int64_t version, Session session not None, *, int64_t max_batch_size=0,
-             int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None, Interface interface=None):
+    def load(self, str name not None, int64_t version, Session session not None, **options):
         """Serve a session as (name, version); one that serves under it already is swapped out and drained.
+
+        Options are those of `prepare`, and so are the errors.
+        """
+        self.retire(self.exchange({(name, version): self.prepare(name, version, session, **options)}))
+
+    def prepare(self, str name not None, int64_t version, Session session not None, *, int64_t max_batch_size=0,
+                int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None, Interface interface=None):
+        """Make a version that nobody can call yet, for `exchange`; what comes to nothing is for `retire`.
 
         Parameters
         ----------
@@ -153,8 +152,6 @@ cdef class Engine:
         ValueError
             A number is out of range, or the model's first dimensions cannot be a batch.
         """
-        if self._closed:
-            raise ValueError("the engine is closed")
         if version < 1 or instance_count < 1 or (max_queue_requests is not None and max_queue_requests < 1):
             raise ValueError("version, instance_count and max_queue_requests must be at least 1")
         if not 0 <= queue_delay_us <= MAX_DELAY_US or max_batch_size < 0:
@@ -172,8 +169,13 @@ cdef class Engine:
         accepted.max_batch_size = max_batch_size
         accepted.regions = self.shared_memory.table
         accepted.max_shared_bytes = self.max_pending_bytes
-        if open_batcher(&made.queue, &self.core.pool, &accepted, encoded, len(encoded), version, instance_count) != 0:
-            raise MemoryError
+        with self._lock:
+            self.check_open()
+            self.reserve_alarms(len(self._versions) + 1)
+            if open_batcher(&made.queue, &self.core.pool, &accepted, encoded, len(encoded), version,
+                            instance_count) != 0:
+                raise MemoryError
+            self._apart.add(made)
         made.queue.delay_ns = queue_delay_us * 1000
         made.queue.max_queued = max_queue_requests or self.max_queue_requests
         made.queue.pending_bytes = &self.core.pending_bytes
@@ -182,15 +184,62 @@ cdef class Engine:
         made.queue.place.mode = self._placement
         made.queue.place.limit_ns = self._inline_limit_ns
         made.queue.task.is_inline = made.queue.place.is_inline = self._placement == PLACE_INLINE
-        self.replace_version(name, version, made)
+        return made
+
+    def exchange(self, dict changes not None, dict labels=None):
+        """Put all changes into place at one moment; requests that were admitted before are finished.
+
+        Parameters
+        ----------
+        changes : dict
+            (name, version) to what `prepare` made; to a text, the reason with which requests are refused as
+            UNAVAILABLE; or to None, which has them refused as NOT_FOUND.
+        labels : dict
+            Name to {label: version}, all labels of that model from now on. Every version must be there, serving or not.
+
+        Returns
+        -------
+        list
+            What was replaced, for `retire`.
+
+        Raises
+        ------
+        ValueError
+            The engine is closed, or a label stands for a version that is not there.
+        """
+        with self._lock:
+            self.check_open()
+            versions, replaced = dict(self._versions), []
+            for key, entry in changes.items():
+                previous = versions.pop(key, None)
+                if isinstance(previous, LoadedVersion):
+                    replaced.append(previous)
+                if entry is not None:
+                    versions[key] = entry
+            chosen = self.choose_labels(versions, labels or {})
+            self.reserve_alarms(len(versions))
+            for (name, _), entry in changes.items():
+                if isinstance(entry, LoadedVersion):
+                    reset_counts(&(<LoadedVersion> entry).queue)
+                    set_trace_rate(&(<LoadedVersion> entry).queue, self.find_trace_rate(name))
+            publish_routes(self.core, versions, chosen)
+            self._versions, self._labels = versions, chosen
+            self._apart.difference_update(changes.values())
+            self._apart.update(replaced)
+        return replaced
+
+    def retire(self, entries):
+        """Finish what unreachable versions have admitted, then free them and their sessions; blocks."""
+        for entry in entries:
+            self.retire_version(entry)
 
     def unload(self, str name not None, int64_t version):
         """Stop serving a version: requests that come later get NOT_FOUND, those admitted are finished first."""
-        self.replace_version(name, version, None)
+        self.retire(self.exchange({(name, version): None}))
 
     def set_unavailable(self, str name not None, int64_t version, str reason not None):
         """Have requests for a version refused with UNAVAILABLE and the reason."""
-        self.replace_version(name, version, reason)
+        self.retire(self.exchange({(name, version): reason}))
 
     def versions(self):
         """Return {(name, version): None when it serves, else the reason why not}."""
@@ -269,21 +318,27 @@ cdef class Engine:
         with self._lock:
             if self._closed:
                 return
-            publish_routes(self.core, {})
+            publish_routes(self.core, {}, {})
             self._closed = True
-            versions, self._versions = self._versions, {}
-        for entry in versions.values():
-            self.retire_version(entry)
+            reachable, self._versions, self._labels = self._versions, {}, {}
+            entries = [*reachable.values(), *self._apart]
+        self.retire(entries)
         with nogil:
             close_executor(&self.core.pool)
 
     def _loaded(self):
-        """Return the versions that serve; they stay so while _retiring is held."""
+        """Return every version that may have requests; they stay while _retiring is held."""
         with self._lock:
-            return [entry for entry in self._versions.values() if isinstance(entry, LoadedVersion)]
+            return [entry for entry in (*self._versions.values(), *self._apart) if isinstance(entry, LoadedVersion)]
 
-    def infer(self, bytes message not None, *, bytes version_hint not None=b"", int64_t timeout_us=0):
+    def infer(self, bytes message not None, *, bytes version_hint not None=b"", int64_t timeout_us=0,
+              LoadedVersion target=None):
         """Run one ModelInferRequest and wait for it; for tests, warm-up and embedding.
+
+        Parameters
+        ----------
+        target : LoadedVersion
+            What `prepare` made, to run the request whatever model it names.
 
         Returns
         -------
@@ -295,7 +350,11 @@ cdef class Engine:
         InferError
             The request was refused, failed or expired.
         """
-        cdef request* asked = open_request(self.core)
+        cdef batcher* queue = NULL
+        cdef request* asked
+        if target is not None:
+            queue = &target.queue
+        asked = open_request(self.core)
         if asked == NULL:
             raise MemoryError
         asked.message = message
@@ -304,37 +363,43 @@ cdef class Engine:
         asked.deadline_ns = deadline_after(timeout_us) if timeout_us > 0 else 0
         try:
             with nogil:
-                infer_and_wait(self.core, asked)
+                infer_and_wait(self.core, queue, asked)
             if asked.error.code != 0:
                 raise InferError(asked.error.code, decode_error(asked.error.text))
             return asked.reply[:asked.reply_size]
         finally:
             close_request(self.core, asked)
 
-    cdef int replace_version(self, str name, int64_t version, object entry) except -1:
-        """Publish a new entry (None removes) and retire the old one."""
-        with self._lock:
-            if self._closed:
-                raise ValueError("the engine is closed")
-            if reserve_alarm(&self.core.pool, len(self._versions) + 2) != 0:
-                raise MemoryError
-            versions = dict(self._versions)
-            previous = versions.pop((name, version), None)
-            if isinstance(entry, LoadedVersion):
-                set_trace_rate(&(<LoadedVersion> entry).queue, self.find_trace_rate(name))
-            if entry is not None:
-                versions[name, version] = entry
-            publish_routes(self.core, versions)
-            self._versions = versions
-        self.retire_version(previous)
+    cdef int check_open(self) except -1:
+        if self._closed:
+            raise ValueError("the engine is closed")
         return 0
 
+    cdef int reserve_alarms(self, size_t reachable) except -1:
+        """Make room for the alarm of every version; under the lock."""
+        if reserve_alarm(&self.core.pool, reachable + len(self._apart) + 2) != 0:
+            raise MemoryError
+        return 0
+
+    cdef dict choose_labels(self, dict versions, dict changed):
+        """Return the labels of the models that have versions, with what is changed of them."""
+        names = {name for name, _ in versions}
+        chosen = {name: labels for name, labels in {**self._labels, **changed}.items() if name in names and labels}
+        for name, labels in chosen.items():
+            for label, version in labels.items():
+                if (name, version) not in versions:
+                    raise ValueError(f"label {label!r} of model {name!r} stands for version {version}, which is not there")
+        return chosen
+
     cdef int retire_version(self, object entry) except -1:
-        """Finish what an unpublished version has admitted, then free its queue."""
+        """Finish what an unreachable version has admitted, then free its queue and session, if that was not done."""
         if not isinstance(entry, LoadedVersion):
             return 0
-        cdef batcher* queue = &(<LoadedVersion> entry).queue
+        cdef LoadedVersion retired = entry
+        cdef batcher* queue = &retired.queue
         with self._retiring:
+            if queue.pool == NULL:
+                return 0
             with nogil:
                 wait_idle(queue, INT64_MAX)
             with self._lock, nogil:
@@ -343,6 +408,9 @@ cdef class Engine:
             with nogil:
                 close_batcher(queue)
             queue.pool = NULL
+            retired.session = None
+            retired.interface = None
+            self._apart.discard(retired)
         return 0
 
 
@@ -362,60 +430,3 @@ cdef int fill_signature(signature* accepted, Session session, Interface interfac
         accepted.made = interface.core.made
     accepted.labels = interface.core.labels
     return 0
-
-
-def check_batchable(session):
-    """Raise ValueError unless every input and output has an open first dimension."""
-    for kind, specs in (("input", session.inputs), ("output", session.outputs)):
-        for spec in specs:
-            if not spec.shape or spec.shape[0] != -1:
-                raise ValueError(f"{kind} '{spec.name}' has shape {list(spec.shape)}; max_batch_size > 0 needs an open "
-                                 "first dimension")
-
-
-# ---- control plane
-
-
-cdef int publish_routes(engine_core* core, dict versions) except -1:
-    """Make a table of the versions and put it in place; free the old one once nobody reads it."""
-    cdef route_table* made = create_routes(2 * len(versions) + 1)
-    cdef route_table* old = <route_table*> core.table
-    if made == NULL:
-        raise MemoryError
-    try:
-        for (name, version), entry in versions.items():
-            add_entry(made, name, version, entry)
-        for name, version in default_versions(versions).items():
-            add_entry(made, name, 0, versions[name, version])
-    except BaseException:
-        free_routes(made)
-        raise
-    pointer_store(&core.table, made)
-    with nogil:
-        sections_wait(&core.sections)
-    free_routes(old)
-    return 0
-
-
-cdef int add_entry(route_table* table, str name, int64_t version, object entry) except -1:
-    cdef bytes encoded = name.encode()
-    cdef bytes reason
-    cdef int failed
-    if isinstance(entry, LoadedVersion):
-        failed = add_route(table, encoded, len(encoded), version, &(<LoadedVersion> entry).queue, NULL)
-    else:
-        reason = entry.encode()
-        failed = add_route(table, encoded, len(encoded), version, NULL, reason)
-    if failed != 0:
-        raise MemoryError
-    return 0
-
-
-def default_versions(versions):
-    """Return {name: version} of what a request without a version gets: the highest that serves, else the highest."""
-    chosen = {}
-    for (name, version), entry in versions.items():
-        rank = (isinstance(entry, LoadedVersion), version)
-        if name not in chosen or rank > chosen[name]:
-            chosen[name] = rank
-    return {name: version for name, (_, version) in chosen.items()}

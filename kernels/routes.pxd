@@ -1,14 +1,20 @@
-"""The immutable table from (model name, version) to what serves it."""
+"""The immutable table from what a request names, a model and a version of it, to what serves it."""
 
 from libc.stdint cimport int64_t
 
 from kernels.batcher cimport batcher
 
 
-cdef struct route:
-    char* name               # owned; NULL in an empty place
+cdef struct route_key:
+    const char* name
     size_t name_size
     int64_t version          # 0: what a request without a version gets
+    const char* label        # instead of a version; NULL with size 0 where there is none
+    size_t label_size
+
+
+cdef struct route:
+    route_key key            # both texts owned; a NULL name in an empty place
     batcher* target          # NULL when the version cannot serve
     char* reason             # owned; why it cannot
 
@@ -20,7 +26,5 @@ cdef struct route_table:
 
 cdef route_table* create_routes(size_t count) noexcept nogil
 cdef void free_routes(route_table* table) noexcept nogil
-cdef int add_route(route_table* table, const char* name, size_t name_size, int64_t version, batcher* target,
-                   const char* reason) noexcept nogil
-cdef const route* find_route(const route_table* table, const char* name, size_t name_size,
-                             int64_t version) noexcept nogil
+cdef int add_route(route_table* table, const route_key* key, batcher* target, const char* reason) noexcept nogil
+cdef const route* find_route(const route_table* table, const route_key* key) noexcept nogil

@@ -27,42 +27,50 @@ cdef void free_routes(route_table* table) noexcept nogil:
     if table == NULL:
         return
     for place in range(table.mask + 1):
-        free(table.places[place].name)
+        free(<void*> table.places[place].key.name)
+        free(<void*> table.places[place].key.label)
         free(table.places[place].reason)
     free(table.places)
     free(table)
 
 
-cdef int add_route(route_table* table, const char* name, size_t name_size, int64_t version, batcher* target,
-                   const char* reason) noexcept nogil:
-    """Add a route that is not in the table yet; name and reason are copied. 0, or -1 without memory."""
-    cdef size_t place = hash_route(name, name_size, version) & table.mask
+cdef int add_route(route_table* table, const route_key* key, batcher* target, const char* reason) noexcept nogil:
+    """Add a route that is not in the table yet; its texts are copied. 0, or -1 without memory."""
+    cdef size_t place = hash_key(key) & table.mask
     cdef route* added
-    while table.places[place].name != NULL:
+    while table.places[place].key.name != NULL:
         place = (place + 1) & table.mask
     added = &table.places[place]
     if reason != NULL:
         added.reason = copy_text(reason, strlen(reason))
         if added.reason == NULL:
             return -1
-    added.name = copy_text(name, name_size)
-    added.name_size = name_size
-    added.version = version
+    if key.label_size > 0:
+        added.key.label = copy_text(key.label, key.label_size)
+        if added.key.label == NULL:
+            return -1
+    added.key.name = copy_text(key.name, key.name_size)
+    added.key.name_size = key.name_size
+    added.key.label_size = key.label_size
+    added.key.version = key.version
     added.target = target
-    return 0 if added.name != NULL else -1
+    return 0 if added.key.name != NULL else -1
 
 
-cdef const route* find_route(const route_table* table, const char* name, size_t name_size,
-                             int64_t version) noexcept nogil:
+cdef const route* find_route(const route_table* table, const route_key* key) noexcept nogil:
     """Return the route, or NULL."""
-    cdef size_t place = hash_route(name, name_size, version) & table.mask
-    cdef const route* found
-    while table.places[place].name != NULL:
-        found = &table.places[place]
-        if found.version == version and found.name_size == name_size and memcmp(found.name, name, name_size) == 0:
-            return found
+    cdef size_t place = hash_key(key) & table.mask
+    while table.places[place].key.name != NULL:
+        if is_same(&table.places[place].key, key):
+            return &table.places[place]
         place = (place + 1) & table.mask
     return NULL
+
+
+cdef bint is_same(const route_key* one, const route_key* other) noexcept nogil:
+    return (one.version == other.version and one.name_size == other.name_size and one.label_size == other.label_size
+            and memcmp(one.name, other.name, one.name_size) == 0
+            and (one.label_size == 0 or memcmp(one.label, other.label, one.label_size) == 0))
 
 
 cdef char* copy_text(const char* text, size_t size) noexcept nogil:
@@ -73,11 +81,16 @@ cdef char* copy_text(const char* text, size_t size) noexcept nogil:
     return copied
 
 
-cdef uint64_t hash_route(const char* name, size_t size, int64_t version) noexcept nogil:
-    """FNV-1a over the name and the version; names come from the repository, so nobody can choose collisions."""
-    cdef uint64_t value = 14695981039346656037ULL
+cdef uint64_t hash_key(const route_key* key) noexcept nogil:
+    """FNV-1a over name, label and version; they come from the repository, so nobody can choose collisions."""
+    cdef uint64_t value = hash_text(14695981039346656037ULL, key.name, key.name_size)
+    value = hash_text(value, key.label, key.label_size)
+    value = (value ^ <uint64_t> key.version) * 1099511628211ULL
+    return value ^ (value >> 29)
+
+
+cdef uint64_t hash_text(uint64_t value, const char* text, size_t size) noexcept nogil:
     cdef size_t position
     for position in range(size):
-        value = (value ^ <unsigned char> name[position]) * 1099511628211ULL
-    value = (value ^ <uint64_t> version) * 1099511628211ULL
-    return value ^ (value >> 29)
+        value = (value ^ <unsigned char> text[position]) * 1099511628211ULL
+    return value

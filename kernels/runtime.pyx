@@ -85,6 +85,11 @@ def runtime_version():
     return base.GetVersionString().decode()
 
 
+def start_runtime():
+    """Make the process's runtime, if it is not there yet; its threads get the priority of the thread that calls."""
+    open_runtime()
+
+
 cdef ort_runtime* open_runtime() except NULL:
     """Return the process's runtime, made on the first call. Holds the GIL."""
     with _lock:

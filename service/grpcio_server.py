@@ -13,12 +13,13 @@ from service.credentials import CertificateFiles, Certificates
 from service.health import AsyncHealthServicer
 from service.inference import InferenceHandler
 from service.metadata import SERVICE_NAME
+from service.model_control import MAX_CALLS
 from service.peers import GuardedServer
 from service.services import Services
 from service.settings import Settings
 
-# Threads for the synchronous servicers; they answer from memory.
-SERVICER_THREADS = 4
+# Threads for the synchronous servicers; they answer from memory, but for loads and unloads.
+SERVICER_THREADS = 4 + MAX_CALLS
 # In all, and on one connection; a call beyond is refused with RESOURCE_EXHAUSTED, or waits at its client.
 MAX_CONCURRENT_CALLS = 16384
 MAX_CONNECTION_CALLS = 1024

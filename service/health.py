@@ -64,7 +64,12 @@ class HealthBoard:
     def update(self, entry: ModelVersion) -> None:
         """Take over the state of one version; made to be subscribed to the repository."""
         with self._lock:
-            self._versions.setdefault(entry.name, {})[entry.version] = entry.state is State.READY
+            versions = self._versions.setdefault(entry.name, {})
+            versions[entry.version] = entry.state is State.READY
+            if entry.state is State.REMOVED:
+                del versions[entry.version]
+            if not versions:
+                del self._versions[entry.name]
         self._notify()
 
     def read(self, service: str) -> int | None:

@@ -7,12 +7,13 @@ from kernels.shared_memory import SharedMemory
 from service import __version__
 from service.health import HealthBoard
 from service.model_config import PLATFORM
+from service.model_control import ModelControl
 from service.observing import Observed, ObservingServicer
 from service.pb import open_inference_pb2 as pb
 from service.pb import open_inference_pb2_grpc
-from service.repository import ModelVersion, Repository, State
+from service.repository import Repository, State
 from service.shared_regions import SharedMemoryServicer
-from service.status import NotFoundError, UnimplementedError, answers, describe_error
+from service.status import UnimplementedError, answers, describe_error
 
 SERVICE = pb.DESCRIPTOR.services_by_name["GRPCInferenceService"]
 SERVICE_NAME = SERVICE.full_name
@@ -28,6 +29,7 @@ RPC_EXTENSIONS = {
     "logging": ("LogSettings",),
     "model_configuration": ("ModelConfig",),
     "model_repository": ("RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload"),
+    "model_repository(unload_dependents)": ("RepositoryModelUnload",),
     "statistics": ("ModelStatistics",),
     "system_shared_memory": ("SystemSharedMemoryStatus", "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister"),
     "trace": ("TraceSetting",),
@@ -41,10 +43,18 @@ class InferenceServicer(ObservingServicer, SharedMemoryServicer):
     answers UNIMPLEMENTED.
     """
 
-    def __init__(self, repository: Repository, board: HealthBoard, observed: Observed, shared_memory: SharedMemory):
+    def __init__(
+        self,
+        repository: Repository,
+        board: HealthBoard,
+        observed: Observed,
+        shared_memory: SharedMemory,
+        control: ModelControl,
+    ):
         ObservingServicer.__init__(self, repository, observed)
         SharedMemoryServicer.__init__(self, shared_memory, observed.permissions)
         self._board = board
+        self._control = control
         for name in UNSERVED:
             setattr(self, name, functools.partial(_refuse, name))
 
@@ -79,10 +89,15 @@ class InferenceServicer(ObservingServicer, SharedMemoryServicer):
 
     @answers
     def RepositoryIndex(self, request, context):  # noqa: N802, D102
-        if request.repository_name:
-            raise NotFoundError(f"unknown repository {request.repository_name!r}; the only one has no name")
-        entries = [entry for entry in self._repository.index() if entry.state is State.READY or not request.ready]
-        return pb.RepositoryIndexResponse(models=map(_describe_entry, entries))
+        return self._control.index(request)
+
+    @answers
+    def RepositoryModelLoad(self, request, context):  # noqa: N802, D102
+        return self._control.load(request, context)
+
+    @answers
+    def RepositoryModelUnload(self, request, context):  # noqa: N802, D102
+        return self._control.unload(request)
 
 
 def _is_served(name: str) -> bool:
@@ -105,10 +120,3 @@ def _refuse(name: str, request: object, context: object) -> None:
 
 def _describe_tensor(spec: TensorSpec) -> pb.ModelMetadataResponse.TensorMetadata:
     return pb.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=spec.datatype, shape=spec.shape)
-
-
-def _describe_entry(entry: ModelVersion) -> pb.RepositoryIndexResponse.ModelIndex:
-    version = "" if entry.version is None else str(entry.version)
-    return pb.RepositoryIndexResponse.ModelIndex(
-        name=entry.name, version=version, state=entry.state.value, reason=entry.reason
-    )

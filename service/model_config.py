@@ -1,17 +1,15 @@
-"""What an operator wrote about a model in `config.pbtxt`: parsed, and refused where it says what is not read."""
+"""What an operator wrote about a model in `config.pbtxt`: checked, and refused where it says what is not read."""
 
-import functools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import Message
 
-from service.pb.model_config_pb2 import DESCRIPTOR, ModelConfig, ModelInstanceGroup
+from service.config_text import FILE_NAME, MAX_FILE_BYTES, ModelConfigError, list_set_fields, parse_json, parse_text
+from service.pb.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from service.version_policy import LABELS_PARAMETER, check_policy, read_labels
 
-FILE_NAME = "config.pbtxt"
-MAX_FILE_BYTES = 1024 * 1024
 MAX_THREADS = 1024
 MAX_INSTANCES = 1024
 MAX_QUEUE_DELAY_US = 10_000_000
@@ -19,6 +17,7 @@ MAX_QUEUE_DELAY_US = 10_000_000
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
 THREAD_PARAMETERS = ("intra_op_thread_count", "inter_op_thread_count")
+MODEL_FILE = "model.onnx"
 
 # Every field that is read, by its full name; a message that is not listed with a field of its own is read whole.
 READ_FIELDS = frozenset(
@@ -47,12 +46,36 @@ READ_FIELDS = frozenset(
         "input",
         "output",
         "parameters",
+        "version_policy",
+        "version_policy.latest",
+        "version_policy.latest.num_versions",
+        "version_policy.all",
+        "version_policy.specific",
+        "version_policy.specific.versions",
+        "default_model_filename",
+        "model_warmup",
+        "model_warmup.name",
+        "model_warmup.batch_size",
+        "model_warmup.count",
+        "model_warmup.inputs",
+        "optimization",
     }
 )
 
-
-class ModelConfigError(ValueError):
-    """A configuration that cannot be used; the text names the field and what was expected and given."""
+# Fields that bear on no answer and on nobody's request: what they ask for does not happen, and the log says so.
+WARNED_FIELDS = frozenset(
+    {
+        "input.format",
+        "instance_group.name",
+        "instance_group.host_policy",
+        "metric_tags",
+        "optimization.priority",
+        "optimization.input_pinned_memory",
+        "optimization.output_pinned_memory",
+        "optimization.gather_kernel_buffer_threshold",
+        "optimization.eager_batching",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -67,6 +90,12 @@ class WrittenConfig:
         None where the file does not say, which is not the same as 0.
     queue_delay_us, instance_count, intra_op_threads, inter_op_threads
         What the file says, or the default; 0 threads shares the process's pool.
+    model_file
+        Name of the ONNX file in a version's folder.
+    labels
+        Names of versions and what they stand for.
+    without_effect
+        Names of the fields that are set and that change nothing.
     """
 
     proto: ModelConfig
@@ -75,6 +104,9 @@ class WrittenConfig:
     instance_count: int
     intra_op_threads: int
     inter_op_threads: int
+    model_file: str = MODEL_FILE
+    labels: Mapping[str, int] = field(default_factory=dict)
+    without_effect: tuple[str, ...] = ()
 
 
 def read_config(path: Path | None, model: str) -> WrittenConfig:
@@ -86,13 +118,20 @@ def read_config(path: Path | None, model: str) -> WrittenConfig:
         The file cannot be read, is not text protobuf (the text has line and column), sets a field that is not read,
         or one to a value out of range.
     """
-    parsed = _presence_class()() if path is None else _parse(_read_text(path))
+    return _check(parse_text("" if path is None else _read_text(path)), model)
+
+
+def read_override(text: str, model: str) -> WrittenConfig:
+    """As read_config, of JSON that takes the place of the file."""
+    return _check(parse_json(text), model)
+
+
+def _check(parsed: Message, model: str) -> WrittenConfig:
     proto = ModelConfig.FromString(parsed.SerializeToString())
-    for name in _list_set_fields(parsed):
-        if name not in READ_FIELDS:
-            raise ModelConfigError(f"{FILE_NAME}: {name}: this server does not read the field; expected it left out")
+    without_effect = _list_without_effect(parsed)
     _check_identity(proto, model)
-    threads = _read_threads(proto)
+    check_policy(proto.version_policy)
+    parameters = _read_parameters(proto)
     delay_us = proto.dynamic_batching.max_queue_delay_microseconds
     _check_range("dynamic_batching.max_queue_delay_microseconds", delay_us, 0, MAX_QUEUE_DELAY_US)
     _check_range("max_batch_size", proto.max_batch_size, 0, 2**31 - 1)
@@ -101,9 +140,23 @@ def read_config(path: Path | None, model: str) -> WrittenConfig:
         max_batch_size=proto.max_batch_size if parsed.HasField("max_batch_size") else None,
         queue_delay_us=delay_us,
         instance_count=_count_instances(proto),
-        intra_op_threads=threads["intra_op_thread_count"],
-        inter_op_threads=threads["inter_op_thread_count"],
+        intra_op_threads=_read_threads(parameters, "intra_op_thread_count"),
+        inter_op_threads=_read_threads(parameters, "inter_op_thread_count"),
+        model_file=proto.default_model_filename or MODEL_FILE,
+        labels=read_labels(parameters[LABELS_PARAMETER]) if LABELS_PARAMETER in parameters else {},
+        without_effect=without_effect,
     )
+
+
+def _list_without_effect(parsed: Message) -> tuple[str, ...]:
+    """Names of the fields that change nothing; ModelConfigError for one that would and is not read."""
+    names = list(dict.fromkeys(list_set_fields(parsed)))
+    without_effect = tuple(name for name in names if name in WARNED_FIELDS)
+    for name in names:
+        is_inside = any(name.startswith(f"{outer}.") for outer in without_effect)
+        if not (is_inside or name in READ_FIELDS or name in WARNED_FIELDS):
+            raise ModelConfigError(f"{FILE_NAME}: {name}: this server does not read the field; expected it left out")
+    return without_effect
 
 
 def _read_text(path: Path) -> str:
@@ -117,41 +170,6 @@ def _read_text(path: Path) -> str:
         raise ModelConfigError(f"{FILE_NAME}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise ModelConfigError(f"{FILE_NAME}: expected UTF-8, given another byte at position {error.start}") from None
-
-
-def _parse(text: str) -> Message:
-    try:
-        return text_format.Parse(text, _presence_class()())
-    except text_format.ParseError as error:
-        line, column = error.GetLine(), error.GetColumn()
-        detail = str(error).removeprefix(f"{line}:{column} : ")
-        raise ModelConfigError(f"{FILE_NAME}:{line}:{column}: {detail}") from None
-
-
-@functools.cache
-def _presence_class() -> type[Message]:
-    """ModelConfig again, with a max_batch_size that knows whether it was written: 0 is a choice, silence is none."""
-    file = descriptor_pb2.FileDescriptorProto()
-    DESCRIPTOR.CopyToProto(file)
-    config = next(message for message in file.message_type if message.name == "ModelConfig")
-    field = next(field for field in config.field if field.name == "max_batch_size")
-    field.proto3_optional = True
-    field.oneof_index = len(config.oneof_decl)
-    config.oneof_decl.add(name="_max_batch_size")
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    return message_factory.GetMessageClass(pool.FindMessageTypeByName(DESCRIPTOR.package + ".ModelConfig"))
-
-
-def _list_set_fields(message: Message, prefix: str = "") -> Iterator[str]:
-    """Full names of the fields that are set, each message before its own fields; maps count as one field."""
-    for field, value in message.ListFields():
-        name = prefix + field.name
-        yield name
-        if field.message_type is None or field.message_type.GetOptions().map_entry:
-            continue
-        for item in value if field.is_repeated else [value]:
-            yield from _list_set_fields(item, name + ".")
 
 
 def _check_identity(proto: ModelConfig, model: str) -> None:
@@ -170,17 +188,21 @@ def _check_range(field: str, given: int, low: int, high: int) -> None:
         raise ModelConfigError(f"{FILE_NAME}: {field}: expected a number from {low} to {high}, given {given}")
 
 
-def _read_threads(proto: ModelConfig) -> dict[str, int]:
-    threads = dict.fromkeys(THREAD_PARAMETERS, 0)
-    for name, parameter in proto.parameters.items():
-        field, given = f"parameters[{name!r}]", parameter.string_value
-        if name not in threads:
-            raise ModelConfigError(f"{FILE_NAME}: {field}: expected one of {', '.join(THREAD_PARAMETERS)}")
-        if not (given.isascii() and given.isdigit() and len(given) < 10):
-            raise ModelConfigError(f"{FILE_NAME}: {field}: expected a whole number, given {given!r}")
-        threads[name] = int(given)
-        _check_range(field, threads[name], 0, MAX_THREADS)
-    return threads
+def _read_parameters(proto: ModelConfig) -> dict[str, str]:
+    parameters = {name: parameter.string_value for name, parameter in proto.parameters.items()}
+    for name in parameters:
+        known = (*THREAD_PARAMETERS, LABELS_PARAMETER)
+        if name not in known:
+            raise ModelConfigError(f"{FILE_NAME}: parameters[{name!r}]: expected one of {', '.join(known)}")
+    return parameters
+
+
+def _read_threads(parameters: Mapping[str, str], name: str) -> int:
+    field_name, given = f"parameters[{name!r}]", parameters.get(name, "0")
+    if not (given.isascii() and given.isdigit() and len(given) < 10):
+        raise ModelConfigError(f"{FILE_NAME}: {field_name}: expected a whole number, given {given!r}")
+    _check_range(field_name, int(given), 0, MAX_THREADS)
+    return int(given)
 
 
 def _count_instances(proto: ModelConfig) -> int:

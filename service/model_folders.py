@@ -6,9 +6,9 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.model_config import FILE_NAME as CONFIG_NAME
+from service.config_text import FILE_NAME as CONFIG_NAME
 
-MODEL_NAME = "model.onnx"
+WARMUP_FOLDER = "warmup"
 
 # Names go into cluster names, health services and log fields as they are.
 MODEL_FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -41,6 +41,17 @@ def list_models(repository: Path) -> list[ModelFolder]:
     try:
         root = repository.resolve(strict=True)
         return [_read_model(root, path) for path in sorted(root.iterdir()) if _is_candidate(path)]
+    except (OSError, RuntimeError) as error:
+        raise ModelFolderError(f"model repository {repository} cannot be read: {_explain(error)}") from None
+
+
+def find_model(repository: Path, name: str) -> ModelFolder | None:
+    """The folder of one model as list_models has it, or None when there is none of that name."""
+    if not name or name in (".", "..") or "/" in name or "\0" in name:
+        return None
+    try:
+        root = repository.resolve(strict=True)
+        return _read_model(root, root / name) if _is_candidate(root / name) else None
     except (OSError, RuntimeError) as error:
         raise ModelFolderError(f"model repository {repository} cannot be read: {_explain(error)}") from None
 
@@ -82,8 +93,8 @@ def find_config(model: ModelFolder) -> Path | None:
     return resolve_file(model.path, CONFIG_NAME) if os.path.lexists(model.path / CONFIG_NAME) else None
 
 
-def find_model_file(model: ModelFolder, version: int) -> Path:
-    """The ONNX file of one version.
+def find_model_file(model: ModelFolder, version: int, name: str) -> Path:
+    """The ONNX file of that name in one version's folder.
 
     Raises
     ------
@@ -91,7 +102,12 @@ def find_model_file(model: ModelFolder, version: int) -> Path:
         It is missing, no regular file, or leads out of its folder by a link.
     """
     folder = resolve_inside(model.path, str(version))
-    return resolve_file(folder, MODEL_NAME)
+    return resolve_file(folder, name)
+
+
+def find_warmup_file(model: ModelFolder, name: str) -> Path:
+    """A file of warm-up data, from the folder `warmup` of a model; ModelFolderError as of find_model_file."""
+    return resolve_file(resolve_inside(model.path, WARMUP_FOLDER), name)
 
 
 def resolve_inside(folder: Path, name: str) -> Path:

@@ -9,14 +9,15 @@ from service.credentials import CertificateError, CertificateFiles, Certificates
 from service.headers import REQUEST_ID_HEADER, VERSION_HEADER
 from service.health import HealthServicer
 from service.metadata import SERVICE_NAME
+from service.model_control import MAX_CALLS
 from service.peers import REFUSAL, GuardedServer
 from service.services import Services
 from service.settings import Settings
 
 # By name, whether they are streams.
 BOUND_METHODS = {"ModelInfer": False, "ModelStreamInfer": True}
-# For servicers, which answer from memory, and for reflection's streams.
-SERVICER_THREADS = 4
+# For servicers, which answer from memory but for loads and unloads, and for reflection's streams.
+SERVICER_THREADS = 4 + MAX_CALLS
 STREAM_THREADS = 4
 # Calls of Python servicers, open watches among them; one beyond is refused with RESOURCE_EXHAUSTED.
 MAX_CONCURRENT_CALLS = 16384

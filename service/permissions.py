@@ -9,7 +9,7 @@ import grpc
 from service.status import PermissionDeniedError
 
 # Headers by which a proxy says that it speaks for somebody else.
-FORWARDING_HEADERS = frozenset({"forwarded", "via", "x-forwarded-for", "x-envoy-external-address"})
+FORWARDING_HEADERS = frozenset({"forwarded", "via", "x-forwarded-for", "x-forwarded-proto", "x-envoy-external-address"})
 
 
 class Permissions:

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from service.config_text import ModelConfigError
 from service.deployment import DEFAULT_MAX_MESSAGE_BYTES, Deployment, Endpoint, Version, assign_weights
 from service.lasting_weights import apply_lasting_weights
-from service.model_folders import list_models
+from service.model_folders import ModelFolder, ModelFolderError, list_models
+from service.model_plan import plan_model
 
 GATEWAY = Endpoint("127.0.0.1", 8443)
 OPERATOR = Endpoint("127.0.0.1", 9443)
@@ -50,6 +52,15 @@ class Plan:
         return self.state_folder / "logs" / f"{name}.log"
 
 
+def list_served(folder: ModelFolder) -> tuple[int, ...]:
+    """The versions of a model that its policy chooses among those that are there; all, where that cannot be told."""
+    try:
+        return tuple(version for version in plan_model(folder).versions if version in folder.versions)
+    except (ModelConfigError, ModelFolderError):
+        # The service says what is wrong.
+        return tuple(folder.versions)
+
+
 def derive_deployment(plan: Plan) -> Deployment:
     """The deployment of what the model repository holds, with the plan's weights, else those that last.
 
@@ -59,11 +70,9 @@ def derive_deployment(plan: Plan) -> Deployment:
         The repository cannot be read or holds no model, or the plan weighs what is not there.
     """
     models = {
-        folder.name: {
-            number: Version(weight, (plan.service,)) for number, weight in assign_weights(folder.versions).items()
-        }
+        folder.name: {number: Version(weight, (plan.service,)) for number, weight in assign_weights(served).items()}
         for folder in list_models(plan.model_repository)
-        if folder.versions
+        if (served := list_served(folder))
     }
     deployment = Deployment(
         models=models,

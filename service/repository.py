@@ -1,40 +1,31 @@
-"""The models that this server has: loads every version of the repository and keeps the state of each."""
+"""The models that this server knows: the state of every version, and which one a caller means."""
 
 import enum
 import logging
 import re
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
 
-from kernels.session import Session, SessionError
-from service.model_config import ModelConfigError, WrittenConfig, read_config
-from service.model_folders import ModelFolder, ModelFolderError, find_config, find_model_file, list_models
-from service.onnx_file import OnnxFileError, check_self_contained
-from service.serving_config import ServingConfig, complete_config
+from service.serving_config import ServingConfig
 from service.status import InvalidArgumentError, NotFoundError, UnavailableError
-from service.tensor_interface import make_interface
-
-if TYPE_CHECKING:
-    from kernels.engine import Engine
+from service.version_policy import LABEL
 
 WIRE_VERSION = re.compile(r"[0-9]{1,18}")
-
-# Errors whose text tells an operator what is wrong with a model.
-LOAD_ERRORS = (ModelFolderError, ModelConfigError, OnnxFileError, SessionError)
+# The reason of versions that nobody has loaded yet or that were unloaded: Triton's word.
+UNLOADED = "unloaded"
 
 logger = logging.getLogger(__name__)
 
 
 class State(enum.Enum):
-    """Whether a model version serves; the value is the word on the wire."""
+    """Whether a model version serves; the value is the word on the wire, where REMOVED never comes."""
 
     LOADING = "LOADING"
     READY = "READY"
+    UNLOADING = "UNLOADING"
     UNAVAILABLE = "UNAVAILABLE"
+    REMOVED = "REMOVED"
 
 
 @dataclass(frozen=True)
@@ -46,7 +37,7 @@ class ModelVersion:
     version
         None for a model that has no version to load.
     reason
-        Why it is not READY; empty when it is.
+        Why it is not READY; of one that is, why it was not loaded again, or empty.
     config
         How it serves; None unless it is READY.
     load_s
@@ -64,158 +55,99 @@ class ModelVersion:
 class Repository:
     """The versions of all models by name and number; safe to use from any thread.
 
-    Parameters
-    ----------
-    root
-        The folder that holds one folder a model.
-    engine
-        What runs the versions; it is told of each that loads and of each that cannot serve.
-    default_max_batch_size
-        For models that can be batched and whose configuration does not say.
+    It only tells: what it holds follows what the lifecycle has put into the engine.
     """
 
-    def __init__(self, root: Path, engine: "Engine", *, default_max_batch_size: int = 64):
-        self._root = root
-        self._engine = engine
-        self._default_max_batch_size = default_max_batch_size
+    def __init__(self):
         # Held while listeners are called, so that each sees the changes in their order; they may read the repository.
         self._lock = threading.RLock()
-        self._versions: dict[tuple[str, int | None], ModelVersion] = {}
-        self._models: list[ModelFolder] = []
+        self._models: dict[str, dict[int | None, ModelVersion]] = {}
+        self._labels: dict[str, Mapping[str, int]] = {}
         self._listeners: list[Callable[[ModelVersion], None]] = []
-        self._is_stopped = False
 
     def subscribe(self, listener: Callable[[ModelVersion], None]) -> None:
         """Call `listener` with each version that there is and, in the thread that loads, whenever its state changes."""
         with self._lock:
-            for version in self._versions.values():
+            for version in self._list_all():
                 listener(version)
             self._listeners.append(listener)
 
-    def find_models(self) -> None:
-        """Look what there is: until load has come to a version, its requests hear that it is loading.
-
-        Raises
-        ------
-        ModelFolderError
-            The repository itself cannot be read.
-        """
-        self._models = list_models(self._root)
-        for model in self._models:
-            for version in model.versions:
-                self._withhold(ModelVersion(model.name, version, State.LOADING, "the model is loading"))
-
-    def load(self) -> None:
-        """Load every version that was found; one that cannot be loaded is UNAVAILABLE and stops no other."""
-        for model in self._models:
-            self._load_model(model)
-
-    def stop_loading(self) -> None:
-        """Have load, in another thread, return after the version that it loads now."""
-        self._is_stopped = True
-
-    def _load_model(self, model: ModelFolder) -> None:
-        if model.problem:
-            self._withhold(ModelVersion(model.name, None, State.UNAVAILABLE, model.problem))
-            return
-        try:
-            written = read_config(find_config(model), model.name)
-        except Exception as error:
-            for version in model.versions:
-                self._fail(model, version, error)
-            return
-        for version in model.versions:
-            if not self._is_stopped:
-                self._load_version(model, version, written)
-
-    def _load_version(self, model: ModelFolder, version: int, written: WrittenConfig) -> None:
-        started_s = time.monotonic()
-        try:
-            config = self._start_version(model, version, written)
-        except Exception as error:
-            self._fail(model, version, error)
-        else:
-            load_s = time.monotonic() - started_s
-            self._publish(ModelVersion(model.name, version, State.READY, config=config, load_s=load_s))
-
-    def _fail(self, model: ModelFolder, version: int, error: Exception) -> None:
-        """Make a version UNAVAILABLE; the detail of an error that nobody foresaw goes to the log alone."""
-        if isinstance(error, LOAD_ERRORS):
-            # ONNX Runtime names the file by its full path, which is nobody's business outside.
-            reason = str(error).replace(f"{model.path.parent}/", "").strip()
-        else:
-            logger.error("model failed to load", exc_info=error, extra={"model": model.name, "version": version})
-            reason = "loading failed for a reason that the server's log has"
-        self._withhold(ModelVersion(model.name, version, State.UNAVAILABLE, reason))
-
-    def _start_version(self, model: ModelFolder, version: int, written: WrittenConfig) -> ServingConfig:
-        path = find_model_file(model, version)
-        check_self_contained(path)
-        session = Session(
-            str(path),
-            intra_op_threads=written.intra_op_threads,
-            inter_op_threads=written.inter_op_threads,
-            optional_inputs=[given.name for given in written.proto.input if given.optional],
-        )
-        config = complete_config(model.name, written, session.inputs, session.outputs, self._default_max_batch_size)
-        session.narrow_inputs(config.model_inputs)
-        self._engine.load(
-            model.name,
-            version,
-            session,
-            max_batch_size=config.max_batch_size,
-            queue_delay_us=config.queue_delay_us,
-            instance_count=config.instance_count,
-            interface=make_interface(session, config, model.path),
-        )
-        return config
-
-    def _withhold(self, entry: ModelVersion) -> None:
-        """Let requests for a version hear why it cannot serve."""
-        if entry.version is not None:
-            self._engine.set_unavailable(entry.name, entry.version, entry.reason)
-        self._publish(entry)
-
-    def _publish(self, entry: ModelVersion) -> None:
-        level = logging.WARNING if entry.state is State.UNAVAILABLE else logging.INFO
-        fields = {"model": entry.name, "version": entry.version, "state": entry.state.value}
-        logger.log(level, "model state", extra=fields | ({"reason": entry.reason} if entry.reason else {}))
+    def publish(self, entries: Iterable[ModelVersion], labels: Mapping[str, Mapping[str, int]] | None = None) -> None:
+        """Take over the states of versions at one moment, and all labels of the models that are keys of `labels`."""
         with self._lock:
-            self._versions[entry.name, entry.version] = entry
-            for listener in self._listeners:
-                listener(entry)
+            changed = [entry for entry in entries if self._take_over(entry)]
+            self._labels.update(labels or {})
+            for entry in changed:
+                log_state(entry)
+                for listener in self._listeners:
+                    listener(entry)
+
+    def _take_over(self, entry: ModelVersion) -> bool:
+        """Note one version; False when nothing of it has changed."""
+        versions = self._models.setdefault(entry.name, {})
+        previous = versions.pop(entry.version, None)
+        if entry.state is not State.REMOVED:
+            versions[entry.version] = entry
+        if not versions:
+            del self._models[entry.name]
+            self._labels.pop(entry.name, None)
+        return entry != previous and not (previous is None and entry.state is State.REMOVED)
+
+    def _list_all(self) -> list[ModelVersion]:
+        return [entry for versions in self._models.values() for entry in versions.values()]
 
     def index(self) -> list[ModelVersion]:
         """Every version there is, by name and then by number."""
         with self._lock:
-            return sorted(self._versions.values(), key=lambda entry: (entry.name, entry.version or 0))
+            return sorted(self._list_all(), key=lambda entry: (entry.name, entry.version or 0))
+
+    def names(self) -> set[str]:
+        """The models there are."""
+        with self._lock:
+            return set(self._models)
 
     def list_versions(self, name: str) -> list[ModelVersion]:
         """The versions of one model, ascending. Raises NotFoundError when there is none."""
         if not name:
             raise InvalidArgumentError("model name: expected the name of a model, given nothing")
-        versions = [entry for entry in self.index() if entry.name == name]
+        with self._lock:
+            versions = list(self._models.get(name, {}).values())
         if not versions:
             raise NotFoundError(f"unknown model {name!r}")
-        return versions
+        return sorted(versions, key=lambda entry: entry.version or 0)
+
+    def labels(self, name: str) -> dict[str, int]:
+        """The labels of a model's versions, and what each stands for."""
+        with self._lock:
+            return dict(self._labels.get(name, {}))
 
     def find(self, name: str, version: str = "") -> ModelVersion:
-        """One version, or without a version the highest that is READY, or else the highest.
+        """One version, by number or label, or without either the highest that is READY, or else the highest.
 
         Raises
         ------
         InvalidArgumentError
-            The name is empty or the version is not a number.
+            The name is empty or the version is neither a number nor what a label may be.
         NotFoundError
             There is no such model or version.
         """
-        versions = self.list_versions(name)
-        if version:
-            number = parse_version(version)
-            versions = [entry for entry in versions if entry.version == number]
-            if not versions:
-                raise NotFoundError(f"model {name!r} has no version {version}")
+        with self._lock:
+            versions = self.list_versions(name)
+            if version:
+                number = self._resolve(name, version)
+                versions = [entry for entry in versions if entry.version == number]
+                if not versions:
+                    raise NotFoundError(f"model {name!r} has no version {version}")
         return max(versions, key=lambda entry: (entry.state is State.READY, entry.version or 0))
+
+    def _resolve(self, name: str, version: str) -> int:
+        """The number that a version in its wire form stands for."""
+        if not LABEL.fullmatch(version):
+            return parse_version(version)
+        labels = self._labels.get(name, {})
+        if version not in labels:
+            raise NotFoundError(f"model {name!r} has no version labelled {version}")
+        return labels[version]
 
     def find_ready(self, name: str, version: str = "") -> ModelVersion:
         """As find; UnavailableError with the reason for one that is not READY."""
@@ -229,5 +161,13 @@ class Repository:
 def parse_version(text: str) -> int:
     """The number of a version in its wire form; InvalidArgumentError for what is not one."""
     if not WIRE_VERSION.fullmatch(text) or int(text) == 0:
-        raise InvalidArgumentError(f"model version: expected a positive whole number, given {text!r}")
+        raise InvalidArgumentError(f"model version: expected a positive whole number or a label, given {text!r}")
     return int(text)
+
+
+def log_state(entry: ModelVersion) -> None:
+    """Log what became of a version; a failure, also one that left an older load serving, as a warning."""
+    is_failure = entry.reason not in ("", UNLOADED) and entry.state in (State.READY, State.UNAVAILABLE)
+    level = logging.WARNING if is_failure else logging.INFO
+    fields = {"model": entry.name, "version": entry.version, "state": entry.state.value}
+    logger.log(level, "model state", extra=fields | ({"reason": entry.reason} if entry.reason else {}))

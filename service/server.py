@@ -11,14 +11,17 @@ from typing import Protocol
 from kernels.engine import Engine
 from kernels.runtime import configure_runtime, runtime_version
 from service.health import HealthBoard
+from service.lifecycle import Lifecycle
 from service.log_settings import LogSettings
 from service.machine_metrics import MachineMetrics
 from service.metrics import Metrics
 from service.metrics_server import MetricsServer
+from service.model_control import ModelControl
 from service.model_metrics import describe_loads, describe_models
 from service.observing import Observed
 from service.permissions import Permissions
 from service.repository import Repository
+from service.repository_poll import RepositoryPoller
 from service.services import Services
 from service.setting_checks import UNIX_PREFIX
 from service.settings import Settings
@@ -31,6 +34,8 @@ CLOSING_GRACE_S = 1.0
 # What the serving process waits for.
 LOADED = "loaded"
 STOP = "stop"
+# In load_models.
+EVERY_MODEL = "*"
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +96,7 @@ def serve(settings: Settings) -> int:
             events.get()
     finally:
         drained = server.stop(settings.drain_timeout_s)
-    if not drained or not loading.done():
+    if not drained or not loading.done() or server.is_loading:
         # Neither a run nor a load can be broken off, and closing the engine would wait for its end.
         logging.shutdown()
         os._exit(0 if drained else 1)
@@ -112,14 +117,17 @@ class InferenceServer:
         self._settings = settings
         self._engine = engine
         self._board = HealthBoard()
-        self._repository = Repository(
-            settings.model_repository, engine, default_max_batch_size=settings.default_max_batch_size
-        )
+        self._repository = Repository()
         self._repository.subscribe(self._board.update)
+        self._lifecycle = Lifecycle(
+            settings.model_repository, engine, self._repository, default_max_batch_size=settings.default_max_batch_size
+        )
+        self._poller = RepositoryPoller(settings.model_repository, self._lifecycle, settings.repository_poll_secs)
         self._tracer = Tracer(engine, settings.trace_file)
         permissions = Permissions(settings.remote_controls)
         observed = Observed(engine, make_log_settings(settings), self._tracer.settings, permissions)
-        self._transport = make_transport(settings, Services(engine, self._repository, self._board, observed))
+        control = ModelControl(self._lifecycle, self._repository, permissions, mode=settings.model_control_mode)
+        self._transport = make_transport(settings, Services(engine, self._repository, self._board, observed, control))
         self._metrics = Metrics(
             lambda: describe_models(read_statistics(engine, self._repository)),
             lambda: describe_loads(self._repository.index()),
@@ -139,7 +147,9 @@ class InferenceServer:
             The repository cannot be read.
         """
         # Before anybody can call: a model that is there is never unknown, not even for a moment.
-        self._repository.find_models()
+        if self._settings.model_control_mode == "poll":
+            self._poller.remember()
+        self._lifecycle.find_models(self._is_wanted)
         address = format_address(self._settings.host, self._settings.grpc_port)
         try:
             self.port = self._transport.listen(address)
@@ -159,8 +169,22 @@ class InferenceServer:
             raise ServerError(f"cannot listen on {address} for metrics: {error.strerror}") from None
 
     def load_models(self) -> None:
-        """Load the models that start has found; blocks, and may run beside serving."""
-        self._repository.load()
+        """Load the models that start has found, and follow the repository if that is asked for; runs beside serving."""
+        for name in sorted({*self._settings.load_models} - {EVERY_MODEL} - self._repository.names()):
+            logger.error("model to load is not in the repository", extra={"model": name})
+        self._lifecycle.load_found()
+        if self._settings.model_control_mode == "poll":
+            self._poller.start()
+
+    def _is_wanted(self, name: str) -> bool:
+        """Whether a model is to be loaded at the start."""
+        wanted = self._settings.load_models
+        return self._settings.model_control_mode != "explicit" or name in wanted or EVERY_MODEL in wanted
+
+    @property
+    def is_loading(self) -> bool:
+        """Whether a load or an unload is under way."""
+        return self._lifecycle.is_busy
 
     def mark_ready(self) -> None:
         """Say to health checks and in the log that the server takes requests."""
@@ -175,7 +199,8 @@ class InferenceServer:
         """Turn new calls away, let accepted ones finish, close. True when all finished in time."""
         logger.info("draining", extra={"timeout_s": timeout_s})
         self._board.drain()
-        self._repository.stop_loading()
+        self._poller.stop()
+        self._lifecycle.stop_loading()
         until = time.monotonic() + timeout_s
         self._transport.stop(timeout_s)
         drained = self._engine.drain(max(CLOSING_GRACE_S, until - time.monotonic()))

@@ -6,6 +6,7 @@ from grpc_health.v1 import health_pb2_grpc
 
 from kernels.engine import Engine
 from service import health, metadata
+from service.model_control import ModelControl
 from service.observing import Observed
 from service.pb import open_inference_pb2_grpc
 from service.peers import GuardedServer
@@ -21,6 +22,7 @@ class Services:
     repository: Repository
     board: health.HealthBoard
     observed: Observed
+    control: ModelControl
 
     def register(
         self, server: GuardedServer, health_servicer: health_pb2_grpc.HealthServicer, *, asynchronous: bool
@@ -34,7 +36,9 @@ class Services:
         asynchronous
             Whether the server runs coroutines.
         """
-        servicer = metadata.InferenceServicer(self.repository, self.board, self.observed, self.engine.shared_memory)
+        servicer = metadata.InferenceServicer(
+            self.repository, self.board, self.observed, self.engine.shared_memory, self.control
+        )
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(health_servicer, server)
         add_reflection(server, (metadata.SERVICE_NAME, health.SERVICE_NAME), asynchronous=asynchronous)

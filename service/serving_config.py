@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from service.model_config import BACKEND, FILE_NAME, PLATFORM, ModelConfigError, WrittenConfig
+from service.config_text import FILE_NAME, ModelConfigError
+from service.model_config import BACKEND, PLATFORM, WrittenConfig
 from service.model_folders import MODEL_NAME
 from service.pb.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelInstanceGroup, ModelOutput
 

@@ -12,9 +12,9 @@ URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 TRUTHS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 
 
-def about(help_text: str, check: Callable[[Any], str] | None = None) -> dict[str, Any]:
-    """What a row of the table of settings says beside name, type and default: its meaning and its check."""
-    return {"help": help_text, "check": check}
+def about(help_text: str, check: Callable[[Any], str] | None = None, *, kind: str = "") -> dict[str, Any]:
+    """What a row of the table of settings says beside name, type and default: meaning, check, and a word for help."""
+    return {"help": help_text, "check": check, "kind": kind}
 
 
 def between(low: float, high: float) -> Callable[[float], str]:

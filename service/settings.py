@@ -19,7 +19,7 @@ DEFAULT_ORIGIN = "default"
 FOREIGN_VARIABLES = frozenset({"SLUICE_CONFIG", "SLUICE_STATE_DIR"})
 
 # What reaches beyond a request, by names under which others than local peers can be allowed to.
-CONTROLS = ("log_settings", "shared_memory", "trace_settings")
+CONTROLS = ("log_settings", "model_overrides", "shared_memory", "trace_settings")
 
 
 class SettingsError(ValueError):
@@ -32,6 +32,22 @@ class Settings(LimitSettings):
 
     model_repository: Path = field(
         default=Path(".sluice/models"), metadata=about("Folder that holds the models.", checks.existing_directory)
+    )
+    model_control_mode: str = field(
+        default="none",
+        metadata=about(
+            "When models are loaded: none, all at the start; poll, and whenever the repository changes; explicit, "
+            "those of load_models, and what clients load and unload.",
+            checks.one_of("none", "poll", "explicit"),
+        ),
+    )
+    load_models: tuple[str, ...] = field(
+        default=(),
+        metadata=about("Name of a model to load at the start when control is explicit; * loads all.", kind="NAME"),
+    )
+    repository_poll_secs: float = field(
+        default=15.0,
+        metadata=about("Seconds between two looks at the repository with poll.", checks.between(0.1, 86400)),
     )
     host: str = field(
         default="127.0.0.1",
@@ -65,7 +81,9 @@ class Settings(LimitSettings):
     )
     allowed_clients: tuple[str, ...] = field(
         default=(),
-        metadata=about("URI name in a client's certificate that may call; without one, every client may.", checks.uris),
+        metadata=about(
+            "URI name in a client's certificate that may call; without one, every client may.", checks.uris, kind="URI"
+        ),
     )
     max_message_bytes: int = field(
         default=64 * 1024 * 1024,
@@ -214,6 +232,7 @@ def load_settings(
         origins[name] = origin
     settings = Settings(**values, origins=origins)
     _check_values(settings)
+    _check_control(settings)
     _check_transport(settings)
     _check_limits(settings)
     return settings
@@ -281,6 +300,15 @@ def _check_values(settings: Settings) -> None:
         if check is not None and value is not None and (expected := check(value)):
             given = str(value) if isinstance(value, Path) else value
             raise SettingsError(f"setting {name} from {settings.origins[name]}: expected {expected}, given {given!r}")
+
+
+def _check_control(settings: Settings) -> None:
+    """Only who controls loading says what is loaded at the start."""
+    if settings.load_models and settings.model_control_mode != "explicit":
+        raise SettingsError(
+            f"setting load_models from {settings.origins['load_models']}: expected model_control_mode explicit, given "
+            f"{settings.model_control_mode!r}"
+        )
 
 
 def _check_transport(settings: Settings) -> None:

@@ -56,6 +56,12 @@ class PermissionDeniedError(ServiceError):
     code = status.FORBIDDEN
 
 
+class ExhaustedError(ServiceError):
+    """The server has as much of it to do as it takes on."""
+
+    code = status.EXHAUSTED
+
+
 class UnimplementedError(ServiceError):
     """The protocol has it and this server does not."""
 

@@ -29,7 +29,7 @@ def running_server(register):
     thread = threading.Thread(target=loop.run_forever, name="aio-server")
     thread.start()
     try:
-        with ThreadPoolExecutor(4) as pool:
+        with ThreadPoolExecutor(8) as pool:
             running = asyncio.run_coroutine_threadsafe(_start(register, pool, loop), loop).result(10)
             try:
                 yield running

@@ -53,6 +53,8 @@ def _option(name: str) -> inspect.Parameter:
 
 
 def _metavar(name: str) -> str | None:
+    if kind := settings.TABLE[name].metadata["kind"]:
+        return kind
     names = {bool: None, int: "NUMBER", int | None: "NUMBER", float: "NUMBER", str: "TEXT", tuple[str, ...]: "TEXT"}
     return names.get(settings.TYPES[name], "PATH")
 

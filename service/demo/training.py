@@ -15,7 +15,7 @@ import numpy as np
 from certs.files import replace_file
 from service.client import build_request, read_response
 from service.demo.digits import SIDE, SPLIT_SEED, DemoError, Digits, Scans, missing_extra
-from service.model_folders import MODEL_NAME
+from service.model_config import MODEL_FILE
 from service.pb import open_inference_pb2 as messages
 
 MODEL = "digits"
@@ -92,7 +92,7 @@ def _ensure_version(repository: Path, number: int, digits: Digits, report: Calla
     except PackageNotFoundError as error:
         raise missing_extra(ImportError(name=error.name)) from None
     manifest = read_manifest(folder)
-    if manifest is not None and manifest.recipe == recipe and _has_hash(folder / MODEL_NAME, manifest.model_sha256):
+    if manifest is not None and manifest.recipe == recipe and _has_hash(folder / MODEL_FILE, manifest.model_sha256):
         return manifest
     report(f"training {MODEL} version {number}: {recipe.description}")
     return _make_version(folder, number, recipe, digits)
@@ -122,11 +122,11 @@ def _make_version(folder: Path, number: int, recipe: Recipe, digits: Digits) -> 
     model = _export(estimator, f"{MODEL} version {number}: {recipe.description}")
     folder.mkdir(parents=True, exist_ok=True)
     # The manifest comes last: without the one that fits, the model beside it does not count.
-    replace_file(folder / MODEL_NAME, model)
-    predicted = predict(folder / MODEL_NAME, digits.held_out.images)
+    replace_file(folder / MODEL_FILE, model)
+    predicted = predict(folder / MODEL_FILE, digits.held_out.images)
     agreement = np.mean(predicted == estimator.predict(digits.held_out.images))
     if agreement < LEAST_AGREEMENT:
-        raise DemoError(f"{folder / MODEL_NAME}: agrees with what was trained on {agreement:.1%} of the scans only")
+        raise DemoError(f"{folder / MODEL_FILE}: agrees with what was trained on {agreement:.1%} of the scans only")
     manifest = Manifest(
         recipe=recipe,
         training_scans=len(digits.training),

@@ -184,10 +184,11 @@ BAD_NAMES = {
     "unknown model": (adder(model_name="letters"), NOT_FOUND, "model 'letters' is unknown"),
     "model that begins like another": (adder(model_name="adder\0x"), NOT_FOUND, "is unknown"),
     "unknown version": (adder(model_version="3"), NOT_FOUND, "model 'adder' has no version 3"),
-    "version that is no number": (
-        adder(model_version="one"),
+    "version of no such label": (adder(model_version="one"), NOT_FOUND, "model 'adder' has no version labelled one"),
+    "version that is neither": (
+        adder(model_version="+1"),
         INVALID,
-        "model_version is 'one'; expected a positive number",
+        "model_version is '+1'; expected a positive number or a label",
     ),
     "version 0": (adder(model_version="0"), INVALID, "model_version is '0'"),
     "version below 0": (adder(model_version="-1"), INVALID, "model_version is '-1'"),

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_models
 import pytest
 from engine_calls import infer, nonce_rows, refusal_of
-from inference_messages import encode_request
+from inference_messages import decode_reply, encode_request
 
 from kernels import status
 from kernels.completions import CompletionQueue
@@ -41,10 +41,12 @@ def test_field_of_wrong_wire_type_counts_as_missing(engine):
         ("nobody", "", status.NOT_FOUND, "model 'nobody' is unknown"),
         ("nobody", "1", status.NOT_FOUND, "model 'nobody' is unknown"),
         ("tiny", "3", status.NOT_FOUND, "model 'tiny' has no version 3"),
-        ("tiny", "one", status.INVALID, "model_version is 'one'; expected a positive number"),
-        ("tiny", "0", status.INVALID, "model_version is '0'; expected a positive number"),
-        ("tiny", "-1", status.INVALID, "model_version is '-1'; expected a positive number"),
-        ("tiny", "9" * 40, status.INVALID, f"model_version is '{'9' * 40}'; expected a positive number"),
+        ("tiny", "one", status.NOT_FOUND, "model 'tiny' has no version labelled one"),
+        ("nobody", "one", status.NOT_FOUND, "model 'nobody' is unknown"),
+        ("tiny", "0", status.INVALID, "model_version is '0'; expected a positive number or a label"),
+        ("tiny", "-1", status.INVALID, "model_version is '-1'; expected a positive number or a label"),
+        ("tiny", "9" * 40, status.INVALID, f"model_version is '{'9' * 40}'; expected a positive number or a label"),
+        ("tiny", "a" * 65, status.INVALID, f"model_version is '{'a' * 65}'; expected a positive number or a label"),
     ],
 )
 def test_unknown_model_or_version_is_refused(engine, load, model, version, code, text):
@@ -230,3 +232,123 @@ def test_closed_engine_refuses_to_load(tmp_path):
     assert refusal_of(engine, encode_request("tiny", {}))[0] == status.NOT_FOUND
     with pytest.raises(ValueError, match="closed"):
         engine.load("tiny", 1, session)
+
+
+def test_label_leads_to_its_version_until_it_moves(engine, load):
+    """In the message or in the gateway's hint; a version that cannot serve says so under its label too."""
+    for version in (1, 2):
+        load(onnx_models.tiny(seed=version), "tiny", version, max_batch_size=4)
+    rows = {"input": np.ones((1, 16), np.float32)}
+    first, second = (infer(engine, "tiny", rows, version=version)["output"].tolist() for version in ("1", "2"))
+    engine.exchange({("tiny", 3): "it is broken"}, {"tiny": {"stable": 1, "_next-1.0": 3}})
+    assert infer(engine, "tiny", rows, version="stable")["output"].tolist() == first
+    assert infer(engine, "tiny", rows, version_hint=b"stable")["output"].tolist() == first
+    message = encode_request("tiny", rows, version="_next-1.0")
+    assert refusal_of(engine, message) == (
+        status.UNAVAILABLE,
+        "model 'tiny' version _next-1.0 is unavailable: it is broken",
+    )
+    engine.exchange({}, {"tiny": {"stable": 2}})
+    assert infer(engine, "tiny", rows, version="stable")["output"].tolist() == second
+    assert refusal_of(engine, message)[0] == status.NOT_FOUND
+
+
+def test_labels_of_models_are_apart(engine, load):
+    """A name and a label never run into each other."""
+    for name in ("ab", "a"):
+        load(onnx_models.identity(), name, 1, max_batch_size=4)
+    engine.exchange({}, {"ab": {"c": 1}, "a": {"bc": 1}})
+    rows = {"input": nonce_rows(1, 1)}
+    for name, label in (("ab", "c"), ("a", "bc")):
+        assert infer(engine, name, rows, version=label)["output"].shape == (1, 4)
+    for name, label in (("ab", "bc"), ("a", "c"), ("a", "b"), ("a", "bcd")):
+        assert refusal_of(engine, encode_request(name, rows, version=label))[0] == status.NOT_FOUND
+
+
+def test_exchange_with_label_of_what_is_not_there_changes_nothing(engine, load):
+    """A label never leads nowhere, neither when it is set nor when its version goes."""
+    load(onnx_models.identity(), "same", 1, max_batch_size=4)
+    engine.exchange({}, {"same": {"stable": 1}})
+    for changes, labels in (({}, {"same": {"next": 2}}), ({("same", 1): None, ("same", 2): "new"}, None)):
+        with pytest.raises(ValueError, match="which is not there"):
+            engine.exchange(changes, labels)
+    assert engine.versions() == {("same", 1): None}
+    assert infer(engine, "same", {"input": nonce_rows(1, 1)}, version="stable")["output"].shape == (1, 4)
+    engine.unload("same", 1)
+    load(onnx_models.identity(), "same", 1, max_batch_size=4)
+    message = encode_request("same", {"input": nonce_rows(1, 1)}, version="stable")
+    assert refusal_of(engine, message) == (status.NOT_FOUND, "model 'same' has no version labelled stable")
+
+
+def test_prepared_version_runs_for_whoever_holds_it_and_for_nobody_else(engine, tmp_path):
+    """As a warm-up does; what it counted is forgotten when it is put in place."""
+    session = Session(onnx_models.save(onnx_models.identity(), tmp_path, "same"))
+    made = engine.prepare("same", 1, session, max_batch_size=4)
+    message = encode_request("same", {"input": nonce_rows(7, 2)})
+    assert refusal_of(engine, message) == (status.NOT_FOUND, "model 'same' is unknown")
+    for whatever in (message, encode_request("nobody", {"input": nonce_rows(7, 2)}, version="9")):
+        np.testing.assert_array_equal(decode_reply(engine.infer(whatever, target=made))["output"], nonce_rows(7, 2))
+    assert refusal_of(engine, encode_request("same", {}), target=made)[0] == status.INVALID
+    assert refusal_of(engine, b"\xff", target=made)[0] == status.INVALID
+    assert engine.exchange({("same", 1): made}) == []
+    assert engine.statistics("same", 1)["success"] == 0
+    assert engine.infer(message)
+    assert engine.statistics("same", 1)["success"] == 1
+
+
+def test_prepared_version_that_comes_to_nothing_is_freed(engine, tmp_path):
+    """By retire, once or twice, or by closing the engine."""
+    session = Session(onnx_models.save(onnx_models.identity(), tmp_path, "same"))
+    made = [engine.prepare("same", version, session, max_batch_size=4) for version in (1, 2)]
+    engine.infer(encode_request("same", {"input": nonce_rows(1, 1)}), target=made[0])
+    engine.retire(made[:1])
+    engine.retire(made[:1])
+    engine.close()
+
+
+def test_exchange_puts_everything_in_place_at_one_moment(engine, tmp_path):
+    """A caller without a version gets the old pair or the new one, whatever comes and goes."""
+    sessions = {
+        seed: Session(onnx_models.save(onnx_models.tiny(seed=seed), tmp_path, f"tiny{seed}")) for seed in (1, 2, 3, 4)
+    }
+    rows = {"input": np.ones((1, 16), np.float32)}
+
+    def prepare(version, seed):
+        return engine.prepare("tiny", version, sessions[seed], max_batch_size=4)
+
+    engine.exchange({("tiny", 1): prepare(1, 1), ("tiny", 2): prepare(2, 2)}, {"tiny": {"live": 1}})
+    stop, seen = threading.Event(), set()
+
+    def call():
+        while not stop.is_set():
+            for version in ("", "live"):
+                seen.add((version, tuple(infer(engine, "tiny", rows, version=version)["output"].ravel())))
+
+    with ThreadPoolExecutor(3) as threads:
+        callers = [threads.submit(call) for _ in range(3)]
+        for turn in range(30):
+            first, second = ((1, 2), (3, 4))[turn % 2]
+            low = 1 + 2 * (turn % 2)
+            changes = {("tiny", low): prepare(low, first), ("tiny", low + 1): prepare(low + 1, second)}
+            gone = {key: None for key in engine.versions() if key not in changes}
+            engine.retire(engine.exchange(changes | gone, {"tiny": {"live": low}}))
+        stop.set()
+        for caller in callers:
+            caller.result()
+    assert {version for version, _ in seen} == {"", "live"}
+    assert len(seen) <= 4
+
+
+def test_drain_waits_for_what_was_replaced(engine, load, tmp_path):
+    """A version that nobody can reach any more still has callers."""
+    load(onnx_models.slow(), "slow", max_batch_size=1)
+    message = encode_request("slow", {"input": np.zeros((1, 4), np.float32)})
+    with ThreadPoolExecutor(2) as threads:
+        running = threads.submit(engine.infer, message)
+        while engine.statistics("slow", 1)["queue_ns"] == 0:
+            pass
+        replaced = engine.exchange({("slow", 1): "unloaded"})
+        assert not engine.drain(0.0)
+        assert engine.drain(60.0)
+        assert running.result()
+        engine.retire(replaced)

@@ -145,6 +145,20 @@ def test_watch_sees_each_state_of_a_model_and_ends_with_draining(board, stub):
         assert [seen.get(timeout=WAIT_S), seen.get(timeout=WAIT_S)] == [NOT_SERVING, None]
 
 
+def test_watch_of_a_model_that_goes_ends_with_its_being_unknown(board, stub):
+    """A folder that was taken away is no model that cannot serve."""
+    for version in (1, 2):
+        board.update(ModelVersion("tiny", version, State.READY))
+    with watching(stub, "tiny/1") as version, watching(stub, "tiny") as model:
+        assert (version.get(timeout=WAIT_S), model.get(timeout=WAIT_S)) == (SERVING, SERVING)
+        board.update(ModelVersion("tiny", 1, State.REMOVED))
+        assert version.get(timeout=WAIT_S) == SERVICE_UNKNOWN
+        board.update(ModelVersion("tiny", 2, State.REMOVED))
+        assert model.get(timeout=WAIT_S) == SERVICE_UNKNOWN
+    board.update(ModelVersion("never", 1, State.REMOVED))
+    assert board.read("never") is None
+
+
 def test_watch_by_many_goes_on_when_one_leaves(board, stub):
     """Watchers of one service do not depend on each other."""
     with contextlib.ExitStack() as others, watching(stub, "") as seen:

@@ -1,25 +1,20 @@
 """The rpcs that tell what there is, called over a real connection."""
 
-import dataclasses
 import functools
 
 import grpc
 import pytest
 
 from kernels.engine import Engine
-from kernels.shared_memory import SharedMemory
 from service import __version__
 from service.health import HealthBoard
-from service.log_settings import LogSettings
-from service.metadata import EXTENSIONS, RPC_EXTENSIONS, UNSERVED, InferenceServicer
-from service.observing import Observed
+from service.metadata import EXTENSIONS, RPC_EXTENSIONS, UNSERVED
 from service.pb import open_inference_pb2 as pb
 from service.pb import open_inference_pb2_grpc
 from service.permissions import Permissions
-from service.repository import Repository
-from service.trace_settings import TraceSettings
 from tests.aio_server import running_server
 from tests.onnx_models import add_and_subtract, newer_opset, save, tiny
+from tests.service.servicers import make_servicer, serve_folder
 
 
 @pytest.fixture(scope="module")
@@ -31,18 +26,15 @@ def engine():
 
 
 @pytest.fixture(scope="module")
-def repository(tmp_path_factory, engine):
-    """Two versions of one model, one model that cannot serve, one that is no model."""
+def served(tmp_path_factory, engine):
+    """Two versions of one model, one model that cannot serve, one that is no model; and the control of them."""
     folder = tmp_path_factory.mktemp("models")
     save(tiny(), folder, "tiny", 1)
     save(tiny(), folder, "tiny", 10)
     save(newer_opset(), folder, "tiny", 11)
     save(add_and_subtract(), folder, "pair", 2, config='input { name: "b" } max_batch_size: 8')
     (folder / "nothing").mkdir()
-    repository = Repository(folder, engine)
-    repository.find_models()
-    repository.load()
-    return repository
+    return serve_folder(folder, engine)
 
 
 @pytest.fixture
@@ -54,15 +46,9 @@ def board():
 
 
 @pytest.fixture
-def observed(engine):
-    """What the servicer tells about; callers of this machine may change it."""
-    return Observed(engine, LogSettings("info", "json"), TraceSettings("", engine.set_tracing), Permissions())
-
-
-@pytest.fixture
-def stub(repository, board, observed):
+def stub(engine, served, board):
     """A client of a server that has only the servicer under test."""
-    servicer = InferenceServicer(repository, board, observed, SharedMemory())
+    servicer = make_servicer(engine, *served, board=board)
     add = open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
     with (
         running_server(lambda server: add(servicer, server)) as running,
@@ -88,9 +74,9 @@ def test_server_live_and_ready_tell_apart_draining(stub, board):
     assert not stub.ModelReady(pb.ModelReadyRequest(name="tiny")).ready
 
 
-def test_server_ready_while_loading_is_false(repository, observed):
+def test_server_ready_while_loading_is_false(engine, served):
     """Ready is said, not assumed."""
-    servicer = InferenceServicer(repository, HealthBoard(), observed, SharedMemory())
+    servicer = make_servicer(engine, *served)
     assert not servicer.ServerReady(pb.ServerReadyRequest(), None).ready
 
 
@@ -138,7 +124,8 @@ def test_model_metadata_lists_only_versions_that_serve_by_number(stub):
         ("", "", "INVALID_ARGUMENT", "given nothing"),
         ("other", "", "NOT_FOUND", "unknown model 'other'"),
         ("tiny", "2", "NOT_FOUND", "model 'tiny' has no version 2"),
-        ("tiny", "two", "INVALID_ARGUMENT", "expected a positive whole number, given 'two'"),
+        ("tiny", "two", "NOT_FOUND", "model 'tiny' has no version labelled two"),
+        ("tiny", "-2", "INVALID_ARGUMENT", "expected a positive whole number or a label, given '-2'"),
     ],
 )
 def test_model_calls_for_what_is_not_there_say_what_is_wrong(stub, name, version, code, text):
@@ -221,15 +208,14 @@ def test_log_settings_without_a_value_are_refused(stub):
     assert "log_info: expected true or false, given None" in text
 
 
-def test_log_settings_of_a_caller_from_elsewhere_are_read_only(repository, board, observed):
+def test_log_settings_of_a_caller_from_elsewhere_are_read_only(engine, served):
     """A proxy's caller may look, and with the setting change too."""
     elsewhere = [("x-forwarded-for", "10.0.0.1")]
     change = pb.LogSettingsRequest(settings={"log_error": pb.LogSettingsRequest.SettingValue(bool_param=False)})
-    allowing = dataclasses.replace(observed, permissions=Permissions(["log_settings"]))
-    for given, is_allowed in ((observed, False), (allowing, True)):
+    for permissions, is_allowed in ((Permissions(), False), (Permissions(["log_settings"]), True)):
         add = functools.partial(
             open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server,
-            InferenceServicer(repository, board, given, SharedMemory()),
+            make_servicer(engine, *served, permissions=permissions),
         )
         with (
             running_server(add) as running,

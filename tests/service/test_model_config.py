@@ -2,7 +2,8 @@
 
 import pytest
 
-from service.model_config import MAX_FILE_BYTES, ModelConfigError, read_config
+from service.config_text import MAX_FILE_BYTES, ModelConfigError
+from service.model_config import read_config, read_override
 
 WHOLE = """
 name: "digits"  # its folder
@@ -49,8 +50,6 @@ def test_read_config_tells_silence_about_batches_from_zero(tmp_path):
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("version_policy { all {} }", "version_policy"),
-        ('default_model_filename: "m.onnx"', "default_model_filename"),
         ("sequence_batching {}", "sequence_batching"),
         ("ensemble_scheduling { step [] }", "ensemble_scheduling"),
         ("dynamic_batching { preferred_batch_size: [4] }", "dynamic_batching.preferred_batch_size"),
@@ -58,10 +57,10 @@ def test_read_config_tells_silence_about_batches_from_zero(tmp_path):
         ("instance_group { gpus: [0] }", "instance_group.gpus"),
         ("input { allow_ragged_batch: true }", "input.allow_ragged_batch"),
         ("output { is_shape_tensor: true }", "output.is_shape_tensor"),
-        ("model_warmup {}", "model_warmup"),
         ("response_cache { enable: true }", "response_cache"),
-        ("optimization { graph { level: 1 } }", "optimization"),
-        ('metric_tags { key: "a" value: "b" }', "metric_tags"),
+        ("optimization { graph { level: 1 } }", "optimization.graph"),
+        ("optimization { cuda { graphs: true } }", "optimization.cuda"),
+        ("instance_group { passive: true }", "instance_group.passive"),
     ],
 )
 def test_read_config_with_field_that_is_not_read_refuses_it_by_name(tmp_path, text, field):
@@ -110,6 +109,15 @@ def test_read_config_with_wrong_text_names_line_and_column(tmp_path, text, place
             'parameters { key: "intra_op_thread_count" value { string_value: "many" } }',
             "expected a whole number, given 'many'",
         ),
+        ("version_policy { specific {} }", "version_policy.specific.versions: expected version numbers, given none"),
+        (
+            "version_policy { specific { versions: [ 3, 0 ] } }",
+            f"version_policy.specific.versions: expected numbers from 1 to {10**18 - 1}, given 0",
+        ),
+        (
+            'parameters { key: "version_labels" value { string_value: "stable:3" } }',
+            r"parameters\['version_labels'\]: expected NAME=VERSION.* given 'stable:3'",
+        ),
         (
             'parameters { key: "intra_op_thread_count" value { string_value: "1025" } }',
             "expected a number from 0 to 1024, given 1025",
@@ -120,6 +128,62 @@ def test_read_config_with_wrong_value_says_what_was_expected(tmp_path, text, exp
     """The text names the field, what it may be and what it is."""
     with pytest.raises(ModelConfigError, match=expected):
         read(tmp_path, text)
+
+
+def test_read_config_with_fields_without_effect_names_them(tmp_path):
+    """A repository of Triton's need not be edited for what changes no answer; who reads the log knows."""
+    written = read(
+        tmp_path,
+        """metric_tags { key: "team" value: "a" }
+        input { name: "x" format: FORMAT_NCHW }
+        instance_group { name: "first" count: 2 }
+        optimization { priority: PRIORITY_MAX input_pinned_memory { enable: true } }""",
+    )
+    assert set(written.without_effect) == {
+        "metric_tags",
+        "input.format",
+        "instance_group.name",
+        "optimization.priority",
+        "optimization.input_pinned_memory",
+    }
+    assert written.instance_count == 2
+
+
+def test_read_config_with_file_name_and_labels_gives_them(tmp_path):
+    """Where a version's file lies, and what its versions are called."""
+    text = """default_model_filename: "net.onnx"
+        parameters { key: "version_labels" value { string_value: "stable=3, canary=4" } }"""
+    written = read(tmp_path, text)
+    assert (written.model_file, written.labels) == ("net.onnx", {"stable": 3, "canary": 4})
+    assert (read(tmp_path, "").model_file, read(tmp_path, "").labels) == ("model.onnx", {})
+
+
+def test_read_override_takes_the_json_of_tritons_clients():
+    """Names as in the file or in camelCase, numbers of 64 bits as text or as numbers."""
+    text = """{"name": "digits", "maxBatchSize": 4, "version_policy": {"specific": {"versions": ["2", 3]}},
+        "input": [{"name": "x", "data_type": "TYPE_FP32", "dims": ["64"]}]}"""
+    written = read_override(text, "digits")
+    assert written.max_batch_size == 4
+    assert list(written.proto.version_policy.specific.versions) == [2, 3]
+    assert list(written.proto.input[0].dims) == [64]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{", "config: is not the JSON of a ModelConfig"),
+        ("[]", "config: expected a JSON object"),
+        ('{"max_batch_sizes": 1}', "config: is not the JSON of a ModelConfig: .*max_batch_sizes"),
+        ('{"sequence_batching": {}}', "sequence_batching: this server does not read the field"),
+        ('{"name": "other"}', "name: expected 'digits' or nothing, given 'other'"),
+        ('{"input":' + "[" * 100_000, "config: is not the JSON of a ModelConfig"),
+        (" " * (MAX_FILE_BYTES + 1), "config: expected at most"),
+    ],
+)
+def test_read_override_with_wrong_json_says_what_is_wrong(text, expected):
+    """It is checked as the file is."""
+    with pytest.raises(ModelConfigError, match=expected):
+        read_override(text, "digits")
 
 
 def test_read_config_of_unreadable_file_says_why(tmp_path):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from service.model_folders import ModelFolderError, find_config, find_model_file, list_models
+from service.model_folders import ModelFolderError, find_config, find_model, find_model_file, list_models
 
 
 @pytest.fixture
@@ -89,10 +89,10 @@ def test_version_or_file_that_links_out_is_refused(repository):
     (model,) = list_models(repository)
     for version in (2, 3):
         with pytest.raises(ModelFolderError, match="leads out of its folder"):
-            find_model_file(model, version)
+            find_model_file(model, version, "model.onnx")
     with pytest.raises(ModelFolderError, match=r"config\.pbtxt leads out of its folder"):
         find_config(model)
-    assert find_model_file(model, 4) == find_model_file(model, 1)
+    assert find_model_file(model, 4, "model.onnx") == find_model_file(model, 1, "model.onnx")
 
 
 def test_file_that_is_none_is_refused(repository):
@@ -101,10 +101,29 @@ def test_file_that_is_none_is_refused(repository):
     (model,) = list_models(repository)
     (folder / "model.onnx").unlink()
     with pytest.raises(ModelFolderError, match=r"model\.onnx is missing"):
-        find_model_file(model, 1)
+        find_model_file(model, 1, "model.onnx")
     os.mkfifo(folder / "model.onnx")
     with pytest.raises(ModelFolderError, match=r"model\.onnx is not a regular file"):
-        find_model_file(model, 1)
+        find_model_file(model, 1, "model.onnx")
+
+
+@pytest.mark.parametrize("name", ["../2/model.onnx", "../../../secret.onnx", "/etc/passwd", "..", "."])
+def test_file_name_that_leads_out_of_its_version_is_refused(repository, name):
+    """A configuration may name the file, but no file elsewhere."""
+    add_version(repository)
+    add_version(repository, version="2")
+    (model,) = list_models(repository)
+    with pytest.raises(ModelFolderError, match="leads out of its folder"):
+        find_model_file(model, 1, name)
+
+
+def test_find_model_gives_what_list_models_gives(repository):
+    """One folder is found without reading the others; a name that is no folder's finds nothing."""
+    add_version(repository)
+    (repository / "file").write_text("")
+    assert [find_model(repository, "echo")] == list_models(repository)
+    for name in ("other", "file", "..", ".", "", "echo/1", "a\0b"):
+        assert find_model(repository, name) is None
 
 
 def test_find_config_where_there_is_none_is_none(repository):

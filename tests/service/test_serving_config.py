@@ -4,7 +4,8 @@ import pytest
 from google.protobuf import text_format
 
 from kernels.session import TensorSpec
-from service.model_config import ModelConfigError, read_config
+from service.config_text import ModelConfigError
+from service.model_config import read_config
 from service.serving_config import complete_config, has_batch_dimension
 
 X = TensorSpec("x", "FP32", (-1, 64), ("N", ""))

@@ -76,7 +76,7 @@ def test_settings_once_loaded_cannot_be_changed(insecure):
         ("model_repository", "/nowhere/at/all", "a folder that exists and can be read"),
         ("model_repository", "", "a path"),
         ("allowed_clients", "spiffe://a/b, gateway", "URIs such as spiffe://example.org/gateway"),
-        ("remote_controls", "everything", "some of log_settings, shared_memory, trace_settings"),
+        ("remote_controls", "everything", "some of log_settings, model_overrides, shared_memory, trace_settings"),
     ],
 )
 def test_load_settings_with_wrong_variable_names_setting_origin_expected_and_given(insecure, name, given, expected):

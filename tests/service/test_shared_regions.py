@@ -4,17 +4,12 @@ import grpc
 import pytest
 
 from kernels.engine import Engine
-from service.health import HealthBoard
-from service.log_settings import LogSettings
-from service.metadata import InferenceServicer
-from service.observing import Observed
 from service.pb import open_inference_pb2 as pb
 from service.pb import open_inference_pb2_grpc
 from service.permissions import Permissions
-from service.repository import Repository
-from service.trace_settings import TraceSettings
 from tests.aio_server import running_server
 from tests.kernels.memory_objects import MemoryObject
+from tests.service.servicers import make_servicer, serve_folder
 
 TIMEOUT_S = 10
 # By which a proxy says that it speaks for somebody else.
@@ -28,8 +23,7 @@ def serve(tmp_path):
     opened = []
 
     def start(permissions):
-        observed = Observed(engine, LogSettings("info", "json"), TraceSettings("", engine.set_tracing), permissions)
-        servicer = InferenceServicer(Repository(tmp_path, engine), HealthBoard(), observed, engine.shared_memory)
+        servicer = make_servicer(engine, *serve_folder(tmp_path, engine), permissions=permissions)
         add = open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server
         running = running_server(lambda server: add(servicer, server))
         channel = grpc.insecure_channel(running.__enter__().address)

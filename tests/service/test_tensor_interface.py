@@ -7,8 +7,9 @@ from inference_messages import build_request, decode_reply
 
 from kernels.engine import Engine
 from service.model_folders import ModelFolderError
-from service.repository import Repository, State
+from service.repository import State
 from service.tensor_interface import MAX_LABELS_BYTES, read_labels
+from tests.service.servicers import serve_folder
 
 ROW = np.arange(6, dtype=np.float32)
 LABELLED = 'output { name: "output" label_filename: "labels.txt" }'
@@ -30,10 +31,7 @@ def load(tmp_path, engine):
         onnx_models.save(model, tmp_path, "shaped", config=config)
         if labels is not None:
             (tmp_path / "shaped" / "labels.txt").write_bytes(labels)
-        repository = Repository(tmp_path, engine)
-        repository.find_models()
-        repository.load()
-        return repository.find("shaped")
+        return serve_folder(tmp_path, engine)[1].find("shaped")
 
     return load_model
 

@@ -8,7 +8,7 @@ import pytest
 from kernels.session import Session, outputs_follow_batch
 from service.demo.digits import TEST_SIZE, load_digits
 from service.demo.training import MANIFEST_NAME, MODEL, ensure_models, predict
-from service.model_folders import MODEL_NAME
+from service.model_config import MODEL_FILE
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_digits_split_is_the_same_each_time_and_shares_no_scan(digits):
 @pytest.mark.parametrize("number", [1, 2])
 def test_models_have_the_declared_signature_and_one_batch_dimension(repository, number):
     """The server can give their outputs buffers of its own."""
-    session = Session(str(repository / MODEL / str(number) / MODEL_NAME))
+    session = Session(str(repository / MODEL / str(number) / MODEL_FILE))
     specs = [(spec.name, spec.datatype, spec.shape) for spec in session.inputs + session.outputs]
     assert specs == [("input", "FP32", (-1, 64)), ("label", "INT64", (-1,)), ("probabilities", "FP32", (-1, 10))]
     assert outputs_follow_batch(session.inputs, session.outputs)
@@ -50,10 +50,10 @@ def test_manifest_says_what_the_exported_file_does(repository, digits, number):
     """The accuracy in it is that of the file on scans that it never saw, and it is a good one."""
     folder = repository / MODEL / str(number)
     manifest = json.loads((folder / MANIFEST_NAME).read_text())
-    labels = predict(folder / MODEL_NAME, digits.held_out.images)
+    labels = predict(folder / MODEL_FILE, digits.held_out.images)
     assert manifest["held_out_accuracy"] == np.mean(labels == digits.held_out.labels) > 0.95
     assert (manifest["training_scans"], manifest["held_out_scans"]) == (1797 - TEST_SIZE, TEST_SIZE)
-    assert manifest["model_bytes"] == (folder / MODEL_NAME).stat().st_size
+    assert manifest["model_bytes"] == (folder / MODEL_FILE).stat().st_size
 
 
 def test_ensure_models_trains_again_only_what_changed(repository, digits):
@@ -62,7 +62,7 @@ def test_ensure_models_trains_again_only_what_changed(repository, digits):
     first = ensure_models(repository, digits, reports.append)
     assert reports == []
 
-    (repository / MODEL / "1" / MODEL_NAME).write_bytes(b"damaged")
+    (repository / MODEL / "1" / MODEL_FILE).write_bytes(b"damaged")
     path = repository / MODEL / "2" / MANIFEST_NAME
     path.write_text(path.read_text().replace('"model_seed": 20', '"model_seed": 21'))
     again = ensure_models(repository, digits, reports.append)

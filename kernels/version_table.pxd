@@ -1,0 +1,15 @@
+"""A loaded version, and how the versions become the table that the data plane reads."""
+
+from kernels.batcher cimport batcher
+from kernels.dispatch cimport engine_core
+from kernels.interface cimport Interface
+from kernels.session cimport Session
+
+
+cdef class LoadedVersion:
+    cdef batcher queue           # its pool is NULL before it is opened and once it is retired
+    cdef Session session         # whose signature the batcher refers to
+    cdef Interface interface     # likewise; None where callers see the session's own tensors
+
+
+cdef int publish_routes(engine_core* core, dict versions, dict labels) except -1

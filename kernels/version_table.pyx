@@ -1,0 +1,82 @@
+"""What each version of each model leads to, a loaded version or the reason why there is none, and its publication.
+
+Published is an immutable route table, so that the data plane needs no lock; engine.pyx says when the old one is freed.
+"""
+
+from cython cimport final, no_gc_clear
+from libc.stdint cimport int64_t
+
+from kernels.batcher cimport close_batcher
+from kernels.dispatch cimport engine_core
+from kernels.routes cimport add_route, create_routes, free_routes, route_key, route_table
+from kernels.sync cimport pointer_store, sections_wait
+
+
+@final
+@no_gc_clear
+cdef class LoadedVersion:
+    """Owns one batcher and keeps its session alive until the engine has retired it."""
+
+    def __dealloc__(self):
+        if self.queue.pool != NULL:
+            close_batcher(&self.queue)
+
+
+def check_batchable(session):
+    """Raise ValueError unless every input and output has an open first dimension."""
+    for kind, specs in (("input", session.inputs), ("output", session.outputs)):
+        for spec in specs:
+            if not spec.shape or spec.shape[0] != -1:
+                raise ValueError(f"{kind} '{spec.name}' has shape {list(spec.shape)}; max_batch_size > 0 needs an open "
+                                 "first dimension")
+
+
+cdef int publish_routes(engine_core* core, dict versions, dict labels) except -1:
+    """Make a table of the versions and put it in place; free the old one once nobody reads it."""
+    cdef route_table* made = create_routes(2 * len(versions) + sum(map(len, labels.values())) + 1)
+    cdef route_table* old = <route_table*> core.table
+    if made == NULL:
+        raise MemoryError
+    try:
+        for (name, version), entry in versions.items():
+            add_entry(made, name, version, b"", entry)
+        for name, version in default_versions(versions).items():
+            add_entry(made, name, 0, b"", versions[name, version])
+        for name, named in labels.items():
+            for label, version in named.items():
+                add_entry(made, name, 0, label.encode(), versions[name, version])
+    except BaseException:
+        free_routes(made)
+        raise
+    pointer_store(&core.table, made)
+    with nogil:
+        sections_wait(&core.sections)
+    free_routes(old)
+    return 0
+
+
+cdef int add_entry(route_table* table, str name, int64_t version, bytes label, object entry) except -1:
+    cdef bytes encoded = name.encode()
+    cdef bytes reason
+    cdef route_key key
+    cdef int failed
+    key.name, key.name_size, key.version = encoded, len(encoded), version
+    key.label, key.label_size = label, len(label)
+    if isinstance(entry, LoadedVersion):
+        failed = add_route(table, &key, &(<LoadedVersion> entry).queue, NULL)
+    else:
+        reason = entry.encode()
+        failed = add_route(table, &key, NULL, reason)
+    if failed != 0:
+        raise MemoryError
+    return 0
+
+
+def default_versions(versions):
+    """Return {name: version} of what a request without a version gets: the highest that serves, else the highest."""
+    chosen = {}
+    for (name, version), entry in versions.items():
+        rank = (isinstance(entry, LoadedVersion), version)
+        if name not in chosen or rank > chosen[name]:
+            chosen[name] = rank
+    return {name: version for name, (_, version) in chosen.items()}

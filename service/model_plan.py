@@ -1,0 +1,87 @@
+"""What one model's folder asks for: its configuration, the versions to serve, and what each is made of."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.model_config import WrittenConfig, read_config, read_override
+from service.model_folders import ModelFolder, ModelFolderError, find_config, find_model_file, find_warmup_file
+from service.model_override import ModelOverride
+from service.pb.model_config_pb2 import ModelConfig
+from service.version_policy import check_labels, choose_versions
+
+# Of one version: its configuration, then each of its files with what tells whether it has changed.
+Makings = tuple[bytes, tuple[tuple[str, ...], ...]]
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """What is to serve of one model.
+
+    Attributes
+    ----------
+    versions
+        Ascending; one that its policy names and that has no folder is among them.
+    has_given_files
+        Whether the folder is not the repository's and goes away once the model is loaded.
+    """
+
+    folder: ModelFolder
+    written: WrittenConfig
+    versions: tuple[int, ...]
+    has_given_files: bool = False
+
+    def find_model_file(self, version: int) -> Path:
+        """The ONNX file of one version; ModelFolderError when it cannot be had."""
+        return find_model_file(self.folder, version, self.written.model_file)
+
+    def list_makings(self, version: int) -> Makings:
+        """What a version is made of: as long as this stays the same, loading it again would give the same.
+
+        Which versions serve and under which labels is not part of it. Raises ModelFolderError for a missing file.
+        """
+        proto = ModelConfig()
+        proto.CopyFrom(self.written.proto)
+        proto.ClearField("version_policy")
+        proto.parameters.pop("version_labels", None)
+        config = proto.SerializeToString(deterministic=True) + bytes([self.written.max_batch_size is None])
+        warmups = {
+            data.input_data_file for run in proto.model_warmup for data in run.inputs.values() if data.input_data_file
+        }
+        labels = {output.label_filename for output in proto.output if output.label_filename}
+        files = [
+            self.find_model_file(version),
+            *(find_warmup_file(self.folder, name) for name in sorted(warmups)),
+            *(self.folder.path / name for name in sorted(labels) if (self.folder.path / name).is_file()),
+        ]
+        return config, tuple(self._identify(path) for path in files)
+
+    def _identify(self, path: Path) -> tuple[str, ...]:
+        """A file by its place and time in the repository, and by its content where that was given."""
+        if self.has_given_files:
+            with path.open("rb") as file:
+                return (hashlib.file_digest(file, "sha256").hexdigest(),)
+        status = path.stat()
+        return tuple(map(str, (path, status.st_ino, status.st_size, status.st_mtime_ns)))
+
+
+def plan_model(folder: ModelFolder, override: ModelOverride | None = None) -> ModelPlan:
+    """What is to serve of the model in a folder.
+
+    Parameters
+    ----------
+    override
+        Whose configuration takes the place of the folder's; its files, if it has any, are in the folder already.
+
+    Raises
+    ------
+    ModelFolderError, ModelConfigError
+        Nothing of it can serve.
+    """
+    if folder.problem:
+        raise ModelFolderError(folder.problem)
+    name = folder.name
+    written = read_override(override.config, name) if override else read_config(find_config(folder), name)
+    versions = choose_versions(written.proto.version_policy, folder.versions)
+    check_labels(written.labels, versions)
+    return ModelPlan(folder, written, versions, has_given_files=bool(override and override.files))
