@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from service.config_text import FILE_NAME, ModelConfigError
-from service.model_config import BACKEND, PLATFORM, WrittenConfig
-from service.model_folders import MODEL_NAME
+from service.model_config import BACKEND, MODEL_FILE, PLATFORM, WrittenConfig
 from service.pb.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelInstanceGroup, ModelOutput
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def complete_config(
         proto.dynamic_batching.SetInParent()
     if not proto.HasField("version_policy"):
         proto.version_policy.all.SetInParent()
-    proto.default_model_filename = proto.default_model_filename or MODEL_NAME
+    proto.default_model_filename = proto.default_model_filename or MODEL_FILE
     if not proto.instance_group:
         proto.instance_group.add()
     for index, group in enumerate(proto.instance_group):
