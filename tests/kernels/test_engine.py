@@ -345,7 +345,7 @@ def test_drain_waits_for_what_was_replaced(engine, load, tmp_path):
     message = encode_request("slow", {"input": np.zeros((1, 4), np.float32)})
     with ThreadPoolExecutor(2) as threads:
         running = threads.submit(engine.infer, message)
-        while engine.statistics("slow", 1)["queue_ns"] == 0:
+        while engine.statistics("slow", 1)["running"] == 0:
             pass
         replaced = engine.exchange({("slow", 1): "unloaded"})
         assert not engine.drain(0.0)
