@@ -3,13 +3,13 @@
 from libc.stdint cimport uint8_t
 from libc.stdlib cimport calloc, free, malloc
 
+from kernels.alignment cimport shift_for
 from kernels.codec cimport bytes_view, clear_request_view, free_request_view, init_request_view
 from kernels.status cimport OK
 from kernels.sync cimport pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock
 
 cdef enum:
     KEPT_REQUESTS = 4096        # idle requests a pool holds on to
-    WORD_BYTES = 16             # malloc's blocks begin at multiples of it
     KEPT_BYTES = 16384          # a larger reply or scratch goes back to the allocator
 
 
@@ -70,7 +70,7 @@ cdef uint8_t* reserve_reply(request* target, size_t size, size_t aligned) noexce
 
     Its byte `aligned` lies as malloc aligns.
     """
-    cdef size_t shift = (WORD_BYTES - aligned % WORD_BYTES) % WORD_BYTES
+    cdef size_t shift = shift_for(aligned)
     if size + shift > target.reply_capacity:
         free(target.reply_block)
         target.reply_block = <uint8_t*> malloc(size + shift)
