@@ -7,6 +7,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t
 from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcpy, memmove, memset
 
+from kernels.alignment cimport WORD_BYTES, shift_for
 from kernels.compression cimport INFLATE_LIMIT, INFLATE_NO_MEMORY, INFLATE_OK, inflate_message
 from kernels.sync cimport counter_add, counter_load, int_add
 from kernels.tls_peer cimport release_peer
@@ -21,7 +22,6 @@ cdef enum:
     TRUSTED_BYTES = 8 * 1024           # when so many have come
     SECOND_BYTES = 1024 * 1024         # so much is allocated
     CHARGED_BYTES = 4096               # a step in which they are counted
-    WORD_BYTES = 16                    # malloc's blocks begin at multiples of it
 
 
 # ---- life
@@ -249,7 +249,7 @@ cdef int grow_message(call* receiver, size_t needed) noexcept nogil:
     The message ends where a word does. Its last field is a tensor as a rule, whose elements are then aligned, so that
     a batch of one runs on the tensor where it lies.
     """
-    cdef size_t shift = (WORD_BYTES - receiver.message_size % WORD_BYTES) % WORD_BYTES
+    cdef size_t shift = shift_for(receiver.message_size)
     cdef size_t least = SECOND_BYTES if needed >= TRUSTED_BYTES else FIRST_BYTES
     cdef size_t capacity = min(max(2 * receiver.message_capacity, max(needed, least)), receiver.message_size)
     cdef uint8_t* larger = <uint8_t*> realloc(find_block(receiver.message), capacity + shift)

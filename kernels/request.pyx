@@ -3,6 +3,7 @@
 from libc.stdint cimport int32_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc, realloc
 
+from kernels.alignment cimport shift_for
 from kernels.codec cimport bytes_view, clear_request_view, free_request_view, init_request_view
 from kernels.shared_memory cimport drop_region, region
 from kernels.status cimport OK
@@ -10,7 +11,6 @@ from kernels.sync cimport pthread_mutex_destroy, pthread_mutex_init, pthread_mut
 
 cdef enum:
     KEPT_REQUESTS = 4096        # idle requests a pool holds on to
-    WORD_BYTES = 16             # malloc's blocks begin at multiples of it
     KEPT_BYTES = 16384          # a larger buffer goes back to the allocator
     SPARE_BYTES = 64
     INITIAL_REGIONS = 4
@@ -73,7 +73,7 @@ cdef uint8_t* reserve_reply(request* target, size_t size, size_t aligned) noexce
 
     Its byte `aligned` lies as malloc aligns.
     """
-    cdef size_t shift = (WORD_BYTES - aligned % WORD_BYTES) % WORD_BYTES
+    cdef size_t shift = shift_for(aligned)
     if size + shift > target.reply_capacity:
         free(target.reply_block)
         target.reply_block = <uint8_t*> malloc(size + shift)
