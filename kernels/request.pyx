@@ -12,8 +12,8 @@ from kernels.sync cimport pthread_mutex_destroy, pthread_mutex_init, pthread_mut
 cdef enum:
     KEPT_REQUESTS = 4096        # idle requests a pool holds on to
     KEPT_BYTES = 16384          # a larger buffer goes back to the allocator
-    SPARE_BYTES = 64
-    INITIAL_REGIONS = 4
+    SPARE_BYTES = 64            # more than was asked for, so that a slightly larger one still fits
+    INITIAL_REGIONS = 4         # regions a request first has room for
 
 
 cdef int open_pool(request_pool* pool) noexcept nogil:
