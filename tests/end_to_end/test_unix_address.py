@@ -9,7 +9,7 @@ from service.pb.open_inference_pb2_grpc import GRPCInferenceServiceStub
 from tests.end_to_end.load import find_wrong, make_request
 from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.targets import Target
-from tests.end_to_end.test_lifecycle import run_cli
+from tests.end_to_end.test_start_and_stop import run_cli
 
 TIMEOUT_S = 30.0
 

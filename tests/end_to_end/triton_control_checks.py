@@ -1,4 +1,4 @@
-"""What NVIDIA's own client does to a server whose models it controls; test_model_control runs it in another process.
+"""What NVIDIA's own client does to a server whose models it controls; test_changing_models runs it in another process.
 
 The environment's ADDRESS says whom to call, REPOSITORY where the server's models lie, SPARE holds files of a model.
 """
