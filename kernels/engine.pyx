@@ -10,21 +10,25 @@ import threading
 
 from cython cimport final, no_gc_clear
 from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
-from libc.stdlib cimport free
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from kernels.batcher cimport batcher, close_batcher, open_batcher, read_counts, statistics, wait_idle
+from kernels.batcher cimport batcher, close_batcher, open_batcher, open_lanes, read_counts, statistics, wait_idle
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request
 from kernels.executor cimport close_executor, open_executor, reserve_alarm
-from kernels.placement cimport PLACE_INLINE, PLACE_MEASURED, PLACE_WORKER
+from kernels.failure cimport failure
+from kernels.pipeline cimport warm_up
+from kernels.placement cimport PLACE_INLINE, PLACE_MEASURED, PLACE_WORKER, can_run_zeros
 from kernels.request cimport close_pool, open_pool, request
 from kernels.routes cimport add_route, create_routes, free_routes, route_table
-from kernels.session cimport Session
+from kernels.session cimport Session, session_core
 from kernels.signature cimport signature
+from kernels.status cimport EXHAUSTED
 from kernels.sync cimport deadline_after, pointer_store, sections_wait
 
 from kernels.runtime import decode_error
+from kernels.session import DeviceError
 
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void** place, size_t alignment, size_t size) noexcept
@@ -35,6 +39,7 @@ cdef enum:
     DEFAULT_INLINE_LIMIT_US = 100
     MAX_INLINE_LIMIT_US = 1_000_000
     MAX_WAIT_S = 1_000_000_000
+    MAX_BUFFER_SETS = 16
     DEFAULT_QUEUE_REQUESTS = 4096
     DEFAULT_PENDING_BYTES = 1 << 30
 
@@ -54,10 +59,10 @@ class InferError(Exception):
 @final
 @no_gc_clear
 cdef class LoadedVersion:
-    """Owns one batcher and keeps its session alive, to the end of __dealloc__."""
+    """Owns one batcher and keeps its sessions alive, to the end of __dealloc__."""
 
     cdef batcher queue
-    cdef Session session
+    cdef tuple sessions
 
     def __dealloc__(self):
         if self.queue.pool != NULL:
@@ -125,21 +130,29 @@ cdef class Engine:
         close_pool(&self.core.requests)
         free(self.core)
 
-    def load(self, str name not None, int64_t version, Session session not None, *, int64_t max_batch_size=0,
-             int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None):
+    def load(self, str name not None, int64_t version, session not None, *, int64_t max_batch_size=0,
+             int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None, int32_t buffer_sets=0):
         """Serve a session as (name, version); one that serves under it already is swapped out and drained.
 
         Parameters
         ----------
+        session : Session, or sequence of them
+            Several sessions of one model are its instances; they need lanes.
         max_batch_size : int
             Rows in a batch; 0 when the model's first dimension is no batch.
         queue_delay_us : int
             How long, in microseconds, a batch that is not full waits for more.
         instance_count : int
-            Batches that may run at the same time.
+            Batches that may run at the same time, all in one session; without lanes only.
+        buffer_sets : int
+            0 runs batches on the engine's workers. Another number gives each session a lane, the one thread that runs
+            it, and so many sets of buffers to be gathered, run and encoded side by side: for GPUs, at least 2. The
+            largest batch is run once on each set before anything is served.
 
         Raises
         ------
+        DeviceError
+            The largest batch does not fit into the device's memory.
         ValueError
             A number is out of range, or the model's first dimensions cannot be a batch.
         """
@@ -149,23 +162,28 @@ cdef class Engine:
             raise ValueError("version, instance_count and max_queue_requests must be at least 1")
         if not 0 <= queue_delay_us <= MAX_DELAY_US or max_batch_size < 0:
             raise ValueError(f"max_batch_size must be at least 0, queue_delay_us from 0 to {MAX_DELAY_US}")
+        cdef tuple sessions = (session,) if isinstance(session, Session) else tuple(session)
+        check_lanes(sessions, instance_count, buffer_sets)
         if max_batch_size > 0:
-            check_batchable(session)
+            check_batchable(sessions[0])
         cdef LoadedVersion made = LoadedVersion.__new__(LoadedVersion)
-        made.session = session
+        made.sessions = sessions
         cdef bytes encoded = name.encode()
         cdef signature accepted
-        accepted.core = &session.core
+        accepted.core = &(<Session> sessions[0]).core
         accepted.max_batch_size = max_batch_size
-        if open_batcher(&made.queue, &self.core.pool, &accepted, encoded, len(encoded), version, instance_count) != 0:
+        if open_batcher(&made.queue, &self.core.pool, &accepted, encoded, len(encoded), version,
+                        0 if buffer_sets > 0 else instance_count) != 0:
             raise MemoryError
+        if buffer_sets > 0:
+            start_lanes(&made.queue, sessions, buffer_sets)
         made.queue.delay_ns = queue_delay_us * 1000
         made.queue.max_queued = max_queue_requests or self.max_queue_requests
         made.queue.pending_bytes = &self.core.pending_bytes
         made.queue.max_pending_bytes = self.max_pending_bytes
         made.queue.place.mode = self._placement
         made.queue.place.limit_ns = self._inline_limit_ns
-        made.queue.task.is_inline = made.queue.place.is_inline = self._placement == PLACE_INLINE
+        made.queue.task.is_inline = made.queue.place.is_inline = self._placement == PLACE_INLINE and buffer_sets == 0
         self.replace_version(name, version, made)
 
     def unload(self, str name not None, int64_t version):
@@ -302,7 +320,45 @@ def check_batchable(session):
                                  "first dimension")
 
 
+def check_lanes(sessions, instance_count, buffer_sets):
+    """Raise ValueError unless the sessions and how they are to be run go together."""
+    if not sessions or not all(isinstance(session, Session) for session in sessions):
+        raise ValueError("expected a Session, or at least one in a sequence")
+    if not 0 <= buffer_sets <= MAX_BUFFER_SETS:
+        raise ValueError(f"buffer_sets is {buffer_sets}; expected 0 to {MAX_BUFFER_SETS}")
+    if (buffer_sets == 0 and len(sessions) > 1) or (buffer_sets > 0 and instance_count > 1):
+        raise ValueError("instances are sessions where these have lanes (buffer_sets > 0), else a count")
+    if any((session.inputs, session.outputs) != (sessions[0].inputs, sessions[0].outputs) for session in sessions):
+        raise ValueError("the sessions are not of one model: their inputs or outputs differ")
+
+
 # ---- control plane
+
+
+cdef int start_lanes(batcher* queue, tuple sessions, int32_t buffer_sets) except -1:
+    """Give each session its lane and run the largest batch once on all their buffers."""
+    cdef session_core** cores = <session_core**> malloc(len(sessions) * sizeof(session_core*))
+    cdef int32_t index
+    cdef int failed
+    cdef failure error
+    if cores == NULL:
+        raise MemoryError
+    for index in range(len(sessions)):
+        cores[index] = &(<Session> sessions[index]).core
+    failed = open_lanes(queue, cores, len(sessions), buffer_sets)
+    free(cores)
+    if failed != 0:
+        raise MemoryError("no memory or no thread for a session's lane")
+    if not can_run_zeros(&queue.accepted):
+        return 0
+    for index in range(queue.n_pipelines):
+        with nogil:
+            failed = warm_up(&queue.pipelines[index], &error)
+        # Zeros may be nothing that the model takes: only what they say about memory is of interest.
+        if failed != 0 and error.code == EXHAUSTED:
+            raise DeviceError(f"a batch of {queue.accepted.max_batch_size} rows does not fit on "
+                              f"{sessions[index].device}: {decode_error(error.text)}")
+    return 0
 
 
 cdef int publish_routes(engine_core* core, dict versions) except -1:

@@ -8,9 +8,10 @@ from pathlib import Path
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
 from google.protobuf.message import Message
 
+from service.config_errors import FILE_NAME, ModelConfigError
+from service.device_config import DeviceConfig, is_device_parameter, read_devices
 from service.pb.model_config_pb2 import DESCRIPTOR, ModelConfig, ModelInstanceGroup
 
-FILE_NAME = "config.pbtxt"
 MAX_FILE_BYTES = 1024 * 1024
 MAX_THREADS = 1024
 MAX_INSTANCES = 1024
@@ -18,6 +19,7 @@ MAX_QUEUE_DELAY_US = 10_000_000
 
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
+SERVED_KINDS = (ModelInstanceGroup.KIND_CPU, ModelInstanceGroup.KIND_GPU, ModelInstanceGroup.KIND_AUTO)
 THREAD_PARAMETERS = ("intra_op_thread_count", "inter_op_thread_count")
 
 # Every field that is read, by its full name; a message that is not listed with a field of its own is read whole.
@@ -38,15 +40,17 @@ READ_FIELDS = frozenset(
         "instance_group",
         "instance_group.count",
         "instance_group.kind",
+        "instance_group.gpus",
         "input",
         "output",
         "parameters",
+        "optimization",
+        "optimization.execution_accelerators",
+        "optimization.execution_accelerators.gpu_execution_accelerator",
+        "optimization.execution_accelerators.gpu_execution_accelerator.name",
+        "optimization.execution_accelerators.gpu_execution_accelerator.parameters",
     }
 )
-
-
-class ModelConfigError(ValueError):
-    """A configuration that cannot be used; the text names the field and what was expected and given."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class WrittenConfig:
         None where the file does not say, which is not the same as 0.
     queue_delay_us, instance_count, intra_op_threads, inter_op_threads
         What the file says, or the default; 0 threads shares the process's pool.
+    devices
+        Where instances run, and the options of what runs them there.
     """
 
     proto: ModelConfig
@@ -69,6 +75,7 @@ class WrittenConfig:
     instance_count: int
     intra_op_threads: int
     inter_op_threads: int
+    devices: DeviceConfig
 
 
 def read_config(path: Path | None, model: str) -> WrittenConfig:
@@ -87,6 +94,7 @@ def read_config(path: Path | None, model: str) -> WrittenConfig:
             raise ModelConfigError(f"{FILE_NAME}: {name}: this server does not read the field; expected it left out")
     _check_identity(proto, model)
     threads = _read_threads(proto)
+    devices = read_devices(proto)
     delay_us = proto.dynamic_batching.max_queue_delay_microseconds
     _check_range("dynamic_batching.max_queue_delay_microseconds", delay_us, 0, MAX_QUEUE_DELAY_US)
     _check_range("max_batch_size", proto.max_batch_size, 0, 2**31 - 1)
@@ -97,6 +105,7 @@ def read_config(path: Path | None, model: str) -> WrittenConfig:
         instance_count=_count_instances(proto),
         intra_op_threads=threads["intra_op_thread_count"],
         inter_op_threads=threads["inter_op_thread_count"],
+        devices=devices,
     )
 
 
@@ -168,6 +177,8 @@ def _read_threads(proto: ModelConfig) -> dict[str, int]:
     threads = dict.fromkeys(THREAD_PARAMETERS, 0)
     for name, parameter in proto.parameters.items():
         field, given = f"parameters[{name!r}]", parameter.string_value
+        if is_device_parameter(name):
+            continue
         if name not in threads:
             raise ModelConfigError(f"{FILE_NAME}: {field}: expected one of {', '.join(THREAD_PARAMETERS)}")
         if not (given.isascii() and given.isdigit() and len(given) < 10):
@@ -181,16 +192,11 @@ def _count_instances(proto: ModelConfig) -> int:
     """Instances over all groups; a group that gives no count has one."""
     total = 0
     for index, group in enumerate(proto.instance_group):
-        if group.kind not in (ModelInstanceGroup.KIND_AUTO, ModelInstanceGroup.KIND_CPU):
-            kind = (
-                ModelInstanceGroup.Kind.Name(group.kind)
-                if group.kind in ModelInstanceGroup.Kind.values()
-                else group.kind
-            )
-            raise ModelConfigError(
-                f"{FILE_NAME}: instance_group[{index}].kind: expected KIND_CPU or KIND_AUTO, given {kind}: this server "
-                "runs models on the CPU"
-            )
+        if group.kind not in SERVED_KINDS:
+            names = " or ".join(ModelInstanceGroup.Kind.Name(kind) for kind in SERVED_KINDS)
+            known = group.kind in ModelInstanceGroup.Kind.values()
+            kind = ModelInstanceGroup.Kind.Name(group.kind) if known else group.kind
+            raise ModelConfigError(f"{FILE_NAME}: instance_group[{index}].kind: expected {names}, given {kind}")
         _check_range(f"instance_group[{index}].count", group.count, 0, MAX_INSTANCES)
         total += group.count or 1
     _check_range("instance_group", max(total, 1), 1, MAX_INSTANCES)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kernels.session import Session, SessionError
+from kernels.session import SessionError
 from service.model_config import ModelConfigError, WrittenConfig, read_config
 from service.model_folders import ModelFolder, ModelFolderError, find_config, find_model_file, list_models
+from service.model_sessions import list_usable_gpus, open_sessions
 from service.onnx_file import OnnxFileError, check_self_contained
 from service.serving_config import ServingConfig, complete_config
 from service.status import InvalidArgumentError, NotFoundError, UnavailableError
@@ -73,6 +74,7 @@ class Repository:
         self._root = root
         self._engine = engine
         self._default_max_batch_size = default_max_batch_size
+        self._gpus = list_usable_gpus()
         # Held while listeners are called, so that each sees the changes in their order; they may read the repository.
         self._lock = threading.RLock()
         self._versions: dict[tuple[str, int | None], ModelVersion] = {}
@@ -144,18 +146,19 @@ class Repository:
     def _start_version(self, model: ModelFolder, version: int, written: WrittenConfig) -> ServingConfig:
         path = find_model_file(model, version)
         check_self_contained(path)
-        session = Session(
-            str(path), intra_op_threads=written.intra_op_threads, inter_op_threads=written.inter_op_threads
-        )
-        config = complete_config(model.name, written, session.inputs, session.outputs, self._default_max_batch_size)
-        session.narrow_inputs([spec.shape for spec in config.inputs])
+        opened = open_sessions(path, written, self._gpus)
+        inputs, outputs = opened.sessions[0].inputs, opened.sessions[0].outputs
+        config = complete_config(model.name, written, inputs, outputs, self._default_max_batch_size, opened.gpus)
+        for session in opened.sessions:
+            session.narrow_inputs([spec.shape for spec in config.inputs])
         self._engine.load(
             model.name,
             version,
-            session,
+            opened.sessions,
             max_batch_size=config.max_batch_size,
             queue_delay_us=config.queue_delay_us,
-            instance_count=config.instance_count,
+            instance_count=opened.instance_count,
+            buffer_sets=opened.buffer_sets,
         )
         return config
 

@@ -1,0 +1,36 @@
+"""The ways in which a model version can run, for tests that must hold in each."""
+
+from dataclasses import dataclass
+
+import pytest
+
+
+@dataclass(frozen=True)
+class Way:
+    """Sessions of one model, where they are, and how they are run.
+
+    Attributes
+    ----------
+    buffer_sets
+        0 runs batches on the engine's workers.
+    """
+
+    device: str = "cpu"
+    sessions: int = 1
+    buffer_sets: int = 0
+
+    @property
+    def capacity(self) -> int:
+        """Full batches that are taken from the queue before any of them has been run."""
+        return self.sessions * max(self.buffer_sets, 1)
+
+
+WORKERS = Way()
+LANE = Way(buffer_sets=2)
+# As GPU sessions are run: staged, so that nothing is read in messages or written into replies.
+STAGED = Way("cpu:staged", buffer_sets=2)
+LANES = Way("cpu:staged", sessions=2, buffer_sets=3)
+WAYS = {"workers": WORKERS, "lane": LANE, "staged": STAGED, "lanes": LANES}
+
+every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS, indirect=True)
+every_lane = pytest.mark.parametrize("way", [LANE, STAGED, LANES], ids=["lane", "staged", "lanes"], indirect=True)
