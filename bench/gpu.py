@@ -102,7 +102,7 @@ def measure_case(case: Case, device: str, folder: Path, effort: Effort) -> list[
     speed = figures["bare_rows_per_s"].median
     engine = {**conditions, "max_batch_size": batch, "buffer_sets": BUFFER_SETS}
     is_gpu = device.startswith("cuda")
-    made = [Row("gpu.engine", figures, engine, [Goal("ratio", at_least=ENGINE_GOAL)] if is_gpu else [])]
+    made = [Row("gpu_engine", figures, engine, [Goal("ratio", at_least=ENGINE_GOAL)] if is_gpu else [])]
     write_config(folder, batch, device)
     for transport in TRANSPORTS:
         options = (f"--transport={transport}", "--inline=never")
@@ -110,7 +110,7 @@ def measure_case(case: Case, device: str, folder: Path, effort: Effort) -> list[
             pin_threads(server.pid, set(CORES))
             figures = measure_server(server, message, folder, batch, speed, effort)
         goals = list_goals(case, figures) if is_gpu and transport == "native" else []
-        made.append(Row("gpu.server", figures, {**conditions, "transport": transport, "max_batch_size": batch}, goals))
+        made.append(Row("gpu_server", figures, {**conditions, "transport": transport, "max_batch_size": batch}, goals))
     return made
 
 

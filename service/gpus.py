@@ -56,6 +56,14 @@ def read_gpus() -> list[GpuReading]:
         return [_read(library, _describe(library, number, handle), handle) for number, handle in handles]
 
 
+def describe_memory(number: int) -> str:
+    """How much memory a GPU has and how much of it is used, in words; empty where nobody can tell."""
+    for reading in read_gpus():
+        if reading.gpu.number == number and reading.memory_used_bytes is not None:
+            return f"{reading.memory_used_bytes} of {reading.gpu.memory_bytes} bytes were in use"
+    return ""
+
+
 def driver_version() -> str:
     """The version of NVIDIA's driver; empty without one."""
     with _open_library() as library:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.device_config import GPU_BUFFER_SETS, place_instances
-from service.gpus import list_gpus, order_like_management
+from service.gpus import describe_memory, list_gpus, order_like_management
 
 if TYPE_CHECKING:
     from kernels.session import Session
@@ -81,8 +81,11 @@ def _open_or_fall_back(path: Path, device: str, written: "WrittenConfig") -> "Se
     try:
         return _open_session(path, device, written)
     except DeviceError as error:
-        if not written.devices.falls_back or device == CPU:
+        if device == CPU:
             raise
+        if not written.devices.falls_back:
+            used = describe_memory(int(device.removeprefix("cuda:")))
+            raise DeviceError(f"{error}; {used}" if used else str(error)) from None
         logger.warning("model falls back to the CPU", extra={"path": str(path), "reason": str(error)})
         return _open_session(path, CPU, written)
 

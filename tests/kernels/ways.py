@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
+from service.model_sessions import list_usable_gpus
+
 
 @dataclass(frozen=True)
 class Way:
@@ -30,7 +32,12 @@ LANE = Way(buffer_sets=2)
 # As GPU sessions are run: staged, so that nothing is read in messages or written into replies.
 STAGED = Way("cpu:staged", buffer_sets=2)
 LANES = Way("cpu:staged", sessions=2, buffer_sets=3)
-WAYS = {"workers": WORKERS, "lane": LANE, "staged": STAGED, "lanes": LANES}
+GPU = pytest.param(
+    Way("cuda:0", buffer_sets=2),
+    id="gpu",
+    marks=pytest.mark.skipif(not list_usable_gpus(), reason="no GPU that ONNX Runtime can use: see `sluice doctor`"),
+)
+BY_LANES = [pytest.param(LANE, id="lane"), pytest.param(STAGED, id="staged"), pytest.param(LANES, id="lanes"), GPU]
 
-every_way = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS, indirect=True)
-every_lane = pytest.mark.parametrize("way", [LANE, STAGED, LANES], ids=["lane", "staged", "lanes"], indirect=True)
+every_way = pytest.mark.parametrize("way", [pytest.param(WORKERS, id="workers"), *BY_LANES], indirect=True)
+every_lane = pytest.mark.parametrize("way", BY_LANES, indirect=True)

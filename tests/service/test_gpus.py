@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from service.gpus import choose_visible, driver_version, list_gpus, read_gpus
+from service.gpus import choose_visible, describe_memory, driver_version, list_gpus, read_gpus
 
 HAS_DRIVER = bool(driver_version())
 UUIDS = ["GPU-11aa", "GPU-12bb", "GPU-2ccc"]
@@ -13,7 +13,7 @@ UUIDS = ["GPU-11aa", "GPU-12bb", "GPU-2ccc"]
 @pytest.mark.skipif(HAS_DRIVER, reason="this machine has a GPU")
 def test_machine_without_gpu_has_no_readings():
     """Whether or not the management library is installed."""
-    assert (list_gpus(), read_gpus()) == ([], [])
+    assert (list_gpus(), read_gpus(), describe_memory(0)) == ([], [], "")
 
 
 @pytest.mark.skipif(not HAS_DRIVER, reason="no GPU, or nvidia-ml-py is not installed")
