@@ -4,8 +4,10 @@ from libc.stdint cimport int32_t, int64_t
 
 from kernels.executor cimport executor, task
 from kernels.instance cimport instance, version_name
+from kernels.pipeline cimport pipeline, pipeline_owner
 from kernels.placement cimport placement
 from kernels.request cimport request
+from kernels.session cimport session_core
 from kernels.signature cimport signature
 from kernels.statistics cimport counters, statistics
 from kernels.sync cimport pthread_cond_t, pthread_mutex_t
@@ -14,6 +16,7 @@ from kernels.trace cimport trace_sampling
 
 cdef struct batcher:
     task task                # first: a task pointer is a batcher pointer
+    pipeline_owner owner     # what the pipelines know of the batcher
     executor* pool
     signature accepted
     int64_t version
@@ -38,12 +41,15 @@ cdef struct batcher:
     placement place          # where runs take place; changed by the run that set is_placing, outside the lock
     bint is_placing
     instance* unused         # those that do not run
+    pipeline* pipelines      # sessions with lanes of their own, instead of instances
+    int32_t n_pipelines
     statistics counts        # of this version, since it was loaded
     trace_sampling traced
 
 
 cdef int open_batcher(batcher* made, executor* pool, const signature* accepted, const char* name, size_t name_size,
                       int64_t version, int32_t n_instances) noexcept nogil
+cdef int open_lanes(batcher* made, session_core** cores, int32_t n_cores, int32_t n_sets) noexcept nogil
 cdef void close_batcher(batcher* used) noexcept nogil
 cdef void admit_request(batcher* target, request* admitted) noexcept nogil
 cdef void cancel_request(request* unwanted) noexcept nogil

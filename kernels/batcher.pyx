@@ -9,19 +9,22 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
+from kernels.buffers cimport close_instance, open_instance
 from kernels.executor cimport drop_alarm, executor, schedule, set_alarm, task
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
-from kernels.instance cimport close_instance, execute_batch, instance, open_instance
+from kernels.instance cimport execute_batch, instance
+from kernels.pipeline cimport buffer_set, close_pipeline, open_pipeline, pipeline, pipeline_owner, start_batch
 from kernels.placement cimport open_placement, place_next
 from kernels.request cimport QUEUED, RUNNING, SETTLED, request
+from kernels.session cimport session_core
 from kernels.signature cimport can_merge, signature
 from kernels.statistics cimport (
     batch_times, copy_statistics, count_batch, count_failure, counters, free_statistics, statistics,
 )
 from kernels.status cimport CANCELLED, EXHAUSTED, EXPIRED, OK
 from kernels.sync cimport (
-    CLOCK_MONOTONIC, counter_add, int_load, int_store, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy,
-    pthread_cond_init, pthread_cond_timedwait, pthread_condattr_destroy, pthread_condattr_init,
+    CLOCK_MONOTONIC, counter_add, int_add, int_load, int_store, monotonic_ns, pthread_cond_broadcast,
+    pthread_cond_destroy, pthread_cond_init, pthread_cond_timedwait, pthread_condattr_destroy, pthread_condattr_init,
     pthread_condattr_setclock, pthread_condattr_t, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
     pthread_mutex_unlock, timespec,
 )
@@ -33,7 +36,10 @@ cdef enum:
 
 cdef int open_batcher(batcher* made, executor* pool, const signature* accepted, const char* name, size_t name_size,
                       int64_t version, int32_t n_instances) noexcept nogil:
-    """Make an empty queue; limits and delay are the caller's to set. 0, or -1 without memory (close_batcher frees)."""
+    """Make an empty queue; limits and delay are the caller's to set. 0, or -1 without memory (close_batcher frees).
+
+    Without instances, open_lanes must follow.
+    """
     cdef pthread_condattr_t monotonic
     cdef int32_t index
     memset(made, 0, sizeof(batcher))
@@ -51,17 +57,35 @@ cdef int open_batcher(batcher* made, executor* pool, const signature* accepted, 
     made.served.version_size = snprintf(made.served.version, sizeof(made.served.version), "%ld", <long> version)
     made.served.model_size = name_size
     made.served.model = <char*> malloc(name_size + 1)
-    made.instances = <instance*> calloc(n_instances, sizeof(instance))
+    made.instances = <instance*> calloc(n_instances + 1, sizeof(instance))
     if made.served.model == NULL or made.instances == NULL:
         return -1
     memcpy(made.served.model, name, name_size)
     made.served.model[name_size] = 0
     made.n_instances = n_instances
     for index in range(n_instances):
-        if open_instance(&made.instances[index], &made.accepted, &made.served) != 0:
+        if open_instance(&made.instances[index], &made.accepted, made.accepted.core, &made.served) != 0:
             return -1
         made.instances[index].next = made.unused
         made.unused = &made.instances[index]
+    return 0
+
+
+cdef int open_lanes(batcher* made, session_core** cores, int32_t n_cores, int32_t n_sets) noexcept nogil:
+    """Give each session a lane and `n_sets` sets of buffers. 0, or -1 without memory or thread (close_batcher frees)."""
+    cdef int32_t index
+    made.owner.pool = made.pool
+    made.owner.batcher = made
+    made.owner.settle = settle_run
+    made.owner.session_freed = start_next
+    made.owner.set_freed = take_back
+    made.pipelines = <pipeline*> calloc(n_cores, sizeof(pipeline))
+    if made.pipelines == NULL:
+        return -1
+    made.n_pipelines = n_cores
+    for index in range(n_cores):
+        if open_pipeline(&made.pipelines[index], &made.owner, &made.accepted, cores[index], &made.served, n_sets) != 0:
+            return -1
     return 0
 
 
@@ -69,6 +93,9 @@ cdef void close_batcher(batcher* used) noexcept nogil:
     """Free an idle batcher that nobody can reach any more."""
     cdef int32_t index
     drop_alarm(used.pool, &used.task)
+    for index in range(used.n_pipelines):
+        close_pipeline(&used.pipelines[index])
+    free(used.pipelines)
     for index in range(used.n_instances):
         close_instance(&used.instances[index])
     free(used.instances)
@@ -252,7 +279,9 @@ cdef void wake_by(batcher* target, int64_t due_ns) noexcept nogil:
 
 cdef void start_or_wait(batcher* target, int64_t now_ns) noexcept nogil:
     """Schedule a run when one may start; when only the delay forbids it, have the timer come back."""
-    if target.queued == 0 or target.scheduled or target.unused == NULL:
+    if target.queued == 0 or target.scheduled:
+        return
+    if target.unused == NULL and choose_pipeline(target) == NULL:
         return
     if (target.delay_ns == 0 or target.closing or target.hurried or target.queued_rows >= target.accepted.max_batch_size
             or target.first.arrival_ns + target.delay_ns <= now_ns):
@@ -260,6 +289,25 @@ cdef void start_or_wait(batcher* target, int64_t now_ns) noexcept nogil:
         schedule(target.pool, &target.task)
     else:
         wake_by(target, target.first.arrival_ns + target.delay_ns)
+
+
+cdef pipeline* choose_pipeline(batcher* target) noexcept nogil:
+    """Return where a batch may be gathered now: for a session that has nothing to run, or a full batch for any.
+
+    So a batch stays open for as long as its session runs another. NULL when none may be, and without lanes.
+    """
+    cdef bint is_full = target.queued_rows >= target.accepted.max_batch_size
+    cdef pipeline* chosen = NULL
+    cdef pipeline* other
+    cdef int32_t index
+    cdef int pending, fewest = 0
+    for index in range(target.n_pipelines):
+        other = &target.pipelines[index]
+        pending = int_load(&other.pending)
+        if other.unused != NULL and (pending == 0 or is_full) and (chosen == NULL or pending < fewest):
+            chosen = other
+            fewest = pending
+    return chosen
 
 
 cdef bint has_expired(const request* member, int64_t now_ns) noexcept nogil:
@@ -344,23 +392,39 @@ cdef void ring_alarm(task* due) noexcept nogil:
 
 
 cdef void run_ready(task* ready) noexcept nogil:
-    """Form one batch and run it. On a worker or inline; nothing is touched once the batcher may be idle and gone."""
+    """Form one batch and run it, or send it on its way. On a worker or inline.
+
+    Nothing is touched once the batcher may be idle and gone.
+    """
     cdef batcher* target = <batcher*> ready
     cdef int64_t now_ns = monotonic_ns(), rows
+    cdef pipeline* free_lane = NULL
+    cdef buffer_set* taken
     cdef instance* chosen
-    cdef request* batch
+    cdef request* batch = NULL
     cdef bint decides
     pthread_mutex_lock(&target.lock)
     target.scheduled = False
     chosen = target.unused
-    batch = take_batch(target, now_ns, &rows)
+    if chosen == NULL:
+        # A full batch may be one no longer, after cancellations: then it stays open.
+        free_lane = choose_pipeline(target)
+    if chosen != NULL or free_lane != NULL:
+        batch = take_batch(target, now_ns, &rows)
     if batch == NULL:
         tell_if_idle(target)
         pthread_mutex_unlock(&target.lock)
         return
+    target.running += 1
+    if free_lane != NULL:
+        taken = take_set(free_lane)
+        taken.buffers.taken_ns = now_ns
+        start_or_wait(target, now_ns)
+        pthread_mutex_unlock(&target.lock)
+        start_batch(taken, batch, rows)
+        return
     target.unused = chosen.next
     chosen.taken_ns = now_ns
-    target.running += 1
     decides = not target.is_placing
     target.is_placing = True
     start_or_wait(target, now_ns)
@@ -422,8 +486,8 @@ cdef void finish_requests(batcher* target, instance* chosen, request* batch, int
 
 cdef void count_run(batcher* target, const instance* chosen, const request* batch, int64_t rows,
                     const failure* error) noexcept nogil:
-    cdef batch_times spent = batch_times(
-        chosen.taken_ns, chosen.ended_ns, chosen.gather_ns, chosen.run_ns, chosen.encode_ns)
+    cdef batch_times spent = batch_times(chosen.taken_ns + chosen.wait_ns, chosen.ended_ns, chosen.gather_ns,
+                                         chosen.run_ns, chosen.encode_ns)
     count_batch(&target.counts, batch, rows, &spent, error.code == OK)
     if target.traced.rate > 0:
         trace_batch(&target.traced, target.served.model, target.version, batch, &spent)
@@ -441,3 +505,39 @@ cdef void fail_list(request* refused, int code, const char* text) noexcept nogil
         following = refused.next
         fail_request(refused, code, text)
         refused = following
+
+
+# ---- what pipelines tell
+
+
+cdef buffer_set* take_set(pipeline* home) noexcept nogil:
+    """Take a set for a batch that the session has yet to run. Under the batcher's lock."""
+    cdef buffer_set* taken = home.unused
+    home.unused = taken.next
+    int_add(&home.pending, 1)
+    return taken
+
+
+cdef void settle_run(pipeline_owner* owner, instance* used, request* batch, int64_t rows,
+                     const failure* error) noexcept nogil:
+    finish_requests(<batcher*> owner.batcher, used, batch, rows, error)
+
+
+cdef void start_next(pipeline_owner* owner) noexcept nogil:
+    """Start what has waited for a session to come free. On the lane, most often."""
+    cdef batcher* target = <batcher*> owner.batcher
+    pthread_mutex_lock(&target.lock)
+    start_or_wait(target, monotonic_ns())
+    pthread_mutex_unlock(&target.lock)
+
+
+cdef void take_back(pipeline_owner* owner, buffer_set* used) noexcept nogil:
+    """Count a batch as done; nothing is touched afterwards."""
+    cdef batcher* target = <batcher*> owner.batcher
+    pthread_mutex_lock(&target.lock)
+    target.running -= 1
+    used.next = used.home.unused
+    used.home.unused = used
+    start_or_wait(target, monotonic_ns())
+    tell_if_idle(target)
+    pthread_mutex_unlock(&target.lock)

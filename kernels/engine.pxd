@@ -1,10 +1,11 @@
 """The Python object around one engine_core; a transport keeps it alive and uses its core."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t
 
 from kernels.batcher cimport batcher
 from kernels.dispatch cimport engine_core
 from kernels.shared_memory cimport SharedMemory
+from kernels.version_table cimport LoadedVersion
 
 
 cdef class Engine:
@@ -26,6 +27,7 @@ cdef class Engine:
     cdef int64_t find_trace_rate(self, str name) except -1
     cdef batcher* find_queue(self, str name, int64_t version) except NULL
     cdef int check_open(self) except -1
+    cdef int open_instances(self, LoadedVersion made, int32_t buffer_sets) except -1
     cdef int reserve_alarms(self, size_t reachable) except -1
     cdef dict choose_labels(self, dict versions, dict changed)
     cdef int retire_version(self, object entry) except -1

@@ -19,6 +19,7 @@ from kernels.batcher cimport (
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request
 from kernels.executor cimport close_executor, open_executor, reserve_alarm
+from kernels.instances cimport start_lanes
 from kernels.interface cimport Interface
 from kernels.placement cimport PLACE_INLINE, PLACE_MEASURED, PLACE_WORKER
 from kernels.request cimport close_pool, open_pool, request
@@ -31,6 +32,7 @@ from kernels.sync cimport deadline_after, sections_wait
 from kernels.trace cimport close_traces, open_traces, take_traces
 from kernels.version_table cimport LoadedVersion, publish_routes
 
+from kernels.instances import check_instances
 from kernels.runtime import decode_error
 from kernels.version_table import check_batchable
 
@@ -125,7 +127,7 @@ cdef class Engine:
         close_traces(&self.core.traces)
         free(self.core)
 
-    def load(self, str name not None, int64_t version, Session session not None, **options):
+    def load(self, str name not None, int64_t version, session not None, **options):
         """Serve a session as (name, version); one that serves under it already is swapped out and drained.
 
         Options are those of `prepare`, and so are the errors.
@@ -138,17 +140,25 @@ cdef class Engine:
 
         Parameters
         ----------
+        session : Session, or sequence of them
+            Several sessions of one model are its instances; they need lanes.
         max_batch_size : int
             Rows in a batch; 0 when the model's first dimension is no batch.
         queue_delay_us : int
             How long, in microseconds, a batch that is not full waits for more.
         instance_count : int
-            Batches that may run at the same time.
+            Batches that may run at the same time, all in one session; without lanes only.
+        buffer_sets : int
+            0 runs batches on the engine's workers. Another number gives each session a lane, the one thread that runs
+            it, and so many sets of buffers to be gathered, run and encoded side by side: for GPUs, at least 2. The
+            largest batch is run once on each set before anything is served.
         interface : Interface
-            How callers see the session's tensors, where that is not as the model has them.
+            How callers see the session's tensors, where that is not as the model has them; of the first session.
 
         Raises
         ------
+        DeviceError
+            The largest batch does not fit into the device's memory.
         ValueError
             A number is out of range, or the model's first dimensions cannot be a batch.
         """
@@ -156,16 +166,18 @@ cdef class Engine:
             raise ValueError("version, instance_count and max_queue_requests must be at least 1")
         if not 0 <= queue_delay_us <= MAX_DELAY_US or max_batch_size < 0:
             raise ValueError(f"max_batch_size must be at least 0, queue_delay_us from 0 to {MAX_DELAY_US}")
-        if interface is not None and interface.session is not session:
+        cdef tuple sessions = (session,) if isinstance(session, Session) else tuple(session)
+        check_instances(sessions, instance_count, buffer_sets)
+        if interface is not None and interface.session is not sessions[0]:
             raise ValueError("the interface is of another session")
         if max_batch_size > 0:
-            check_batchable(session)
+            check_batchable(sessions[0])
         cdef LoadedVersion made = LoadedVersion.__new__(LoadedVersion)
-        made.session = session
+        made.sessions = sessions
         cdef bytes encoded = name.encode()
         cdef signature accepted
         made.interface = interface
-        fill_signature(&accepted, session, interface)
+        fill_signature(&accepted, sessions[0], interface)
         accepted.max_batch_size = max_batch_size
         accepted.regions = self.shared_memory.table
         accepted.max_shared_bytes = self.max_pending_bytes
@@ -173,7 +185,7 @@ cdef class Engine:
             self.check_open()
             self.reserve_alarms(len(self._versions) + 1)
             if open_batcher(&made.queue, &self.core.pool, &accepted, encoded, len(encoded), version,
-                            instance_count) != 0:
+                            0 if buffer_sets > 0 else instance_count) != 0:
                 raise MemoryError
             self._apart.add(made)
         made.queue.delay_ns = queue_delay_us * 1000
@@ -183,8 +195,20 @@ cdef class Engine:
         made.queue.traced.book = &self.core.traces
         made.queue.place.mode = self._placement
         made.queue.place.limit_ns = self._inline_limit_ns
-        made.queue.task.is_inline = made.queue.place.is_inline = self._placement == PLACE_INLINE
+        made.queue.task.is_inline = made.queue.place.is_inline = self._placement == PLACE_INLINE and buffer_sets == 0
+        if buffer_sets > 0:
+            self.open_instances(made, buffer_sets)
         return made
+
+    cdef int open_instances(self, LoadedVersion made, int32_t buffer_sets) except -1:
+        """Give a version's sessions their lanes, or let go of it."""
+        try:
+            start_lanes(&made.queue, made.sessions, buffer_sets)
+        except BaseException:
+            with self._lock:
+                self._apart.discard(made)
+            raise
+        return 0
 
     def exchange(self, dict changes not None, dict labels=None):
         """Put all changes into place at one moment; requests that were admitted before are finished.
@@ -408,7 +432,7 @@ cdef class Engine:
             with nogil:
                 close_batcher(queue)
             queue.pool = NULL
-            retired.session = None
+            retired.sessions = ()
             retired.interface = None
             self._apart.discard(retired)
         return 0

@@ -10,8 +10,11 @@ from kernels.sync cimport (
     CLOCK_MONOTONIC, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal,
     pthread_cond_timedwait, pthread_cond_wait, pthread_condattr_destroy, pthread_condattr_init,
     pthread_condattr_setclock, pthread_condattr_t, pthread_create, pthread_join, pthread_mutex_destroy,
-    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, pthread_t, timespec,
+    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, pthread_setname_np, pthread_t, timespec,
 )
+
+# A thread has the name of whoever started it, until it is given its own.
+cdef const char* WORKER_NAME = b"sluice-worker"
 
 cdef extern from *:
     """
@@ -102,6 +105,7 @@ cdef void schedule(executor* pool, task* ready) noexcept nogil:
 cdef int start_worker(executor* pool) noexcept nogil:
     if pthread_create(&pool.handles[pool.threads], NULL, run_worker, pool) != 0:
         return -1
+    pthread_setname_np(pool.handles[pool.threads], WORKER_NAME)
     pool.threads += 1
     return 0
 

@@ -3,12 +3,11 @@
 from kernels.batcher cimport batcher
 from kernels.dispatch cimport engine_core
 from kernels.interface cimport Interface
-from kernels.session cimport Session
 
 
 cdef class LoadedVersion:
     cdef batcher queue           # its pool is NULL before it is opened and once it is retired
-    cdef Session session         # whose signature the batcher refers to
+    cdef tuple sessions          # the instances; the batcher refers to the first one's signature
     cdef Interface interface     # likewise; None where callers see the session's own tensors
 
 

@@ -15,7 +15,7 @@ from kernels.sync cimport pointer_store, sections_wait
 @final
 @no_gc_clear
 cdef class LoadedVersion:
-    """Owns one batcher and keeps its session alive until the engine has retired it."""
+    """Owns one batcher and keeps its sessions alive until the engine has retired it."""
 
     def __dealloc__(self):
         if self.queue.pool != NULL:

@@ -7,6 +7,7 @@ from pathlib import Path
 from google.protobuf.message import Message
 
 from service.config_text import FILE_NAME, MAX_FILE_BYTES, ModelConfigError, list_set_fields, parse_json, parse_text
+from service.device_config import DeviceConfig, is_device_parameter, read_devices
 from service.pb.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from service.version_policy import LABELS_PARAMETER, check_policy, read_labels
 
@@ -16,6 +17,7 @@ MAX_QUEUE_DELAY_US = 10_000_000
 
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
+SERVED_KINDS = (ModelInstanceGroup.KIND_CPU, ModelInstanceGroup.KIND_GPU, ModelInstanceGroup.KIND_AUTO)
 THREAD_PARAMETERS = ("intra_op_thread_count", "inter_op_thread_count")
 MODEL_FILE = "model.onnx"
 
@@ -43,6 +45,7 @@ READ_FIELDS = frozenset(
         "instance_group",
         "instance_group.count",
         "instance_group.kind",
+        "instance_group.gpus",
         "input",
         "output",
         "parameters",
@@ -59,6 +62,10 @@ READ_FIELDS = frozenset(
         "model_warmup.count",
         "model_warmup.inputs",
         "optimization",
+        "optimization.execution_accelerators",
+        "optimization.execution_accelerators.gpu_execution_accelerator",
+        "optimization.execution_accelerators.gpu_execution_accelerator.name",
+        "optimization.execution_accelerators.gpu_execution_accelerator.parameters",
     }
 )
 
@@ -90,6 +97,8 @@ class WrittenConfig:
         None where the file does not say, which is not the same as 0.
     queue_delay_us, instance_count, intra_op_threads, inter_op_threads
         What the file says, or the default; 0 threads shares the process's pool.
+    devices
+        Where instances run, and the options of what runs them there.
     model_file
         Name of the ONNX file in a version's folder.
     labels
@@ -104,6 +113,7 @@ class WrittenConfig:
     instance_count: int
     intra_op_threads: int
     inter_op_threads: int
+    devices: DeviceConfig
     model_file: str = MODEL_FILE
     labels: Mapping[str, int] = field(default_factory=dict)
     without_effect: tuple[str, ...] = ()
@@ -132,6 +142,7 @@ def _check(parsed: Message, model: str) -> WrittenConfig:
     _check_identity(proto, model)
     check_policy(proto.version_policy)
     parameters = _read_parameters(proto)
+    devices = read_devices(proto)
     delay_us = proto.dynamic_batching.max_queue_delay_microseconds
     _check_range("dynamic_batching.max_queue_delay_microseconds", delay_us, 0, MAX_QUEUE_DELAY_US)
     _check_range("max_batch_size", proto.max_batch_size, 0, 2**31 - 1)
@@ -142,6 +153,7 @@ def _check(parsed: Message, model: str) -> WrittenConfig:
         instance_count=_count_instances(proto),
         intra_op_threads=_read_threads(parameters, "intra_op_thread_count"),
         inter_op_threads=_read_threads(parameters, "inter_op_thread_count"),
+        devices=devices,
         model_file=proto.default_model_filename or MODEL_FILE,
         labels=read_labels(parameters[LABELS_PARAMETER]) if LABELS_PARAMETER in parameters else {},
         without_effect=without_effect,
@@ -189,12 +201,13 @@ def _check_range(field: str, given: int, low: int, high: int) -> None:
 
 
 def _read_parameters(proto: ModelConfig) -> dict[str, str]:
-    parameters = {name: parameter.string_value for name, parameter in proto.parameters.items()}
-    for name in parameters:
-        known = (*THREAD_PARAMETERS, LABELS_PARAMETER)
+    """The parameters that are not about devices, all of which are known."""
+    known = (*THREAD_PARAMETERS, LABELS_PARAMETER)
+    others = [name for name in proto.parameters if not is_device_parameter(name)]
+    for name in others:
         if name not in known:
             raise ModelConfigError(f"{FILE_NAME}: parameters[{name!r}]: expected one of {', '.join(known)}")
-    return parameters
+    return {name: proto.parameters[name].string_value for name in others}
 
 
 def _read_threads(parameters: Mapping[str, str], name: str) -> int:
@@ -209,16 +222,11 @@ def _count_instances(proto: ModelConfig) -> int:
     """Instances over all groups; a group that gives no count has one."""
     total = 0
     for index, group in enumerate(proto.instance_group):
-        if group.kind not in (ModelInstanceGroup.KIND_AUTO, ModelInstanceGroup.KIND_CPU):
-            kind = (
-                ModelInstanceGroup.Kind.Name(group.kind)
-                if group.kind in ModelInstanceGroup.Kind.values()
-                else group.kind
-            )
-            raise ModelConfigError(
-                f"{FILE_NAME}: instance_group[{index}].kind: expected KIND_CPU or KIND_AUTO, given {kind}: this server "
-                "runs models on the CPU"
-            )
+        if group.kind not in SERVED_KINDS:
+            names = " or ".join(ModelInstanceGroup.Kind.Name(kind) for kind in SERVED_KINDS)
+            known = group.kind in ModelInstanceGroup.Kind.values()
+            kind = ModelInstanceGroup.Kind.Name(group.kind) if known else group.kind
+            raise ModelConfigError(f"{FILE_NAME}: instance_group[{index}].kind: expected {names}, given {kind}")
         _check_range(f"instance_group[{index}].count", group.count, 0, MAX_INSTANCES)
         total += group.count or 1
     _check_range("instance_group", max(total, 1), 1, MAX_INSTANCES)

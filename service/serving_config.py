@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from service.config_text import FILE_NAME, ModelConfigError
+from service.device_config import is_on_gpu
 from service.model_config import BACKEND, MODEL_FILE, PLATFORM, WrittenConfig
 from service.pb.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelInstanceGroup, ModelOutput
 
@@ -75,8 +76,14 @@ def complete_config(
     inputs: Sequence["TensorSpec"],
     outputs: Sequence["TensorSpec"],
     default_max_batch_size: int,
+    gpus: Sequence[int] = (),
 ) -> ServingConfig:
     """Fill in from the model file what the configuration leaves out, and check the rest against it.
+
+    Parameters
+    ----------
+    gpus
+        Numbers of the GPUs that the model's sessions were opened on.
 
     Raises
     ------
@@ -100,7 +107,13 @@ def complete_config(
         proto.instance_group.add()
     for index, group in enumerate(proto.instance_group):
         group.name = group.name or f"{name}_{index}"
-        group.count, group.kind = group.count or 1, ModelInstanceGroup.KIND_CPU
+        group.count = group.count or 1
+        if is_on_gpu(group, gpus) and gpus:
+            group.kind = ModelInstanceGroup.KIND_GPU
+            group.gpus[:] = group.gpus or gpus
+        else:
+            group.kind = ModelInstanceGroup.KIND_CPU
+            del group.gpus[:]
     return ServingConfig(
         name=name,
         max_batch_size=max_batch_size,

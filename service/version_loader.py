@@ -4,17 +4,15 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernels.engine import InferError
-from kernels.runtime import start_runtime
-from kernels.session import Session, SessionError
+from kernels.session import SessionError
 from service.config_text import ModelConfigError
 from service.low_priority import LowPriorityThreads
-from service.model_config import WrittenConfig
 from service.model_folders import ModelFolder, ModelFolderError
 from service.model_plan import ModelPlan
+from service.model_sessions import list_usable_gpus, open_sessions
 from service.onnx_file import OnnxFileError, check_self_contained
 from service.serving_config import ServingConfig, complete_config
 from service.tensor_interface import make_interface
@@ -63,6 +61,7 @@ class VersionLoader:
         self._default_max_batch_size = default_max_batch_size
         self._check_going = check_going
         self._threads = LowPriorityThreads(PARALLEL_SESSIONS, "loading")
+        self._gpus = list_usable_gpus()
 
     def prepare(self, plan: ModelPlan, version: int) -> PreparedVersion:
         """Load one version and warm it up; blocks. What comes of it is for the engine's exchange, or its retire.
@@ -75,19 +74,22 @@ class VersionLoader:
         started_s = time.monotonic()
         path, written = plan.find_model_file(version), plan.written
         check_self_contained(path)
-        session = self._open_session(path, written)
+        opened = open_sessions(path, written, self._gpus, self._threads)
+        first = opened.sessions[0]
         config = complete_config(
-            plan.folder.name, written, session.inputs, session.outputs, self._default_max_batch_size
+            plan.folder.name, written, first.inputs, first.outputs, self._default_max_batch_size, opened.gpus
         )
-        session.narrow_inputs(config.model_inputs)
+        for session in opened.sessions:
+            session.narrow_inputs(config.model_inputs)
         handle = self._engine.prepare(
             plan.folder.name,
             version,
-            session,
+            opened.sessions,
             max_batch_size=config.max_batch_size,
             queue_delay_us=config.queue_delay_us,
-            instance_count=config.instance_count,
-            interface=make_interface(session, config, plan.folder.path),
+            instance_count=opened.instance_count,
+            buffer_sets=opened.buffer_sets,
+            interface=make_interface(first, config, plan.folder.path),
         )
         try:
             self._warm_up(config, plan, handle)
@@ -95,15 +97,6 @@ class VersionLoader:
             self._engine.retire([handle])
             raise
         return PreparedVersion(config, handle, time.monotonic() - started_s)
-
-    def _open_session(self, path: Path, written: WrittenConfig) -> Session:
-        """Open a model beside serving: at low priority, unless it brings threads of its own, which would keep that."""
-        intra, inter = written.intra_op_threads, written.inter_op_threads
-        optional = [given.name for given in written.proto.input if given.optional]
-        if intra or inter:
-            return Session(str(path), intra_op_threads=intra, inter_op_threads=inter, optional_inputs=optional)
-        start_runtime()
-        return self._threads.run(Session, str(path), optional_inputs=optional)
 
     def _warm_up(self, config: ServingConfig, plan: ModelPlan, handle: "LoadedVersion") -> None:
         for run in make_warmups(config, plan.folder):

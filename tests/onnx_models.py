@@ -104,6 +104,16 @@ def picker():
     return _model([node], [_value("index", ["batch"], TensorProto.INT64)], [_value("output", ["batch"])], [table])
 
 
+def ones_counter():
+    """INT64 ``size`` [1] to the sum of as many ones, FP32 ``output`` [1]: a request says what memory it takes."""
+    one = numpy_helper.from_array(np.array([1], dtype=np.float32), "one")
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["ones"], value=one),
+        helper.make_node("ReduceSum", ["ones"], ["output"], keepdims=1),
+    ]
+    return _model(nodes, [_value("size", [1], TensorProto.INT64)], [_value("output", [1])])
+
+
 def convolution(channels=64, size=64, layers=1, seed=11):
     """FP32 ``input`` [batch, 3, size, size] through 3×3 convolutions to FP32 ``output`` [batch, 10].
 
