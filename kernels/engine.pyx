@@ -134,8 +134,9 @@ cdef class Engine:
         """
         self.retire(self.exchange({(name, version): self.prepare(name, version, session, **options)}))
 
-    def prepare(self, str name not None, int64_t version, Session session not None, *, int64_t max_batch_size=0,
-                int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None, Interface interface=None):
+    def prepare(self, str name not None, int64_t version, session not None, *, int64_t max_batch_size=0,
+                int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None, int32_t buffer_sets=0,
+                Interface interface=None):
         """Make a version that nobody can call yet, for `exchange`; what comes to nothing is for `retire`.
 
         Parameters

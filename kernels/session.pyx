@@ -394,7 +394,7 @@ cdef int run_given(session_core* core, OrtValue** inputs, OrtValue** outputs, fa
             values[given] = inputs[index]
             given += 1
     failed = check_status(core.runtime.api, ort_Run(
-        core.runtime.api, core.handle, <const char**> room, <const OrtValue* const*> values, given,
+        core.runtime.api, core.handle, NULL, <const char**> room, <const OrtValue* const*> values, given,
         core.output_names, core.n_outputs, outputs), error)
     free(room)
     return failed

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from lifecycle_rig import infer
+from servicers import serve_folder
 
 from kernels.engine import Engine
 from kernels.providers import available_providers
@@ -10,9 +12,8 @@ from service.config_text import ModelConfigError
 from service.model_config import read_config
 from service.model_sessions import list_usable_gpus, open_sessions
 from service.pb.model_config_pb2 import ModelInstanceGroup
-from service.repository import Repository, State
+from service.repository import State
 from tests.onnx_models import identity, save
-from tests.service.test_repository import infer
 
 HAS_CUDA = "CUDAExecutionProvider" in available_providers()
 needs_no_cuda = pytest.mark.skipif(HAS_CUDA, reason="the installed ONNX Runtime has the CUDA provider")
@@ -75,9 +76,7 @@ def test_repository_serves_by_lanes(tmp_path, text):
     """The configuration that clients are told says where it ran."""
     save(identity(), tmp_path, "same", config=text)
     engine = Engine(workers=2)
-    repository = Repository(tmp_path, engine)
-    repository.find_models()
-    repository.load()
+    _, repository = serve_folder(tmp_path, engine)
     entry = repository.find("same")
     assert (entry.state, entry.reason) == (State.READY, "")
     assert [group.kind for group in entry.config.proto.instance_group] == [ModelInstanceGroup.KIND_CPU]
@@ -91,9 +90,7 @@ def test_repository_tells_why_a_gpu_cannot_be_used(tmp_path):
     """Clients and operators read the same reason."""
     save(identity(), tmp_path, "same", config="instance_group { kind: KIND_GPU gpus: [0] }")
     engine = Engine(workers=2)
-    repository = Repository(tmp_path, engine)
-    repository.find_models()
-    repository.load()
+    _, repository = serve_folder(tmp_path, engine)
     entry = repository.find("same")
     assert entry.state is State.UNAVAILABLE
     assert "CUDA execution provider is not enabled in this build" in entry.reason
