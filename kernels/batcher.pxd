@@ -7,6 +7,7 @@ from kernels.instance cimport instance, version_name
 from kernels.pipeline cimport pipeline, pipeline_owner
 from kernels.placement cimport placement
 from kernels.request cimport request
+from kernels.response_cache cimport response_cache
 from kernels.session cimport session_core
 from kernels.signature cimport signature
 from kernels.statistics cimport counters, statistics
@@ -21,6 +22,8 @@ cdef struct batcher:
     signature accepted
     int64_t version
     version_name served      # model name and version as replies carry them
+    response_cache* cache    # where replies are kept, NULL where they are not
+    int64_t serial           # of the version among all that the engine has had
     int64_t delay_ns
     int64_t max_queued       # requests
     int64_t* pending_bytes   # the engine's count of message bytes that wait or run

@@ -10,6 +10,7 @@ from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from kernels.buffers cimport close_instance, open_instance
+from kernels.cached_answers cimport keep_answers
 from kernels.executor cimport drop_alarm, executor, schedule, set_alarm, task
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
 from kernels.instance cimport execute_batch, instance
@@ -466,6 +467,8 @@ cdef void finish_requests(batcher* target, instance* chosen, request* batch, int
     """Count a run and settle its requests, with `error` when it failed."""
     cdef request* following
     cdef request* member = batch
+    if target.cache != NULL and error.code == OK:
+        keep_answers(target, batch)
     pthread_mutex_lock(&target.lock)
     count_run(target, chosen, batch, rows, error)
     # From here on a cancellation comes too late: whoever takes the lock next finds the request settled.

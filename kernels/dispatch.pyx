@@ -8,6 +8,7 @@ from libc.stdio cimport snprintf
 from libc.string cimport strlen
 
 from kernels.batcher cimport admit_request, batcher, cancel_request, count_refusal, settle_request
+from kernels.cached_answers cimport find_answer
 from kernels.codec cimport (
     DECODE_LIMIT, DECODE_NO_MEMORY, OWNER_REQUEST, PARAMETER_BOOL, bytes_view, decode_request, find_parameter,
     parameter_view,
@@ -52,7 +53,10 @@ cdef void submit_request(engine_core* core, request* submitted) noexcept nogil:
     phase = section_enter(&core.sections)
     target = route_request(<route_table*> pointer_load(&core.table), submitted)
     if target != NULL and bind_request(&target.accepted, submitted) == 0 and check_deadline(submitted) == 0:
-        admit_request(target, submitted)
+        if target.cache != NULL and find_answer(target, submitted):
+            settle_request(submitted)
+        else:
+            admit_request(target, submitted)
     else:
         if target != NULL:
             count_refusal(target, submitted)

@@ -16,6 +16,7 @@ cdef class Engine:
     cdef dict _trace_rates   # model name, "" for all others -> one request in so many, 0 for none
     cdef dict _labels        # name -> {label: version}
     cdef set _apart          # LoadedVersions that nobody can reach, not yet or no longer, until they are retired
+    cdef int64_t _serial     # of the version that was prepared last
     cdef bint _closed
     cdef int _placement      # placement_mode of every version
     cdef int64_t _inline_limit_ns

@@ -23,6 +23,7 @@ from kernels.instances cimport start_lanes
 from kernels.interface cimport Interface
 from kernels.placement cimport PLACE_INLINE, PLACE_MEASURED, PLACE_WORKER
 from kernels.request cimport close_pool, open_pool, request
+from kernels.response_cache cimport cache_usage, close_cache, forget_version, open_cache, read_usage
 from kernels.routes cimport create_routes, free_routes, route_table
 from kernels.session cimport Session
 from kernels.shared_memory cimport SharedMemory
@@ -80,13 +81,16 @@ cdef class Engine:
         measured and is quick, "never", or "always".
     inline_limit_us : int
         What a quick model's largest batch takes at most, in microseconds, at the 99th percentile.
+    response_cache_bytes : int
+        Replies that are kept in all, for the versions that are prepared with `cache_replies`; 0 keeps none.
     """
 
     def __cinit__(self, *, int workers=0, int64_t max_queue_requests=DEFAULT_QUEUE_REQUESTS,
                   int64_t max_pending_bytes=DEFAULT_PENDING_BYTES, str inline="auto",
-                  int64_t inline_limit_us=DEFAULT_INLINE_LIMIT_US):
-        if workers < 0 or max_queue_requests < 1 or max_pending_bytes < 1:
-            raise ValueError("workers must be at least 0, max_queue_requests and max_pending_bytes at least 1")
+                  int64_t inline_limit_us=DEFAULT_INLINE_LIMIT_US, int64_t response_cache_bytes=0):
+        if workers < 0 or response_cache_bytes < 0 or max_queue_requests < 1 or max_pending_bytes < 1:
+            raise ValueError("workers and response_cache_bytes must be at least 0, max_queue_requests and "
+                             "max_pending_bytes at least 1")
         if inline not in PLACEMENTS:
             raise ValueError(f"inline is {inline!r}; expected one of {', '.join(PLACEMENTS)}")
         if not 0 <= inline_limit_us <= MAX_INLINE_LIMIT_US:
@@ -108,7 +112,8 @@ cdef class Engine:
             self.core = NULL
             raise MemoryError
         memset(self.core, 0, sizeof(engine_core))
-        if open_pool(&self.core.requests) != 0 or open_traces(&self.core.traces) != 0:
+        if (open_pool(&self.core.requests) != 0 or open_traces(&self.core.traces) != 0
+                or open_cache(&self.core.cache, response_cache_bytes) != 0):
             raise MemoryError
         self.core.table = create_routes(0)
         if self.core.table == NULL:
@@ -125,6 +130,7 @@ cdef class Engine:
         free_routes(<route_table*> self.core.table)
         close_pool(&self.core.requests)
         close_traces(&self.core.traces)
+        close_cache(&self.core.cache)
         free(self.core)
 
     def load(self, str name not None, int64_t version, session not None, **options):
@@ -136,7 +142,7 @@ cdef class Engine:
 
     def prepare(self, str name not None, int64_t version, session not None, *, int64_t max_batch_size=0,
                 int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None, int32_t buffer_sets=0,
-                Interface interface=None):
+                bint cache_replies=False, Interface interface=None):
         """Make a version that nobody can call yet, for `exchange`; what comes to nothing is for `retire`.
 
         Parameters
@@ -153,6 +159,8 @@ cdef class Engine:
             0 runs batches on the engine's workers. Another number gives each session a lane, the one thread that runs
             it, and so many sets of buffers to be gathered, run and encoded side by side: for GPUs, at least 2. The
             largest batch is run once on each set before anything is served.
+        cache_replies : bool
+            Whether a request is answered by the reply that the same inputs got before, while that is kept.
         interface : Interface
             How callers see the session's tensors, where that is not as the model has them; of the first session.
 
@@ -189,6 +197,10 @@ cdef class Engine:
                             0 if buffer_sets > 0 else instance_count) != 0:
                 raise MemoryError
             self._apart.add(made)
+            self._serial += 1
+            made.queue.serial = self._serial
+        if cache_replies and self.core.cache.max_bytes > 0:
+            made.queue.cache = &self.core.cache
         made.queue.delay_ns = queue_delay_us * 1000
         made.queue.max_queued = max_queue_requests or self.max_queue_requests
         made.queue.pending_bytes = &self.core.pending_bytes
@@ -296,6 +308,13 @@ cdef class Engine:
             return describe_statistics(name, version, &copied, queued)
         finally:
             free_statistics(&copied)
+
+    def cache_usage(self):
+        """Return {"max_bytes", "bytes", "entries", "evictions"} of the response cache."""
+        cdef cache_usage usage
+        with nogil:
+            read_usage(&self.core.cache, &usage)
+        return usage
 
     def set_tracing(self, dict rates not None):
         """Sample requests for take_traces: one in so many by model name, "" for all others; 0 for none."""
@@ -432,6 +451,7 @@ cdef class Engine:
                 sections_wait(&self.core.sections)
             with nogil:
                 close_batcher(queue)
+                forget_version(&self.core.cache, queue.serial)
             queue.pool = NULL
             retired.sessions = ()
             retired.interface = None

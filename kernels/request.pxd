@@ -21,6 +21,10 @@ cdef enum request_state:
     SETTLED = 3    # its reply or failure stands
 
 
+cdef enum:
+    CACHE_KEY_BYTES = 32       # SHA-256
+
+
 cdef struct bound_tensor:
     const uint8_t* data       # raw layout, unaligned; in the message, or in the request's scratch
     size_t size
@@ -52,6 +56,9 @@ cdef struct request:
     int state                 # request_state, read by cancel without the lock
     bint cancelled            # cancelled while running: the reply is dropped
     bint wants_timing         # its reply says how long it waited and ran
+    bint is_missed            # the response cache had no answer: the reply is kept under cache_key
+    uint8_t[CACHE_KEY_BYTES] cache_key
+    int64_t lookup_ns         # how long it was looked for
     int64_t rows              # size of its batch dimension; 1 for a model that does not batch
     request_view view
     bound_tensor* inputs      # one per model input, in the model's order

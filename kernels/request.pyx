@@ -129,6 +129,7 @@ cdef void reset_request(request* used) noexcept nogil:
     used.state = FRESH
     used.cancelled = False
     used.wants_timing = False
+    used.is_missed = False
     used.reply_size = 0
     used.error.code = OK
 

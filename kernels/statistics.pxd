@@ -35,6 +35,10 @@ cdef struct counters:
     int64_t request_gather_ns    # each of a batch waits for the whole batch: its time counts once for each
     int64_t request_run_ns
     int64_t request_encode_ns
+    int64_t cache_hits           # answered by the response cache; of those that succeeded
+    int64_t cache_hit_ns         # looking them up
+    int64_t cache_misses         # run and kept there
+    int64_t cache_miss_ns        # looking for them and keeping them
     int64_t executions           # that succeeded
     int64_t rows                 # of theirs
     int64_t gather_ns            # of theirs, each once
@@ -67,6 +71,8 @@ cdef struct statistics:
 
 cdef void count_batch(statistics* target, const request* batch, int64_t rows, const batch_times* spent,
                       bint succeeded) noexcept nogil
+cdef void count_hit(statistics* target, int64_t arrival_ns, int64_t started_ns, int64_t ended_ns) noexcept nogil
+cdef void count_miss(statistics* target, int64_t requests, int64_t spent_ns) noexcept nogil
 cdef void count_failure(statistics* target, int code, int64_t waited_ns) noexcept nogil
 cdef int copy_statistics(statistics* copied, const statistics* source) noexcept nogil
 cdef void free_statistics(statistics* used) noexcept nogil

@@ -105,6 +105,24 @@ cdef batch_counts* find_batch(statistics* target, int64_t rows) noexcept nogil:
     return &target.batches[rows]
 
 
+cdef void count_hit(statistics* target, int64_t arrival_ns, int64_t started_ns, int64_t ended_ns) noexcept nogil:
+    """Count a request that the response cache has answered: as one that succeeded, and that waited until then."""
+    cdef int64_t queued_ns = max(started_ns - arrival_ns, <int64_t> 0)
+    target.total.success += 1
+    target.total.success_ns += ended_ns - arrival_ns
+    target.total.queue_ns += queued_ns
+    target.total.cache_hits += 1
+    target.total.cache_hit_ns += ended_ns - started_ns
+    target.durations.request[find_bucket(ended_ns - arrival_ns)] += 1
+    target.durations.queue[find_bucket(queued_ns)] += 1
+
+
+cdef void count_miss(statistics* target, int64_t requests, int64_t spent_ns) noexcept nogil:
+    """Count requests that the response cache had no answer for; their run is counted by itself."""
+    target.total.cache_misses += requests
+    target.total.cache_miss_ns += spent_ns
+
+
 cdef void count_failure(statistics* target, int code, int64_t waited_ns) noexcept nogil:
     """Count a request that got an error, other than by its run, by its code of kernels.status."""
     target.total.failure_ns += waited_ns

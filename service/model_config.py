@@ -56,6 +56,8 @@ READ_FIELDS = frozenset(
         "version_policy.specific",
         "version_policy.specific.versions",
         "default_model_filename",
+        "response_cache",
+        "response_cache.enable",
         "model_warmup",
         "model_warmup.name",
         "model_warmup.batch_size",

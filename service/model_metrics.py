@@ -1,6 +1,6 @@
 """What the kernels count of each model version, under Triton's metric names, and histograms of our own."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from kernels.statistics import DURATION_BOUNDS_US, VersionStatistics
 from service.exposition import Family, format_labels
@@ -10,8 +10,11 @@ from service.statistics import count_failures
 NS_PER_US, NS_PER_S = 1_000, 1_000_000_000
 BOUNDS_S = tuple(repr(bound / 1e6) for bound in DURATION_BOUNDS_US)
 
-# Triton's, each with what it is of a version's counters.
-COUNTERS: dict[str, tuple[str, Callable[[dict[str, int]], int]]] = {
+# A metric's meaning, and what it is of a version's counters.
+Counter = tuple[str, Callable[[dict[str, int]], int]]
+
+# Triton's.
+COUNTERS: dict[str, Counter] = {
     "nv_inference_request_success": ("Number of successful inference requests", lambda c: c["success"]),
     "nv_inference_count": ("Number of inferences performed, a batch of n counting n", lambda c: c["rows"]),
     "nv_inference_exec_count": ("Number of model executions performed", lambda c: c["executions"]),
@@ -38,7 +41,27 @@ COUNTERS: dict[str, tuple[str, Callable[[dict[str, int]], int]]] = {
 }
 FAILURES = ("nv_inference_request_failure", "Number of failed inference requests, by reason")
 PENDING = ("nv_inference_pending_request_count", "Number of inference requests that wait in the queue now")
+# Triton's too, of versions that have looked for a request in the response cache.
+CACHE_COUNTERS: dict[str, Counter] = {
+    "nv_cache_num_hits_per_model": ("Number of response cache hits per model", lambda c: c["cache_hits"]),
+    "nv_cache_num_misses_per_model": ("Number of response cache misses per model", lambda c: c["cache_misses"]),
+    "nv_cache_hit_duration_per_model": (
+        "Total time of looking up response cache hits per model, in microseconds",
+        lambda c: c["cache_hit_ns"] // NS_PER_US,
+    ),
+    "nv_cache_miss_duration_per_model": (
+        "Total time of looking up and keeping response cache misses per model, in microseconds",
+        lambda c: c["cache_miss_ns"] // NS_PER_US,
+    ),
+}
 LOADS = ("nv_model_load_duration_secs", "Model load time in seconds")
+# Ours, each with the kernels' name of what the cache holds.
+CACHE_USAGE = {
+    "sluice_response_cache_max_bytes": ("gauge", "Most bytes of replies that the response cache keeps", "max_bytes"),
+    "sluice_response_cache_bytes": ("gauge", "Bytes of replies that it keeps now", "bytes"),
+    "sluice_response_cache_entries": ("gauge", "Replies that it keeps now", "entries"),
+    "sluice_response_cache_evictions_total": ("counter", "Replies that had to make room for others", "evictions"),
+}
 # Ours, each with the kernels' name of the histogram and of its sum.
 HISTOGRAMS = {
     "sluice_request_duration_seconds": (
@@ -62,7 +85,7 @@ def describe_models(versions: Iterable[VersionStatistics]) -> list[Family]:
 
     A version that has not run yet has no histograms: with thousands of models most samples would say nothing.
     """
-    counters = [(Family(name, "counter", meaning), read) for name, (meaning, read) in COUNTERS.items()]
+    counters, cached = _make_counters(COUNTERS), _make_counters(CACHE_COUNTERS)
     failures, pending = Family(FAILURES[0], "counter", FAILURES[1]), Family(PENDING[0], "gauge", PENDING[1])
     histograms = [
         (Family(name, "histogram", meaning), phase, total) for name, (meaning, phase, total) in HISTOGRAMS.items()
@@ -74,10 +97,28 @@ def describe_models(versions: Iterable[VersionStatistics]) -> list[Family]:
         for reason, count in count_failures(version.counts).items():
             failures.add(count, f'{labels},reason="{reason}"')
         pending.add(version.queued, labels)
+        if version.counts["cache_hits"] or version.counts["cache_misses"]:
+            for family, read in cached:
+                family.add(read(version.counts), labels)
         if version.counts["executions"]:
             for family, phase, total in histograms:
                 family.add_histogram(BOUNDS_S, version.histograms[phase], version.counts[total] / NS_PER_S, labels)
-    return [*(family for family, _ in counters), failures, pending, *(family for family, _, _ in histograms)]
+    counted = [family for family, _ in (*counters, *cached)]
+    return [*counted, failures, pending, *(family for family, _, _ in histograms)]
+
+
+def _make_counters(table: dict[str, Counter]) -> list[tuple[Family, Callable[[dict[str, int]], int]]]:
+    return [(Family(name, "counter", meaning), read) for name, (meaning, read) in table.items()]
+
+
+def describe_cache(usage: Mapping[str, int]) -> list[Family]:
+    """What the response cache holds; nothing where there is none."""
+    families = []
+    if usage["max_bytes"]:
+        for name, (kind, meaning, key) in CACHE_USAGE.items():
+            families.append(Family(name, kind, meaning))
+            families[-1].add(usage[key])
+    return families
 
 
 def describe_loads(entries: Iterable[ModelVersion]) -> list[Family]:

@@ -15,7 +15,7 @@ from service.machine_metrics import MachineMetrics
 from service.metrics import Metrics
 from service.metrics_server import MetricsServer
 from service.model_control import ModelControl
-from service.model_metrics import describe_loads, describe_models
+from service.model_metrics import describe_cache, describe_loads, describe_models
 from service.observing import Observed
 from service.permissions import Permissions
 from service.repository import Repository
@@ -78,6 +78,7 @@ def serve(settings: Settings) -> int:
         max_pending_bytes=settings.max_pending_bytes,
         inline=settings.inline,
         inline_limit_us=settings.inline_limit_us,
+        response_cache_bytes=settings.response_cache_bytes,
     )
     server = InferenceServer(settings, engine)
     server.start()
@@ -125,6 +126,7 @@ class InferenceServer:
             lambda: describe_models(read_statistics(engine, self._repository)),
             lambda: describe_loads(self._repository.index()),
             lambda: describe_transport(self._transport.traffic()),
+            lambda: describe_cache(engine.cache_usage()),
             MachineMetrics().describe,
         )
         self._metrics_server: MetricsServer | None = None

@@ -89,6 +89,7 @@ class VersionLoader:
             queue_delay_us=config.queue_delay_us,
             instance_count=opened.instance_count,
             buffer_sets=opened.buffer_sets,
+            cache_replies=config.proto.response_cache.enable,
             interface=make_interface(first, config, plan.folder.path),
         )
         try:

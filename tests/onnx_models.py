@@ -104,6 +104,13 @@ def picker():
     return _model([node], [_value("index", ["batch"], TensorProto.INT64)], [_value("output", ["batch"])], [table])
 
 
+def dice(columns=4):
+    """input FP32[batch, columns] to output of the same shape, of other numbers at every run."""
+    node = helper.make_node("RandomUniformLike", ["input"], ["output"])
+    shape = ("batch", columns)
+    return _model([node], [_value("input", shape)], [_value("output", shape)])
+
+
 def ones_counter():
     """INT64 ``size`` [1] to the sum of as many ones, FP32 ``output`` [1]: a request says what memory it takes."""
     one = numpy_helper.from_array(np.array([1], dtype=np.float32), "one")

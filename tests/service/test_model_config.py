@@ -56,7 +56,6 @@ def test_read_config_tells_silence_about_batches_from_zero(tmp_path):
         ("dynamic_batching { default_queue_policy {} }", "dynamic_batching.default_queue_policy"),
         ("input { allow_ragged_batch: true }", "input.allow_ragged_batch"),
         ("output { is_shape_tensor: true }", "output.is_shape_tensor"),
-        ("response_cache { enable: true }", "response_cache"),
         ("optimization { graph { level: 1 } }", "optimization.graph"),
         ("optimization { cuda { graphs: true } }", "optimization.cuda"),
         ("instance_group { passive: true }", "instance_group.passive"),

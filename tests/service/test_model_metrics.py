@@ -5,7 +5,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kernels.statistics import DURATION_BOUNDS_US, VersionStatistics
 from service.exposition import write_text
-from service.model_metrics import HISTOGRAMS, describe_models
+from service.model_metrics import CACHE_USAGE, HISTOGRAMS, describe_cache, describe_models
 
 COUNTS = {
     "success": 7,
@@ -20,6 +20,10 @@ COUNTS = {
     "request_gather_ns": 3_000,
     "request_run_ns": 40_000,
     "request_encode_ns": 5_000,
+    "cache_hits": 0,
+    "cache_hit_ns": 0,
+    "cache_misses": 0,
+    "cache_miss_ns": 0,
     "executions": 6,
     "rows": 17,
     "gather_ns": 1_000,
@@ -91,3 +95,25 @@ def test_version_that_never_ran_has_counters_and_no_histograms():
 def test_no_version_has_no_samples():
     """Nothing, rather than zeros of nobody."""
     assert read_samples() == {}
+
+
+def test_cache_has_counters_once_it_was_asked():
+    """Triton's, in microseconds; none of versions that never looked."""
+    changes = {"cache_hits": 4, "cache_hit_ns": 8_999, "cache_misses": 2, "cache_miss_ns": 6_000}
+    samples = read_samples(make_version(**changes))
+    expected = {
+        "nv_cache_num_hits_per_model": 4,
+        "nv_cache_num_misses_per_model": 2,
+        "nv_cache_hit_duration_per_model": 8,
+        "nv_cache_miss_duration_per_model": 6,
+    }
+    assert {name: samples[name, "3"] for name in expected} == expected
+    assert not [name for name, *_ in read_samples(make_version()) if name.startswith("nv_cache")]
+
+
+def test_cache_tells_what_it_holds():
+    """Nothing where there is no cache."""
+    usage = {"max_bytes": 100, "bytes": 60, "entries": 3, "evictions": 9}
+    families = {family.name: family.lines for family in describe_cache(usage)}
+    assert families == {name: [f"{name} {usage[key]}"] for name, (_, _, key) in CACHE_USAGE.items()}
+    assert describe_cache(dict.fromkeys(usage, 0)) == []
