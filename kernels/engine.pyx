@@ -13,9 +13,8 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from kernels.batcher cimport (
-    batcher, close_batcher, open_batcher, read_counts, read_statistics, reset_counts, set_trace_rate, wait_idle,
-)
+from kernels.batcher cimport batcher, close_batcher, open_batcher, wait_idle
+from kernels.batcher_counts cimport read_counts, read_statistics, reset_counts, set_trace_rate
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request
 from kernels.executor cimport close_executor, open_executor, reserve_alarm
@@ -23,6 +22,7 @@ from kernels.instances cimport start_lanes
 from kernels.interface cimport Interface
 from kernels.placement cimport PLACE_INLINE, PLACE_MEASURED, PLACE_WORKER
 from kernels.request cimport close_pool, open_pool, request
+from kernels.queue_options cimport apply_options
 from kernels.routes cimport create_routes, free_routes, route_table
 from kernels.session cimport Session
 from kernels.shared_memory cimport SharedMemory
@@ -33,6 +33,7 @@ from kernels.trace cimport close_traces, open_traces, take_traces
 from kernels.version_table cimport LoadedVersion, publish_routes
 
 from kernels.instances import check_instances
+from kernels.queue_options import QueueOptions, check_options
 from kernels.runtime import decode_error
 from kernels.version_table import check_batchable
 
@@ -136,7 +137,7 @@ cdef class Engine:
 
     def prepare(self, str name not None, int64_t version, session not None, *, int64_t max_batch_size=0,
                 int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None, int32_t buffer_sets=0,
-                Interface interface=None):
+                Interface interface=None, queueing=QueueOptions()):
         """Make a version that nobody can call yet, for `exchange`; what comes to nothing is for `retire`.
 
         Parameters
@@ -155,6 +156,8 @@ cdef class Engine:
             largest batch is run once on each set before anything is served.
         interface : Interface
             How callers see the session's tensors, where that is not as the model has them; of the first session.
+        queueing : QueueOptions
+            Who waits where and for how long, and when a batch that is not full runs all the same.
 
         Raises
         ------
@@ -169,6 +172,7 @@ cdef class Engine:
             raise ValueError(f"max_batch_size must be at least 0, queue_delay_us from 0 to {MAX_DELAY_US}")
         cdef tuple sessions = (session,) if isinstance(session, Session) else tuple(session)
         check_instances(sessions, instance_count, buffer_sets)
+        check_options(queueing, max_batch_size)
         if interface is not None and interface.session is not sessions[0]:
             raise ValueError("the interface is of another session")
         if max_batch_size > 0:
@@ -186,10 +190,11 @@ cdef class Engine:
             self.check_open()
             self.reserve_alarms(len(self._versions) + 1)
             if open_batcher(&made.queue, &self.core.pool, &accepted, encoded, len(encoded), version,
-                            0 if buffer_sets > 0 else instance_count) != 0:
+                            0 if buffer_sets > 0 else instance_count, max(1, len(queueing.levels))) != 0:
                 raise MemoryError
             self._apart.add(made)
-        made.queue.delay_ns = queue_delay_us * 1000
+        made.queue.rules.delay_ns = queue_delay_us * 1000
+        apply_options(&made.queue, queueing)
         made.queue.max_queued = max_queue_requests or self.max_queue_requests
         made.queue.pending_bytes = &self.core.pending_bytes
         made.queue.max_pending_bytes = self.max_pending_bytes

@@ -129,6 +129,8 @@ cdef void reset_request(request* used) noexcept nogil:
     used.state = FRESH
     used.cancelled = False
     used.wants_timing = False
+    used.priority = 0
+    used.timeout_ns = used.retry_ns = 0
     used.reply_size = 0
     used.error.code = OK
 
