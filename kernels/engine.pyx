@@ -149,7 +149,7 @@ cdef class Engine:
         queue_delay_us : int
             How long, in microseconds, a batch that is not full waits for more.
         instance_count : int
-            Batches that may run at the same time, all in one session; without lanes only.
+            Batches that may run at the same time, all in one session, at most on half of the workers; without lanes only.
         buffer_sets : int
             0 runs batches on the engine's workers. Another number gives each session a lane, the one thread that runs
             it, and so many sets of buffers to be gathered, run and encoded side by side: for GPUs, at least 2. The
@@ -177,6 +177,8 @@ cdef class Engine:
             raise ValueError("the interface is of another session")
         if max_batch_size > 0:
             check_batchable(sessions[0])
+        # More would leave none of the workers to other models while this one is overloaded.
+        instance_count = min(instance_count, (self.core.pool.max_threads + 1) // 2)
         cdef LoadedVersion made = LoadedVersion.__new__(LoadedVersion)
         made.sessions = sessions
         cdef bytes encoded = name.encode()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 from kernels.statistics import DURATION_BOUNDS_US, VersionStatistics
 from service.exposition import Family, format_labels
 from service.repository import ModelVersion, State
-from service.statistics import count_failures
+from service.statistics import count_failures, count_refusals
 
 NS_PER_US, NS_PER_S = 1_000, 1_000_000_000
 BOUNDS_S = tuple(repr(bound / 1e6) for bound in DURATION_BOUNDS_US)
@@ -38,8 +38,11 @@ COUNTERS: dict[str, tuple[str, Callable[[dict[str, int]], int]]] = {
 }
 FAILURES = ("nv_inference_request_failure", "Number of failed inference requests, by reason")
 PENDING = ("nv_inference_pending_request_count", "Number of inference requests that wait in the queue now")
+# Ours.
+REFUSALS = ("sluice_queue_refusals_total", "Number of inference requests that the queue refused or gave up, by reason")
+DISPATCHES = ("sluice_dispatches_total", "Number of batches that left the queue, by why they did")
 LOADS = ("nv_model_load_duration_secs", "Model load time in seconds")
-# Ours, each with the kernels' name of the histogram and of its sum.
+# Each with the kernels' name of the histogram and of its sum.
 HISTOGRAMS = {
     "sluice_request_duration_seconds": (
         "Time of successful requests from arrival to answer, in seconds",
@@ -63,7 +66,8 @@ def describe_models(versions: Iterable[VersionStatistics]) -> list[Family]:
     A version that has not run yet has no histograms: with thousands of models most samples would say nothing.
     """
     counters = [(Family(name, "counter", meaning), read) for name, (meaning, read) in COUNTERS.items()]
-    failures, pending = Family(FAILURES[0], "counter", FAILURES[1]), Family(PENDING[0], "gauge", PENDING[1])
+    failures, refusals, dispatches = (Family(name, "counter", text) for name, text in (FAILURES, REFUSALS, DISPATCHES))
+    pending = Family(PENDING[0], "gauge", PENDING[1])
     histograms = [
         (Family(name, "histogram", meaning), phase, total) for name, (meaning, phase, total) in HISTOGRAMS.items()
     ]
@@ -71,13 +75,18 @@ def describe_models(versions: Iterable[VersionStatistics]) -> list[Family]:
         labels = format_labels({"model": version.name, "version": str(version.version)})
         for family, read in counters:
             family.add(read(version.counts), labels)
-        for reason, count in count_failures(version.counts).items():
-            failures.add(count, f'{labels},reason="{reason}"')
+        for family, counts in (
+            (failures, count_failures(version.counts)),
+            (refusals, count_refusals(version.counts)),
+            (dispatches, version.dispatches),
+        ):
+            for reason, count in counts.items():
+                family.add(count, f'{labels},reason="{reason}"')
         pending.add(version.queued, labels)
         if version.counts["executions"]:
             for family, phase, total in histograms:
                 family.add_histogram(BOUNDS_S, version.histograms[phase], version.counts[total] / NS_PER_S, labels)
-    return [*(family for family, _ in counters), failures, pending, *(family for family, _, _ in histograms)]
+    return [*(family for family, _ in counters), failures, refusals, dispatches, pending, *(family for family, _, _ in histograms)]
 
 
 def describe_loads(entries: Iterable[ModelVersion]) -> list[Family]:
