@@ -1,6 +1,6 @@
 """What the kernels count of each model version, under Triton's metric names, and histograms of our own."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from kernels.statistics import DURATION_BOUNDS_US, VersionStatistics
 from service.exposition import Family, format_labels
@@ -63,7 +63,7 @@ HISTOGRAMS = {
 def describe_models(versions: Iterable[VersionStatistics]) -> list[Family]:
     """The families, with a sample for each version.
 
-    A version that has not run yet has no histograms: with thousands of models most samples would say nothing.
+    A version that has not run yet has none of ours: with thousands of models most samples would say nothing.
     """
     counters = [(Family(name, "counter", meaning), read) for name, (meaning, read) in COUNTERS.items()]
     failures, refusals, dispatches = (Family(name, "counter", text) for name, text in (FAILURES, REFUSALS, DISPATCHES))
@@ -75,18 +75,20 @@ def describe_models(versions: Iterable[VersionStatistics]) -> list[Family]:
         labels = format_labels({"model": version.name, "version": str(version.version)})
         for family, read in counters:
             family.add(read(version.counts), labels)
-        for family, counts in (
-            (failures, count_failures(version.counts)),
-            (refusals, count_refusals(version.counts)),
-            (dispatches, version.dispatches),
-        ):
-            for reason, count in counts.items():
-                family.add(count, f'{labels},reason="{reason}"')
+        _add_reasons(failures, labels, count_failures(version.counts))
         pending.add(version.queued, labels)
         if version.counts["executions"]:
+            _add_reasons(refusals, labels, count_refusals(version.counts))
+            _add_reasons(dispatches, labels, version.dispatches)
             for family, phase, total in histograms:
                 family.add_histogram(BOUNDS_S, version.histograms[phase], version.counts[total] / NS_PER_S, labels)
-    return [*(family for family, _ in counters), failures, refusals, dispatches, pending, *(family for family, _, _ in histograms)]
+    ours = [refusals, dispatches, *(family for family, _, _ in histograms)]
+    return [*(family for family, _ in counters), failures, pending, *ours]
+
+
+def _add_reasons(family: Family, labels: str, counts: Mapping[str, int]) -> None:
+    for reason, count in counts.items():
+        family.add(count, f'{labels},reason="{reason}"')
 
 
 def describe_loads(entries: Iterable[ModelVersion]) -> list[Family]:

@@ -26,7 +26,7 @@ DATATYPES = {np.dtype(dtype): name for name, dtype in DTYPES.items()} | {np.dtyp
 
 
 def build_request(model, inputs, *, version="", request_id="", outputs=(), priority=None, timeout_us=None):
-    """A ModelInferRequest with raw contents; arrays of dtype object hold bytes. Parameters as tritonclient gives them."""
+    """A ModelInferRequest with raw contents, parameters as tritonclient's; arrays of dtype object hold bytes."""
     request = ModelInferRequest(model_name=model, model_version=version, id=request_id)
     for name, array in inputs.items():
         array = np.asarray(array)

@@ -1,4 +1,4 @@
-"""kernels.admission and kernels.service_time: what cannot be answered in time is refused at once, and nothing else is."""
+"""kernels.admission and kernels.service_time: what cannot be answered in time is refused, and nothing else."""
 
 import numpy as np
 import onnx_models

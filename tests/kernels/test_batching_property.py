@@ -1,4 +1,4 @@
-"""Whatever comes, in whatever order: everybody gets their own rows or their own error, once, and nothing is left over."""
+"""Whatever comes: everybody gets their own rows or their own error, once, and nothing is left over."""
 
 import random
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""kernels.request_queue, kernels.batch_rules and kernels.settle_order: who waits where, for how long, and what runs when."""
+"""kernels.request_queue, batch_rules and settle_order: who waits where, for how long, and what runs when."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ SHORT_US = 20_000
 
 @pytest.fixture
 def line(engine, load):
-    """Load `moody` with options and get a line of requests for it: line(QueueOptions(...), **options of Engine.load)."""
+    """Load `moody` and get a line of requests for it: line(QueueOptions(...), **options of Engine.load)."""
 
     def make(queueing, *, max_batch_size=1, **options):
         load(onnx_models.slow_by_value(), "moody", max_batch_size=max_batch_size, queueing=queueing, **options)

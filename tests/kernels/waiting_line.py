@@ -14,7 +14,7 @@ MOST_REQUESTS = 100
 
 
 class WaitingLine:
-    """Requests for `moody` (onnx_models.slow_by_value), which takes as long as the largest of a request's numbers says."""
+    """Requests for `moody` (onnx_models.slow_by_value): the largest of a request's numbers says how long it takes."""
 
     def __init__(self, engine):
         self._engine = engine
@@ -40,17 +40,15 @@ class WaitingLine:
         return call
 
     def take(self, count):
-        """The next that are settled, in that order, as (name, code, text or None); what was answered has its own rows."""
-        return [(call.context, code, self._check(call.context, code, reply)) for call, code, reply in self._await(count)]
+        """The next that are settled, in that order, as (name, code, text or None); answers have their own rows."""
+        settled = await_calls(self._queue, count)
+        return [(call.context, code, self._check(call.context, code, reply)) for call, code, reply in settled]
 
     def take_all(self):
         """Names of all that are answered, in order; every one must be."""
         settled = self.take(self._queue.in_flight)
         assert {code for _, code, _ in settled} <= {status.OK}
         return [name for name, _, _ in settled if name != "busy"]
-
-    def _await(self, count):
-        return await_calls(self._queue, count)
 
     def _check(self, name, code, reply):
         if code != status.OK:
