@@ -13,15 +13,15 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from kernels.batcher cimport (
-    batcher, close_batcher, open_batcher, read_counts, read_statistics, reset_counts, set_trace_rate, wait_idle,
-)
+from kernels.batcher cimport batcher, close_batcher, open_batcher, wait_idle
+from kernels.batcher_counts cimport read_counts, read_statistics, reset_counts, set_trace_rate
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request
 from kernels.executor cimport close_executor, open_executor, reserve_alarm
 from kernels.instances cimport start_lanes
 from kernels.interface cimport Interface
 from kernels.placement cimport PLACE_INLINE, PLACE_MEASURED, PLACE_WORKER
+from kernels.queue_options cimport apply_options
 from kernels.request cimport close_pool, open_pool, request
 from kernels.response_cache cimport cache_usage, close_cache, forget_version, open_cache, read_usage
 from kernels.routes cimport create_routes, free_routes, route_table
@@ -34,6 +34,7 @@ from kernels.trace cimport close_traces, open_traces, take_traces
 from kernels.version_table cimport LoadedVersion, publish_routes
 
 from kernels.instances import check_instances
+from kernels.queue_options import QueueOptions, check_options
 from kernels.runtime import decode_error
 from kernels.version_table import check_batchable
 
@@ -142,7 +143,7 @@ cdef class Engine:
 
     def prepare(self, str name not None, int64_t version, session not None, *, int64_t max_batch_size=0,
                 int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None, int32_t buffer_sets=0,
-                bint cache_replies=False, Interface interface=None):
+                bint cache_replies=False, Interface interface=None, queueing=QueueOptions()):
         """Make a version that nobody can call yet, for `exchange`; what comes to nothing is for `retire`.
 
         Parameters
@@ -154,7 +155,7 @@ cdef class Engine:
         queue_delay_us : int
             How long, in microseconds, a batch that is not full waits for more.
         instance_count : int
-            Batches that may run at the same time, all in one session; without lanes only.
+            Batches that may run at the same time, all in one session, at most on half of the workers; without lanes only.
         buffer_sets : int
             0 runs batches on the engine's workers. Another number gives each session a lane, the one thread that runs
             it, and so many sets of buffers to be gathered, run and encoded side by side: for GPUs, at least 2. The
@@ -163,6 +164,8 @@ cdef class Engine:
             Whether a request is answered by the reply that the same inputs got before, while that is kept.
         interface : Interface
             How callers see the session's tensors, where that is not as the model has them; of the first session.
+        queueing : QueueOptions
+            Who waits where and for how long, and when a batch that is not full runs all the same.
 
         Raises
         ------
@@ -177,10 +180,13 @@ cdef class Engine:
             raise ValueError(f"max_batch_size must be at least 0, queue_delay_us from 0 to {MAX_DELAY_US}")
         cdef tuple sessions = (session,) if isinstance(session, Session) else tuple(session)
         check_instances(sessions, instance_count, buffer_sets)
+        check_options(queueing, max_batch_size)
         if interface is not None and interface.session is not sessions[0]:
             raise ValueError("the interface is of another session")
         if max_batch_size > 0:
             check_batchable(sessions[0])
+        # More would leave none of the workers to other models while this one is overloaded.
+        instance_count = min(instance_count, (self.core.pool.max_threads + 1) // 2)
         cdef LoadedVersion made = LoadedVersion.__new__(LoadedVersion)
         made.sessions = sessions
         cdef bytes encoded = name.encode()
@@ -194,14 +200,15 @@ cdef class Engine:
             self.check_open()
             self.reserve_alarms(len(self._versions) + 1)
             if open_batcher(&made.queue, &self.core.pool, &accepted, encoded, len(encoded), version,
-                            0 if buffer_sets > 0 else instance_count) != 0:
+                            0 if buffer_sets > 0 else instance_count, max(1, len(queueing.levels))) != 0:
                 raise MemoryError
             self._apart.add(made)
             self._serial += 1
             made.queue.serial = self._serial
         if cache_replies and self.core.cache.max_bytes > 0:
             made.queue.cache = &self.core.cache
-        made.queue.delay_ns = queue_delay_us * 1000
+        made.queue.rules.delay_ns = queue_delay_us * 1000
+        apply_options(&made.queue, queueing)
         made.queue.max_queued = max_queue_requests or self.max_queue_requests
         made.queue.pending_bytes = &self.core.pending_bytes
         made.queue.max_pending_bytes = self.max_pending_bytes

@@ -130,6 +130,8 @@ cdef void reset_request(request* used) noexcept nogil:
     used.cancelled = False
     used.wants_timing = False
     used.is_missed = False
+    used.priority = 0
+    used.timeout_ns = used.retry_ns = 0
     used.reply_size = 0
     used.error.code = OK
 

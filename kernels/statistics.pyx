@@ -10,19 +10,23 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
+from kernels.batch_rules cimport STAY
 from kernels.request cimport request
 from kernels.status cimport CANCELLED, EXHAUSTED, EXPIRED, INVALID, OK
 from kernels.sync cimport bit_length, epoch_ms
 
 BatchCounts = namedtuple("BatchCounts", "rows executions gather_ns run_ns encode_ns")
 BatchCounts.__doc__ = """The executions of one number of rows, and how long their phases took in all."""
-VersionStatistics = namedtuple("VersionStatistics", "name version counts histograms batches queued")
+VersionStatistics = namedtuple("VersionStatistics", "name version counts histograms batches queued dispatches")
 VersionStatistics.__doc__ = """What one model version has done, at one moment.
 
 ``counts`` holds the fields of struct counters; ``histograms`` by phase, how many took up to each of DURATION_BOUNDS_US
-and, last, longer; ``batches`` a BatchCounts for each number of rows that ran; ``queued`` is how many requests wait.
+and, last, longer; ``batches`` a BatchCounts for each number of rows that ran; ``queued`` is how many requests wait;
+``dispatches`` how many batches left the queue, by each of REASONS.
 """
 
+# Why a batch leaves the queue, in the order of kernels.batch_rules, which says more.
+REASONS = ("full", "preferred", "delay", "deadline", "alone", "drain")
 # What the buckets of histograms are for, but for the last, which has no bound.
 DURATION_BOUNDS_US = tuple(1 << index for index in range(DURATION_BUCKETS - 1))
 
@@ -136,6 +140,20 @@ cdef void count_failure(statistics* target, int code, int64_t waited_ns) noexcep
         target.total.refused += 1
 
 
+cdef void count_expiry(statistics* target, const request* expired, int64_t now_ns) noexcept nogil:
+    """Count a request that was given up in the queue: for its deadline, or for a timeout that came before that."""
+    if expired.deadline_ns != 0 and expired.deadline_ns <= expired.give_up_ns:
+        target.total.expired += 1
+    else:
+        target.total.timed_out += 1
+    target.total.failure_ns += now_ns - expired.arrival_ns
+
+
+cdef void count_late(statistics* target) noexcept nogil:
+    """Count a request that was refused since it could not have been answered by its deadline."""
+    target.total.late += 1
+
+
 # ---- reading
 
 
@@ -173,4 +191,5 @@ cdef object describe_statistics(str name, int64_t version, const statistics* kep
         same = &kept.batches[rows]
         if same.executions > 0:
             batches.append(BatchCounts(rows, same.executions, same.gather_ns, same.run_ns, same.encode_ns))
-    return VersionStatistics(name, version, describe_counters(&kept.total), kept.durations, batches, queued)
+    dispatches = {reason: kept.dispatches[STAY + 1 + index] for index, reason in enumerate(REASONS)}
+    return VersionStatistics(name, version, describe_counters(&kept.total), kept.durations, batches, queued, dispatches)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from google.protobuf.message import Message
 
+from kernels.queue_options import QueueOptions
 from service.config_text import FILE_NAME, MAX_FILE_BYTES, ModelConfigError, list_set_fields, parse_json, parse_text
 from service.device_config import DeviceConfig, is_device_parameter, read_devices
 from service.pb.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from service.queue_config import BATCHING, QUEUE_FIELDS, QUEUE_PARAMETERS, read_queue_options
 from service.version_policy import LABELS_PARAMETER, check_policy, read_labels
 
 MAX_THREADS = 1024
@@ -42,6 +44,7 @@ READ_FIELDS = frozenset(
         "output.reshape.shape",
         "dynamic_batching",
         "dynamic_batching.max_queue_delay_microseconds",
+        *(f"{BATCHING}.{field}" for field in QUEUE_FIELDS),
         "instance_group",
         "instance_group.count",
         "instance_group.kind",
@@ -99,6 +102,8 @@ class WrittenConfig:
         None where the file does not say, which is not the same as 0.
     queue_delay_us, instance_count, intra_op_threads, inter_op_threads
         What the file says, or the default; 0 threads shares the process's pool.
+    queueing
+        Who waits where and for how long, and when a batch that is not full runs.
     devices
         Where instances run, and the options of what runs them there.
     model_file
@@ -115,6 +120,7 @@ class WrittenConfig:
     instance_count: int
     intra_op_threads: int
     inter_op_threads: int
+    queueing: QueueOptions
     devices: DeviceConfig
     model_file: str = MODEL_FILE
     labels: Mapping[str, int] = field(default_factory=dict)
@@ -155,6 +161,7 @@ def _check(parsed: Message, model: str) -> WrittenConfig:
         instance_count=_count_instances(proto),
         intra_op_threads=_read_threads(parameters, "intra_op_thread_count"),
         inter_op_threads=_read_threads(parameters, "inter_op_thread_count"),
+        queueing=read_queue_options(proto.dynamic_batching, parameters),
         devices=devices,
         model_file=proto.default_model_filename or MODEL_FILE,
         labels=read_labels(parameters[LABELS_PARAMETER]) if LABELS_PARAMETER in parameters else {},
@@ -204,7 +211,7 @@ def _check_range(field: str, given: int, low: int, high: int) -> None:
 
 def _read_parameters(proto: ModelConfig) -> dict[str, str]:
     """The parameters that are not about devices, all of which are known."""
-    known = (*THREAD_PARAMETERS, LABELS_PARAMETER)
+    known = (*THREAD_PARAMETERS, LABELS_PARAMETER, *QUEUE_PARAMETERS)
     others = [name for name in proto.parameters if not is_device_parameter(name)]
     for name in others:
         if name not in known:

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Iterable, Mapping
 
 from kernels.statistics import DURATION_BOUNDS_US, VersionStatistics
+from service.cache_metrics import CACHE_COUNTERS
 from service.exposition import Family, format_labels
 from service.repository import ModelVersion, State
-from service.statistics import count_failures
+from service.statistics import count_failures, count_refusals
 
 NS_PER_US, NS_PER_S = 1_000, 1_000_000_000
 BOUNDS_S = tuple(repr(bound / 1e6) for bound in DURATION_BOUNDS_US)
@@ -41,28 +42,11 @@ COUNTERS: dict[str, Counter] = {
 }
 FAILURES = ("nv_inference_request_failure", "Number of failed inference requests, by reason")
 PENDING = ("nv_inference_pending_request_count", "Number of inference requests that wait in the queue now")
-# Triton's too, of versions that have looked for a request in the response cache.
-CACHE_COUNTERS: dict[str, Counter] = {
-    "nv_cache_num_hits_per_model": ("Number of response cache hits per model", lambda c: c["cache_hits"]),
-    "nv_cache_num_misses_per_model": ("Number of response cache misses per model", lambda c: c["cache_misses"]),
-    "nv_cache_hit_duration_per_model": (
-        "Total time of looking up response cache hits per model, in microseconds",
-        lambda c: c["cache_hit_ns"] // NS_PER_US,
-    ),
-    "nv_cache_miss_duration_per_model": (
-        "Total time of looking up and keeping response cache misses per model, in microseconds",
-        lambda c: c["cache_miss_ns"] // NS_PER_US,
-    ),
-}
+# Ours.
+REFUSALS = ("sluice_queue_refusals_total", "Number of inference requests that the queue refused or gave up, by reason")
+DISPATCHES = ("sluice_dispatches_total", "Number of batches that left the queue, by why they did")
 LOADS = ("nv_model_load_duration_secs", "Model load time in seconds")
-# Ours, each with the kernels' name of what the cache holds.
-CACHE_USAGE = {
-    "sluice_response_cache_max_bytes": ("gauge", "Most bytes of replies that the response cache keeps", "max_bytes"),
-    "sluice_response_cache_bytes": ("gauge", "Bytes of replies that it keeps now", "bytes"),
-    "sluice_response_cache_entries": ("gauge", "Replies that it keeps now", "entries"),
-    "sluice_response_cache_evictions_total": ("counter", "Replies that had to make room for others", "evictions"),
-}
-# Ours, each with the kernels' name of the histogram and of its sum.
+# Each with the kernels' name of the histogram and of its sum.
 HISTOGRAMS = {
     "sluice_request_duration_seconds": (
         "Time of successful requests from arrival to answer, in seconds",
@@ -83,10 +67,11 @@ HISTOGRAMS = {
 def describe_models(versions: Iterable[VersionStatistics]) -> list[Family]:
     """The families, with a sample for each version.
 
-    A version that has not run yet has no histograms: with thousands of models most samples would say nothing.
+    A version that has not run yet has none of ours: with thousands of models most samples would say nothing.
     """
-    counters, cached = _make_counters(COUNTERS), _make_counters(CACHE_COUNTERS)
-    failures, pending = Family(FAILURES[0], "counter", FAILURES[1]), Family(PENDING[0], "gauge", PENDING[1])
+    counters, cached = make_counters(COUNTERS), make_counters(CACHE_COUNTERS)
+    failures, refusals, dispatches = (Family(name, "counter", text) for name, text in (FAILURES, REFUSALS, DISPATCHES))
+    pending = Family(PENDING[0], "gauge", PENDING[1])
     histograms = [
         (Family(name, "histogram", meaning), phase, total) for name, (meaning, phase, total) in HISTOGRAMS.items()
     ]
@@ -94,31 +79,28 @@ def describe_models(versions: Iterable[VersionStatistics]) -> list[Family]:
         labels = format_labels({"model": version.name, "version": str(version.version)})
         for family, read in counters:
             family.add(read(version.counts), labels)
-        for reason, count in count_failures(version.counts).items():
-            failures.add(count, f'{labels},reason="{reason}"')
+        _add_reasons(failures, labels, count_failures(version.counts))
         pending.add(version.queued, labels)
         if version.counts["cache_hits"] or version.counts["cache_misses"]:
             for family, read in cached:
                 family.add(read(version.counts), labels)
         if version.counts["executions"]:
+            _add_reasons(refusals, labels, count_refusals(version.counts))
+            _add_reasons(dispatches, labels, version.dispatches)
             for family, phase, total in histograms:
                 family.add_histogram(BOUNDS_S, version.histograms[phase], version.counts[total] / NS_PER_S, labels)
-    counted = [family for family, _ in (*counters, *cached)]
-    return [*counted, failures, pending, *(family for family, _, _ in histograms)]
+    ours = [refusals, dispatches, *(family for family, _, _ in histograms)]
+    return [*(family for family, _ in (*counters, *cached)), failures, pending, *ours]
 
 
-def _make_counters(table: dict[str, Counter]) -> list[tuple[Family, Callable[[dict[str, int]], int]]]:
+def make_counters(table: dict[str, Counter]) -> list[tuple[Family, Callable[[dict[str, int]], int]]]:
+    """An empty family of each of a table's counters, and how to read it."""
     return [(Family(name, "counter", meaning), read) for name, (meaning, read) in table.items()]
 
 
-def describe_cache(usage: Mapping[str, int]) -> list[Family]:
-    """What the response cache holds; nothing where there is none."""
-    families = []
-    if usage["max_bytes"]:
-        for name, (kind, meaning, key) in CACHE_USAGE.items():
-            families.append(Family(name, kind, meaning))
-            families[-1].add(usage[key])
-    return families
+def _add_reasons(family: Family, labels: str, counts: Mapping[str, int]) -> None:
+    for reason, count in counts.items():
+        family.add(count, f'{labels},reason="{reason}"')
 
 
 def describe_loads(entries: Iterable[ModelVersion]) -> list[Family]:

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from kernels.engine import Engine
 from kernels.runtime import configure_runtime, runtime_version
+from service.cache_metrics import describe_cache
 from service.health import HealthBoard
 from service.lifecycle import Lifecycle
 from service.log_settings import LogSettings
@@ -15,7 +16,7 @@ from service.machine_metrics import MachineMetrics
 from service.metrics import Metrics
 from service.metrics_server import MetricsServer
 from service.model_control import ModelControl
-from service.model_metrics import describe_cache, describe_loads, describe_models
+from service.model_metrics import describe_loads, describe_models
 from service.observing import Observed
 from service.permissions import Permissions
 from service.repository import Repository

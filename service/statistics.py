@@ -36,10 +36,20 @@ def _read_version(engine: Engine, entry: ModelVersion) -> VersionStatistics | No
         return None
 
 
+def count_refusals(counts: dict[str, int]) -> dict[str, int]:
+    """Requests that the queue did not take or gave up, by our reason; Triton has one for all."""
+    return {
+        "full": counts["rejected"],
+        "late": counts["late"],
+        "deadline": counts["expired"],
+        "timeout": counts["timed_out"],
+    }
+
+
 def count_failures(counts: dict[str, int]) -> dict[str, int]:
     """Requests that got an error, by Triton's reason."""
     return {
-        "REJECTED": counts["rejected"] + counts["expired"],
+        "REJECTED": sum(count_refusals(counts).values()),
         "CANCELED": counts["cancelled"],
         "BACKEND": counts["failed"],
         "OTHER": counts["refused"],

@@ -87,6 +87,7 @@ class VersionLoader:
             opened.sessions,
             max_batch_size=config.max_batch_size,
             queue_delay_us=config.queue_delay_us,
+            queueing=config.queueing,
             instance_count=opened.instance_count,
             buffer_sets=opened.buffer_sets,
             cache_replies=config.proto.response_cache.enable,

@@ -97,9 +97,9 @@ def scalar_doubler():
     return _model([node], [_value("input", [])], [_value("output", [])])
 
 
-def picker():
-    """INT64 ``index`` [batch] to FP32 ``output`` [batch]: rows of a table of 10; another index fails in the run."""
-    table = numpy_helper.from_array(np.arange(10, dtype=np.float32) * 1.5, "table")
+def picker(rows=10):
+    """INT64 ``index`` [batch] to FP32 ``output`` [batch]: rows of a table, of 10; another index fails in the run."""
+    table = numpy_helper.from_array(np.arange(rows, dtype=np.float32) * 1.5, "table")
     node = helper.make_node("Gather", ["table", "index"], ["output"])
     return _model([node], [_value("index", ["batch"], TensorProto.INT64)], [_value("output", ["batch"])], [table])
 

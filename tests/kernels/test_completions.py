@@ -12,6 +12,7 @@ from ways import every_way
 
 from kernels import status
 from kernels.completions import CompletionQueue
+from kernels.queue_options import QueueOptions
 
 
 @pytest.fixture
@@ -121,7 +122,7 @@ def test_cancelled_at_its_deadline_is_settled_once(engine, queue, load):
     The deadlines of a round lie close together, so that the timer unlinks many at once and settles one after another
     while they are being cancelled; settled twice, one would be given back twice.
     """
-    load(onnx_models.slow(10_000), "slow", max_batch_size=1)
+    load(onnx_models.slow(10_000), "slow", max_batch_size=1, queueing=QueueOptions(refuses_late=False))
     message = encode_request("slow", {"input": np.zeros((1, 4), np.float32)})
     for round_ in range(100):
         busy = [queue.submit(message, (round_, "busy", index)) for index in range(2)]

@@ -52,8 +52,6 @@ def test_read_config_tells_silence_about_batches_from_zero(tmp_path):
     [
         ("sequence_batching {}", "sequence_batching"),
         ("ensemble_scheduling { step [] }", "ensemble_scheduling"),
-        ("dynamic_batching { preferred_batch_size: [4] }", "dynamic_batching.preferred_batch_size"),
-        ("dynamic_batching { default_queue_policy {} }", "dynamic_batching.default_queue_policy"),
         ("input { allow_ragged_batch: true }", "input.allow_ragged_batch"),
         ("output { is_shape_tensor: true }", "output.is_shape_tensor"),
         ("optimization { graph { level: 1 } }", "optimization.graph"),

@@ -4,15 +4,18 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kernels.statistics import DURATION_BOUNDS_US, VersionStatistics
+from service.cache_metrics import CACHE_USAGE, describe_cache
 from service.exposition import write_text
-from service.model_metrics import CACHE_USAGE, HISTOGRAMS, describe_cache, describe_models
+from service.model_metrics import HISTOGRAMS, describe_models
 
 COUNTS = {
     "success": 7,
     "failed": 1,
     "cancelled": 2,
     "expired": 3,
+    "timed_out": 20,
     "rejected": 4,
+    "late": 100,
     "refused": 5,
     "success_ns": 70_999,
     "failure_ns": 1,
@@ -31,6 +34,7 @@ COUNTS = {
     "encode_ns": 2_000,
     "last_inference_ms": 1,
 }
+DISPATCHES = {"full": 1, "preferred": 2, "delay": 3, "deadline": 4, "alone": 5, "drain": 6}
 BUCKETS = [0, 7, *[0] * (len(DURATION_BOUNDS_US) - 1)]
 
 
@@ -51,7 +55,7 @@ def read_samples(*versions):
 def make_version(**changes):
     """Counters of version 3 of a model."""
     phases = dict.fromkeys(("request", "queue", "gather", "run", "encode"), BUCKETS)
-    return VersionStatistics("tiny", 3, COUNTS | changes, phases, [], 9)
+    return VersionStatistics("tiny", 3, COUNTS | changes, phases, [], 9, DISPATCHES)
 
 
 def test_counters_bear_tritons_names_and_units():
@@ -69,8 +73,16 @@ def test_counters_bear_tritons_names_and_units():
         "nv_inference_compute_output_duration_us": 5,
     }
     assert {name: samples[name, "3"] for name in expected} == expected
-    failures = {"REJECTED": 7, "CANCELED": 2, "BACKEND": 1, "OTHER": 5}
+    failures = {"REJECTED": 127, "CANCELED": 2, "BACKEND": 1, "OTHER": 5}
     assert {reason: samples["nv_inference_request_failure", "3", reason] for reason in failures} == failures
+
+
+def test_counters_of_the_queue_are_by_reason():
+    """What it refused or gave up, and why batches left it."""
+    samples = read_samples(make_version())
+    refusals = {"full": 4, "late": 100, "deadline": 3, "timeout": 20}
+    assert {reason: samples["sluice_queue_refusals", "3", reason] for reason in refusals} == refusals
+    assert {reason: samples["sluice_dispatches", "3", reason] for reason in DISPATCHES} == DISPATCHES
 
 
 @pytest.mark.parametrize(

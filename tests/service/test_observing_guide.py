@@ -3,8 +3,9 @@
 import re
 from pathlib import Path
 
+from service.cache_metrics import describe_cache
 from service.machine_metrics import MachineMetrics
-from service.model_metrics import describe_cache, describe_loads, describe_models
+from service.model_metrics import describe_loads, describe_models
 from service.transport_metrics import METRICS, describe_transport
 
 GUIDE = Path(__file__).parents[2] / "docs" / "observing.md"
