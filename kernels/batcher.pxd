@@ -23,13 +23,14 @@ cdef struct batcher:
     int64_t* pending_bytes   # the engine's count of message bytes that wait or run
     int64_t max_pending_bytes
     pthread_mutex_t lock     # guards what follows
-    pthread_cond_t idle      # signalled when nothing is queued, running or scheduled
+    pthread_cond_t idle      # signalled when nothing is queued, running or scheduled, and at each release
     request* first
     request* last
     int64_t queued
     int64_t queued_rows
     int64_t alarm_ns         # the alarm that is set, 0 for none
-    int32_t running          # batches
+    int32_t running          # batches; of an ensemble, requests
+    int32_t holds            # ensembles' plans that lead here: they may still admit requests
     bint scheduled           # in the executor's ready list
     bint hurried             # a queued request would expire within the delay: run without waiting for more
     bint closing             # the same, for a drain
@@ -45,6 +46,10 @@ cdef struct batcher:
 cdef int open_batcher(batcher* made, executor* pool, const signature* accepted, const char* name, size_t name_size,
                       int64_t version, int32_t n_instances) noexcept nogil
 cdef void close_batcher(batcher* used) noexcept nogil
+cdef void hold_batcher(batcher* held) noexcept nogil
+cdef void release_batcher(batcher* held) noexcept nogil
+cdef void wait_released(batcher* target) noexcept nogil
+cdef void tell_if_idle(batcher* target) noexcept nogil
 cdef void admit_request(batcher* target, request* admitted) noexcept nogil
 cdef void cancel_request(request* unwanted) noexcept nogil
 cdef void settle_request(request* settled) noexcept nogil

@@ -21,7 +21,7 @@ from kernels.statistics cimport (
 from kernels.status cimport CANCELLED, EXHAUSTED, EXPIRED, OK
 from kernels.sync cimport (
     CLOCK_MONOTONIC, counter_add, int_load, int_store, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy,
-    pthread_cond_init, pthread_cond_timedwait, pthread_condattr_destroy, pthread_condattr_init,
+    pthread_cond_init, pthread_cond_timedwait, pthread_cond_wait, pthread_condattr_destroy, pthread_condattr_init,
     pthread_condattr_setclock, pthread_condattr_t, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
     pthread_mutex_unlock, timespec,
 )
@@ -76,6 +76,31 @@ cdef void close_batcher(batcher* used) noexcept nogil:
     free_statistics(&used.counts)
     pthread_mutex_destroy(&used.lock)
     pthread_cond_destroy(&used.idle)
+
+
+cdef void hold_batcher(batcher* held) noexcept nogil:
+    """Keep a batcher that can be reached from being freed until it is released."""
+    pthread_mutex_lock(&held.lock)
+    held.holds += 1
+    pthread_mutex_unlock(&held.lock)
+
+
+cdef void release_batcher(batcher* held) noexcept nogil:
+    pthread_mutex_lock(&held.lock)
+    held.holds -= 1
+    pthread_cond_broadcast(&held.idle)
+    pthread_mutex_unlock(&held.lock)
+
+
+cdef void wait_released(batcher* target) noexcept nogil:
+    """Wait until nobody holds a batcher that no table leads to: it is admitted to no more. What it has runs at once."""
+    pthread_mutex_lock(&target.lock)
+    target.closing = True
+    start_or_wait(target, monotonic_ns())
+    while target.holds > 0:
+        pthread_cond_wait(&target.idle, &target.lock)
+    target.closing = False
+    pthread_mutex_unlock(&target.lock)
 
 
 # ---- callers' side
