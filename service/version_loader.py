@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernels.engine import InferError
+from kernels.ensemble import EnsembleError
 from kernels.runtime import start_runtime
 from kernels.session import Session, SessionError
 from service.config_text import ModelConfigError
+from service.ensemble_config import complete_ensemble, make_ensemble
 from service.low_priority import LowPriorityThreads
 from service.model_config import WrittenConfig
 from service.model_folders import ModelFolder, ModelFolderError
@@ -30,7 +32,7 @@ class WarmupError(Exception):
 
 
 # Errors whose text tells an operator what is wrong with a model.
-LOAD_ERRORS = (ModelFolderError, ModelConfigError, OnnxFileError, SessionError, WarmupError)
+LOAD_ERRORS = (ModelFolderError, ModelConfigError, OnnxFileError, SessionError, WarmupError, EnsembleError)
 # Sessions that are made at a time, each of which may keep a processor busy.
 PARALLEL_SESSIONS = 4
 UNFORESEEN_FAILURE = "loading failed for a reason that the server's log has"
@@ -69,10 +71,13 @@ class VersionLoader:
 
         Raises
         ------
-        ModelFolderError, ModelConfigError, OnnxFileError, SessionError, WarmupError
+        ModelFolderError, ModelConfigError, OnnxFileError, SessionError, WarmupError, EnsembleError
             The version cannot serve.
         """
         started_s = time.monotonic()
+        if plan.written.is_ensemble:
+            config, handle = self._prepare_ensemble(plan, version)
+            return PreparedVersion(config, handle, time.monotonic() - started_s)
         path, written = plan.find_model_file(version), plan.written
         check_self_contained(path)
         session = self._open_session(path, written)
@@ -95,6 +100,18 @@ class VersionLoader:
             self._engine.retire([handle])
             raise
         return PreparedVersion(config, handle, time.monotonic() - started_s)
+
+    def _prepare_ensemble(self, plan: ModelPlan, version: int) -> tuple[ServingConfig, "LoadedVersion"]:
+        """An ensemble whose steps cannot serve now waits for them, unless it would take the place of one that runs."""
+        name = plan.folder.name
+        config = complete_ensemble(name, plan.written)
+        graph = make_ensemble(config, plan.folder.path)
+        handle = self._engine.prepare_ensemble(name, version, graph, max_batch_size=config.max_batch_size)
+        fault = self._engine.find_fault(handle)
+        if fault and self._engine.ensembles().get((name, version), fault) is None:
+            self._engine.retire([handle])
+            raise EnsembleError(fault)
+        return config, handle
 
     def _open_session(self, path: Path, written: WrittenConfig) -> Session:
         """Open a model beside serving: at low priority, unless it brings threads of its own, which would keep that."""

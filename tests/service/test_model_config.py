@@ -51,7 +51,7 @@ def test_read_config_tells_silence_about_batches_from_zero(tmp_path):
     ("text", "field"),
     [
         ("sequence_batching {}", "sequence_batching"),
-        ("ensemble_scheduling { step [] }", "ensemble_scheduling"),
+        ('ensemble_scheduling { step { model_namespace: "a" } }', "ensemble_scheduling.step.model_namespace"),
         ("dynamic_batching { preferred_batch_size: [4] }", "dynamic_batching.preferred_batch_size"),
         ("dynamic_batching { default_queue_policy {} }", "dynamic_batching.default_queue_policy"),
         ("instance_group { gpus: [0] }", "instance_group.gpus"),
