@@ -3,14 +3,14 @@
 import re
 
 import pytest
-from ensemble_folders import TENSOR, describe_chain, describe_step
+from ensemble_folders import describe_chain, describe_step, describe_tensor
 
 from service.config_text import ModelConfigError
 from service.ensemble_config import complete_ensemble, list_step_models, list_steps, make_ensemble
 from service.model_config import read_config, read_override
 
-INPUT = f"input {{ {TENSOR.format(name='input')} }}"
-OUTPUT = f"output {{ {TENSOR.format(name='output')} }}"
+INPUT = f"input {{ {describe_tensor('input')} }}"
+OUTPUT = f"output {{ {describe_tensor('output')} }}"
 
 
 def read(tmp_path, text):
@@ -99,7 +99,7 @@ STEP = describe_step("a", "input", "output")
             "input[0].dims: expected numbers of at least 1, or -1, given [0]",
         ),
         (
-            f"{INPUT} output {{ {TENSOR.format(name='y')} reshape {{ shape: 4 }} }} ensemble_scheduling {{}}",
+            f"{INPUT} output {{ {describe_tensor('y')} reshape {{ shape: 4 }} }} ensemble_scheduling {{}}",
             "output[0].reshape: an ensemble has none",
         ),
         (

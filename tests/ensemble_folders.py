@@ -1,6 +1,6 @@
 """Writes ensembles into model repositories: chains of models from `input` to `output`, four columns each."""
 
-TENSOR = 'name: "{name}" data_type: TYPE_FP32 dims: 4'
+TENSOR = 'name: "{name}" data_type: TYPE_{datatype} dims: 4'
 
 
 def describe_step(model, source, target, version=-1):
@@ -9,12 +9,17 @@ def describe_step(model, source, target, version=-1):
         input_map {{ key: "input" value: "{source}" }} output_map {{ key: "output" value: "{target}" }} }}"""
 
 
-def describe_chain(*models, max_batch_size=8, more=""):
+def describe_tensor(name, datatype="FP32"):
+    """A tensor of four columns."""
+    return TENSOR.format(name=name, datatype=datatype)
+
+
+def describe_chain(*models, max_batch_size=8, datatype="FP32", more=""):
     """The configuration of an ensemble of models, one after the other."""
     tensors = ["input", *(f"between_{index}" for index in range(1, len(models))), "output"]
     steps = [describe_step(model, tensors[index], tensors[index + 1]) for index, model in enumerate(models)]
     return f"""platform: "ensemble" max_batch_size: {max_batch_size} {more}
-        input {{ {TENSOR.format(name="input")} }} output {{ {TENSOR.format(name="output")} }}
+        input {{ {describe_tensor("input", datatype)} }} output {{ {describe_tensor("output", datatype)} }}
         ensemble_scheduling {{ {" ".join(steps)} }}"""
 
 
