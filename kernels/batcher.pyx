@@ -9,7 +9,9 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from kernels.executor cimport drop_alarm, executor, schedule, set_alarm, task
+from kernels.executor cimport (
+    defer_tasks, drop_alarm, executor, schedule, schedule_deferred, set_alarm, task, task_list,
+)
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
 from kernels.instance cimport close_instance, execute_batch, instance, open_instance
 from kernels.placement cimport open_placement, place_next
@@ -427,13 +429,20 @@ cdef void finish_requests(batcher* target, instance* chosen, request* batch, int
     """Count a run and settle its requests, with `error` when it failed."""
     cdef request* following
     cdef request* member = batch
+    cdef task_list ready = task_list(NULL, NULL)
+    cdef executor* pool = target.pool
+    cdef bint has_steps = False
     pthread_mutex_lock(&target.lock)
     count_run(target, chosen, batch, rows, error)
     # From here on a cancellation comes too late: whoever takes the lock next finds the request settled.
     while member != NULL:
         int_store(&member.state, SETTLED)
+        has_steps = has_steps or member.kept != NULL
         member = member.next
     pthread_mutex_unlock(&target.lock)
+    if has_steps:
+        # So that the steps that follow of all of them run as one batch.
+        defer_tasks(&ready)
     while batch != NULL:
         following = batch.next
         if batch.cancelled:
@@ -443,6 +452,8 @@ cdef void finish_requests(batcher* target, instance* chosen, request* batch, int
                 batch.error = error[0]
             settle_request(batch)
         batch = following
+    if has_steps:
+        schedule_deferred(pool, &ready)
 
 
 cdef void count_run(batcher* target, const instance* chosen, const request* batch, int64_t rows,

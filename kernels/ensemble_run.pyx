@@ -48,7 +48,7 @@ cdef void start_ensemble(request_pool* requests, ensemble_plan* plan, request* c
         settle_request(client)
         return
     opened.requests = requests
-    begin_steps(opened, choose_steps(opened))
+    begin_steps(opened, choose_steps(opened), opened.spent.taken_ns)
     take_hand(opened)
 
 
@@ -104,16 +104,16 @@ cdef run_step* choose_steps(ensemble_run* run) noexcept nogil:
     return ready
 
 
-cdef void begin_steps(ensemble_run* run, run_step* ready) noexcept nogil:
-    """Begin steps whose inputs are there; each has a hand in the run, and so has the calling thread."""
+cdef void begin_steps(ensemble_run* run, run_step* ready, int64_t arrival_ns) noexcept nogil:
+    """Begin steps whose inputs are there since then; each has a hand in the run, and so has the calling thread."""
     cdef run_step* following
     while ready != NULL:
         following = ready.ready
-        begin_step(run, ready)
+        begin_step(run, ready, arrival_ns)
         ready = following
 
 
-cdef void begin_step(ensemble_run* run, run_step* step) noexcept nogil:
+cdef void begin_step(ensemble_run* run, run_step* step, int64_t arrival_ns) noexcept nogil:
     """Admit a step's request to its model. Whatever becomes of it, settle_step hears of it."""
     cdef plan_step* planned = &run.plan.steps[step.index]
     cdef batcher* home = run.plan.home
@@ -126,6 +126,7 @@ cdef void begin_step(ensemble_run* run, run_step* step) noexcept nogil:
         end_step(run, step, &error)
         return
     step.asked = asked
+    asked.arrival_ns = arrival_ns
     asked.context = step
     asked.done = settle_step
     if fill_step(run, step, asked) != 0 or bind_request(&planned.target.accepted, asked) != 0:
@@ -176,7 +177,7 @@ cdef void end_step(ensemble_run* run, run_step* step, const failure* error) noex
         cancel_steps(run)
     elif error.code == OK:
         release_sources(run, step)
-        begin_steps(run, ready)
+        begin_steps(run, ready, step.kept.ended_ns)
     take_hand(run)
 
 

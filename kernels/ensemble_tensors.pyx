@@ -17,7 +17,6 @@ from kernels.refusals cimport refuse, refuse_memory
 from kernels.request cimport bound_tensor, request
 from kernels.session cimport MAX_RANK, tensor_spec
 from kernels.status cimport INVALID
-from kernels.sync cimport monotonic_ns
 
 
 cdef int fill_step(ensemble_run* run, run_step* step, request* asked) noexcept nogil:
@@ -25,7 +24,6 @@ cdef int fill_step(ensemble_run* run, run_step* step, request* asked) noexcept n
     cdef const plan_step* planned = &run.plan.steps[step.index]
     cdef const request* client = run.client
     cdef int32_t index
-    asked.arrival_ns = monotonic_ns()
     asked.deadline_ns = client.deadline_ns
     asked.kept = &step.kept
     if reserve_tensors(&asked.view, planned.n_inputs, planned.n_outputs, client.view.n_parameters) != 0:

@@ -1,6 +1,6 @@
-"""Writes ensembles into model repositories: chains of models from `input` to `output`, four columns each."""
+"""Writes ensembles into model repositories: chains of models from `input` to `output`."""
 
-TENSOR = 'name: "{name}" data_type: TYPE_{datatype} dims: 4'
+TENSOR = 'name: "{name}" data_type: TYPE_{datatype} dims: {columns}'
 
 
 def describe_step(model, source, target, version=-1):
@@ -9,17 +9,18 @@ def describe_step(model, source, target, version=-1):
         input_map {{ key: "input" value: "{source}" }} output_map {{ key: "output" value: "{target}" }} }}"""
 
 
-def describe_tensor(name, datatype="FP32"):
-    """A tensor of four columns."""
-    return TENSOR.format(name=name, datatype=datatype)
+def describe_tensor(name, datatype="FP32", columns=4):
+    """A tensor, but for the batch."""
+    return TENSOR.format(name=name, datatype=datatype, columns=columns)
 
 
-def describe_chain(*models, max_batch_size=8, datatype="FP32", more=""):
+def describe_chain(*models, max_batch_size=8, datatype="FP32", columns=4, more=""):
     """The configuration of an ensemble of models, one after the other."""
     tensors = ["input", *(f"between_{index}" for index in range(1, len(models))), "output"]
     steps = [describe_step(model, tensors[index], tensors[index + 1]) for index, model in enumerate(models)]
     return f"""platform: "ensemble" max_batch_size: {max_batch_size} {more}
-        input {{ {describe_tensor("input", datatype)} }} output {{ {describe_tensor("output", datatype)} }}
+        input {{ {describe_tensor("input", datatype, columns)} }}
+        output {{ {describe_tensor("output", datatype, columns)} }}
         ensemble_scheduling {{ {" ".join(steps)} }}"""
 
 

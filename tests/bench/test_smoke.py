@@ -12,7 +12,7 @@ from bench.__main__ import MEASUREMENTS
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NEEDS_H2LOAD = ("grpc", "memory")
-NEEDS_PROGRAMS = ("transport",)
+NEEDS_PROGRAMS = ("ensemble", "transport")
 TIMEOUT_S = 240
 
 
