@@ -18,10 +18,12 @@ from kernels.ensemble import EnsembleError
 
 cdef dict resolve_ensembles(dict versions):
     """Return {(name, version): PlanHandle, or the reason why it cannot run} for the ensembles among versions."""
+    cdef list found = [key for key, entry in versions.items() if is_ensemble(entry)]
+    if not found:
+        return {}
     resolver = Resolver(versions)
-    for key, entry in versions.items():
-        if is_ensemble(entry):
-            resolver.resolve(key)
+    for key in found:
+        resolver.resolve(key)
     return resolver.plans
 
 

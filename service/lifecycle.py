@@ -93,11 +93,15 @@ class Lifecycle:
 
         Ensembles come last: their steps have then been tried.
         """
-        for name in sorted(self._to_load, key=lambda name: bool(self._list_steps(name))):
+        ensembles = {name for name in self._to_load if self._list_steps(name)}
+        for name in sorted(self._to_load, key=ensembles.__contains__):
             if self._is_stopped:
                 return
             with contextlib.suppress(LoadError, NotFoundError, UnavailableError):
-                self.load(name)
+                if name in ensembles:
+                    self.load(name)
+                else:
+                    self._load_one(name)
 
     def look_around(self) -> None:
         """Learn of folders that came or went since, without loading anything; ModelFolderError as of find_models."""
