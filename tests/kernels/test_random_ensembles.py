@@ -1,4 +1,4 @@
-"""Random graphs, requests, failures and cancellations: each caller gets what NumPy makes of its own, or its own error.
+"""Random graphs, requests, failures, deadlines, cancellations: each caller gets what NumPy makes of its own, or an error.
 
 Values are small whole numbers, so that floats add them exactly. Nobody is forgotten, and nothing stays counted.
 """
@@ -103,7 +103,8 @@ def test_random_graphs_answer_each_caller_with_its_own(parts, seed):
     queue, calls = CompletionQueue(parts), []
     for _ in range(REQUESTS):
         message, expected = make_request(chance, chance.choice(graphs))
-        calls.append(queue.submit(message, expected))
+        timeout_us = chance.choice([-1] * 9 + [chance.randint(0, 500)])
+        calls.append(queue.submit(message, expected, timeout_us=timeout_us))
         if chance.random() < 0.3:
             queue.flush()
         if chance.random() < 0.15:
@@ -115,7 +116,7 @@ def test_random_graphs_answer_each_caller_with_its_own(parts, seed):
         if code == status.OK:
             check_reply(reply, call.context)
         else:
-            assert code == status.CANCELLED or (code, call.context) == (status.INVALID, None)
+            assert code in (status.CANCELLED, status.EXPIRED) or (code, call.context) == (status.INVALID, None)
     assert parts.drain(10.0)
     assert parts.pending_bytes == 0
     check_counts(parts, graphs, settled)
@@ -135,6 +136,7 @@ def check_counts(engine, graphs, settled):
     codes = [code for _, code, _ in settled]
     assert sum(one["success"] for one in counts) == codes.count(status.OK)
     assert sum(one["failed"] for one in counts) == codes.count(status.INVALID)
+    assert sum(one["expired"] for one in counts) == codes.count(status.EXPIRED)
     # One that was withdrawn before it was submitted is of no model.
     assert sum(one["cancelled"] for one in counts) <= codes.count(status.CANCELLED)
     assert all(one["running"] == one["queued"] == 0 for one in counts)
