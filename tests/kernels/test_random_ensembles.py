@@ -1,4 +1,4 @@
-"""Random graphs, requests, failures, deadlines, cancellations: each caller gets what NumPy makes of its own or an error.
+"""Random graphs, requests, failures, deadlines, cancellations: each caller gets what NumPy makes of its own.
 
 Values are small whole numbers, so that floats add them exactly. Nobody is forgotten, and nothing stays counted.
 """
