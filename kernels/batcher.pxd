@@ -35,14 +35,15 @@ cdef struct batcher:
     int64_t* pending_bytes   # the engine's count of message bytes that wait or run
     int64_t max_pending_bytes
     pthread_mutex_t lock     # guards what follows
-    pthread_cond_t idle      # signalled when nothing is queued, running or scheduled
+    pthread_cond_t idle      # signalled when nothing is queued, running or scheduled, and at each release
     request_queue queue
     settle_order order
     service_time known
     int64_t alarm_ns         # the alarm that is set, 0 for none
     int64_t taken_ns         # when the latest batch left the queue
     int64_t taken_rows       # of it
-    int32_t running          # batches
+    int32_t running          # batches; of an ensemble, requests
+    int32_t holds            # ensembles' plans that lead here: they may still admit requests
     bint scheduled           # in the executor's ready list
     bint closing             # for a drain: run without waiting for more
     instance* instances      # all, as one array
@@ -60,6 +61,9 @@ cdef int open_batcher(batcher* made, executor* pool, const signature* accepted, 
                       int64_t version, int32_t n_instances, int32_t n_levels) noexcept nogil
 cdef int open_lanes(batcher* made, session_core** cores, int32_t n_cores, int32_t n_sets) noexcept nogil
 cdef void close_batcher(batcher* used) noexcept nogil
+cdef void hold_batcher(batcher* held) noexcept nogil
+cdef void release_batcher(batcher* held) noexcept nogil
+cdef void wait_released(batcher* target) noexcept nogil
 cdef void admit_request(batcher* target, request* admitted) noexcept nogil
 cdef void cancel_request(request* unwanted) noexcept nogil
 cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil

@@ -15,7 +15,7 @@ from kernels.batch_start cimport (
 )
 from kernels.buffers cimport close_instance, open_instance
 from kernels.cached_answers cimport keep_answers
-from kernels.executor cimport drop_alarm, executor, task
+from kernels.executor cimport defer_tasks, drop_alarm, executor, schedule_deferred, task, task_list
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
 from kernels.instance cimport execute_batch, instance
 from kernels.pipeline cimport buffer_set, close_pipeline, open_pipeline, pipeline, pipeline_owner, start_batch
@@ -32,8 +32,8 @@ from kernels.signature cimport signature
 from kernels.statistics cimport batch_times, count_batch, count_expiry, count_failure, count_late, free_statistics
 from kernels.status cimport CANCELLED, EXHAUSTED, EXPIRED, OK
 from kernels.sync cimport (
-    CLOCK_MONOTONIC, counter_add, int_load, int_store, monotonic_ns, pthread_cond_broadcast,
-    pthread_cond_destroy, pthread_cond_init, pthread_cond_timedwait, pthread_condattr_destroy, pthread_condattr_init,
+    CLOCK_MONOTONIC, counter_add, int_load, int_store, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy,
+    pthread_cond_init, pthread_cond_timedwait, pthread_cond_wait, pthread_condattr_destroy, pthread_condattr_init,
     pthread_condattr_setclock, pthread_condattr_t, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
     pthread_mutex_unlock, timespec,
 )
@@ -110,6 +110,31 @@ cdef void close_batcher(batcher* used) noexcept nogil:
     free_statistics(&used.counts)
     pthread_mutex_destroy(&used.lock)
     pthread_cond_destroy(&used.idle)
+
+
+cdef void hold_batcher(batcher* held) noexcept nogil:
+    """Keep a batcher that can be reached from being freed until it is released."""
+    pthread_mutex_lock(&held.lock)
+    held.holds += 1
+    pthread_mutex_unlock(&held.lock)
+
+
+cdef void release_batcher(batcher* held) noexcept nogil:
+    pthread_mutex_lock(&held.lock)
+    held.holds -= 1
+    pthread_cond_broadcast(&held.idle)
+    pthread_mutex_unlock(&held.lock)
+
+
+cdef void wait_released(batcher* target) noexcept nogil:
+    """Wait until nobody holds a batcher that no table leads to: it is admitted to no more. What it has runs at once."""
+    pthread_mutex_lock(&target.lock)
+    target.closing = True
+    start_or_wait(target, monotonic_ns())
+    while target.holds > 0:
+        pthread_cond_wait(&target.idle, &target.lock)
+    target.closing = False
+    pthread_mutex_unlock(&target.lock)
 
 
 # ---- callers' side
@@ -313,6 +338,9 @@ cdef void finish_requests(batcher* target, instance* chosen, request* batch, int
                           const failure* error) noexcept nogil:
     """Count a run and settle its requests, with `error` when it failed."""
     cdef request* member = batch
+    cdef task_list ready = task_list(NULL, NULL)
+    cdef executor* pool = target.pool
+    cdef bint has_steps = False
     if target.cache != NULL and error.code == OK:
         keep_answers(target, batch)
     pthread_mutex_lock(&target.lock)
@@ -324,12 +352,18 @@ cdef void finish_requests(batcher* target, instance* chosen, request* batch, int
             member.error = error[0]
         # From here on a cancellation comes too late: whoever takes the lock next finds the request settled.
         int_store(&member.state, SETTLED)
+        has_steps = has_steps or member.kept != NULL
         member = member.next
     if target.order.is_kept:
         settle_in_order(target)
         batch = NULL
     pthread_mutex_unlock(&target.lock)
+    if has_steps:
+        # So that the steps that follow of all of them run as one batch.
+        defer_tasks(&ready)
     settle_list(batch)
+    if has_steps:
+        schedule_deferred(pool, &ready)
 
 
 cdef void settle_in_order(batcher* target) noexcept nogil:

@@ -15,6 +15,7 @@ from kernels.codec cimport (
     DECODE_LIMIT, DECODE_NO_MEMORY, OWNER_REQUEST, PARAMETER_BOOL, PARAMETER_INT64, PARAMETER_UINT64, bytes_view,
     decode_request, find_parameter, parameter_view,
 )
+from kernels.ensemble_run cimport cancel_ensemble, start_ensemble
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.request cimport QUEUED, RUNNING, give_back_request, request, take_request
 from kernels.routes cimport find_route, route, route_key, route_table
@@ -50,21 +51,23 @@ cdef void close_request(engine_core* core, request* used) noexcept nogil:
 cdef void submit_request(engine_core* core, request* submitted) noexcept nogil:
     """Decode, check and queue a request. Its `done` is called exactly once, perhaps before this returns."""
     cdef int phase
-    cdef batcher* target
+    cdef const route* found
     submitted.arrival_ns = monotonic_ns()
     if decode_message(submitted) != 0 or (submitted.view.n_parameters > 0 and read_parameters(submitted) != 0):
         settle_request(submitted)
         return
     phase = section_enter(&core.sections)
-    target = route_request(<route_table*> pointer_load(&core.table), submitted)
-    if target != NULL and bind_request(&target.accepted, submitted) == 0 and check_deadline(submitted) == 0:
-        if target.cache != NULL and find_answer(target, submitted):
+    found = route_request(<route_table*> pointer_load(&core.table), submitted)
+    if found != NULL and bind_request(&found.target.accepted, submitted) == 0 and check_deadline(submitted) == 0:
+        if found.plan != NULL:
+            start_ensemble(&core.requests, found.plan, submitted)
+        elif found.target.cache != NULL and find_answer(found.target, submitted):
             settle_request(submitted)
         else:
-            admit_request(target, submitted)
+            admit_request(found.target, submitted)
     else:
-        if target != NULL:
-            count_refusal(target, submitted)
+        if found != NULL:
+            count_refusal(found.target, submitted)
         settle_request(submitted)
     section_leave(&core.sections, phase)
 
@@ -83,7 +86,10 @@ cdef void withdraw_request(engine_core* core, request* unwanted) noexcept nogil:
     """Cancel a submitted request that has not been given back; nothing happens when its reply stands already."""
     cdef int phase = section_enter(&core.sections)
     if int_load(&unwanted.state) in (QUEUED, RUNNING):
-        cancel_request(unwanted)
+        if unwanted.ensemble_run == NULL:
+            cancel_request(unwanted)
+        else:
+            cancel_ensemble(unwanted)
     section_leave(&core.sections, phase)
 
 
@@ -143,8 +149,8 @@ cdef int check_deadline(request* target) noexcept nogil:
     return refuse(target, EXPIRED)
 
 
-cdef batcher* route_request(const route_table* table, request* target) noexcept nogil:
-    """Return the batcher of the model and version that a decoded request names, or NULL with its error set."""
+cdef const route* route_request(const route_table* table, request* target) noexcept nogil:
+    """Return what serves the model and version that a decoded request names, or NULL with its error set."""
     cdef bytes_view wanted = target.view.model_version if target.view.model_version.size > 0 else target.version_hint
     cdef route_key key
     cdef const route* found
@@ -167,7 +173,8 @@ cdef batcher* route_request(const route_table* table, request* target) noexcept 
         snprintf(target.error.text, FAILURE_TEXT_BYTES, "model '%s'%s%.*s is unavailable: %s", found.key.name,
                  b" version " if wanted.size > 0 else b"", <int> wanted.size, <const char*> wanted.data, found.reason)
         refuse(target, UNAVAILABLE)
-    return found.target
+        return NULL
+    return found
 
 
 cdef void refuse_unknown(const route_table* table, request* target, route_key* key, bytes_view wanted) noexcept nogil:

@@ -13,10 +13,12 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from kernels.batcher cimport batcher, close_batcher, open_batcher, wait_idle
+from kernels.batcher cimport batcher, close_batcher, open_batcher, wait_idle, wait_released
 from kernels.batcher_counts cimport read_counts, read_statistics, reset_counts, set_trace_rate
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request
+from kernels.ensemble cimport Ensemble
+from kernels.ensemble_resolver cimport resolve_ensembles
 from kernels.executor cimport close_executor, open_executor, reserve_alarm
 from kernels.instances cimport start_lanes
 from kernels.interface cimport Interface
@@ -29,7 +31,7 @@ from kernels.session cimport Session
 from kernels.shared_memory cimport SharedMemory
 from kernels.signature cimport signature
 from kernels.statistics cimport counters, describe_counters, describe_statistics, free_statistics, statistics
-from kernels.sync cimport deadline_after, sections_wait
+from kernels.sync cimport counter_load, deadline_after, sections_wait
 from kernels.trace cimport close_traces, open_traces, take_traces
 from kernels.version_table cimport LoadedVersion, publish_routes
 
@@ -104,6 +106,7 @@ cdef class Engine:
         self._versions = {}
         self._trace_rates = {"": 0}
         self._labels = {}
+        self._faults = {}
         self._apart = set()
         self._closed = True
         self.shared_memory = SharedMemory()
@@ -189,35 +192,79 @@ cdef class Engine:
         instance_count = min(instance_count, (self.core.pool.max_threads + 1) // 2)
         cdef LoadedVersion made = LoadedVersion.__new__(LoadedVersion)
         made.sessions = sessions
-        cdef bytes encoded = name.encode()
         cdef signature accepted
         made.interface = interface
         fill_signature(&accepted, sessions[0], interface)
         accepted.max_batch_size = max_batch_size
+        self.open_version(made, name, version, &accepted, 0 if buffer_sets > 0 else instance_count,
+                          max(1, len(queueing.levels)), max_queue_requests)
+        if cache_replies and self.core.cache.max_bytes > 0:
+            made.queue.cache = &self.core.cache
+        made.queue.rules.delay_ns = queue_delay_us * 1000
+        apply_options(&made.queue, queueing)
+        if buffer_sets > 0:
+            made.queue.task.is_inline = made.queue.place.is_inline = False
+            self.open_instances(made, buffer_sets)
+        return made
+
+    def prepare_ensemble(self, str name not None, int64_t version, Ensemble ensemble not None, *,
+                         int64_t max_batch_size=0, max_queue_requests=None):
+        """As prepare, of an ensemble, which runs on what serves under its steps' names when it is asked.
+
+        Parameters
+        ----------
+        max_batch_size : int
+            Rows of a request at most; 0 when the first dimension is no batch.
+        max_queue_requests : int
+            Requests that may be in it at a time; one more gets EXHAUSTED.
+        """
+        if version < 1 or max_batch_size < 0 or (max_queue_requests is not None and max_queue_requests < 1):
+            raise ValueError("version and max_queue_requests must be at least 1, max_batch_size at least 0")
+        cdef LoadedVersion made = LoadedVersion.__new__(LoadedVersion)
+        cdef signature accepted
+        made.ensemble = ensemble
+        memset(&accepted, 0, sizeof(signature))
+        accepted.core = &ensemble.seen
+        accepted.inputs = ensemble.seen.inputs
+        accepted.outputs = ensemble.seen.outputs
+        accepted.labels = ensemble.labels.lists if ensemble.labels is not None else NULL
+        accepted.max_batch_size = max_batch_size
+        return self.open_version(made, name, version, &accepted, 0, 1, max_queue_requests)
+
+    def find_fault(self, LoadedVersion ensemble not None):
+        """Return why what `prepare_ensemble` made could not run on the versions that there are now, or None."""
+        cdef tuple key = (ensemble.queue.served.model.decode(), ensemble.queue.version)
+        with self._lock:
+            fault = resolve_ensembles({**self._versions, key: ensemble})[key]
+        return fault if isinstance(fault, str) else None
+
+    def ensembles(self):
+        """Return {(name, version): None when it can run, else the reason why not} for all ensembles."""
+        with self._lock:
+            return dict(self._faults)
+
+    cdef LoadedVersion open_version(self, LoadedVersion made, str name, int64_t version, signature* accepted,
+                                    int32_t n_instances, int32_t n_levels, object max_queue_requests):
+        """Open the queue of a version that nobody can call yet."""
+        cdef bytes encoded = name.encode()
         accepted.regions = self.shared_memory.table
         accepted.max_shared_bytes = self.max_pending_bytes
         with self._lock:
             self.check_open()
             self.reserve_alarms(len(self._versions) + 1)
-            if open_batcher(&made.queue, &self.core.pool, &accepted, encoded, len(encoded), version,
-                            0 if buffer_sets > 0 else instance_count, max(1, len(queueing.levels))) != 0:
+            if open_batcher(&made.queue, &self.core.pool, accepted, encoded, len(encoded), version, n_instances,
+                            n_levels) != 0:
                 raise MemoryError
             self._apart.add(made)
             self._serial += 1
             made.queue.serial = self._serial
-        if cache_replies and self.core.cache.max_bytes > 0:
-            made.queue.cache = &self.core.cache
-        made.queue.rules.delay_ns = queue_delay_us * 1000
-        apply_options(&made.queue, queueing)
         made.queue.max_queued = max_queue_requests or self.max_queue_requests
         made.queue.pending_bytes = &self.core.pending_bytes
         made.queue.max_pending_bytes = self.max_pending_bytes
         made.queue.traced.book = &self.core.traces
         made.queue.place.mode = self._placement
         made.queue.place.limit_ns = self._inline_limit_ns
-        made.queue.task.is_inline = made.queue.place.is_inline = self._placement == PLACE_INLINE and buffer_sets == 0
-        if buffer_sets > 0:
-            self.open_instances(made, buffer_sets)
+        made.queue.task.is_inline = made.queue.place.is_inline = self._placement == PLACE_INLINE
         return made
 
     cdef int open_instances(self, LoadedVersion made, int32_t buffer_sets) except -1:
@@ -266,8 +313,10 @@ cdef class Engine:
                 if isinstance(entry, LoadedVersion):
                     reset_counts(&(<LoadedVersion> entry).queue)
                     set_trace_rate(&(<LoadedVersion> entry).queue, self.find_trace_rate(name))
-            publish_routes(self.core, versions, chosen)
+            plans = resolve_ensembles(versions)
+            publish_routes(self.core, versions, chosen, plans)
             self._versions, self._labels = versions, chosen
+            self._faults = {key: plan if isinstance(plan, str) else None for key, plan in plans.items()}
             self._apart.difference_update(changes.values())
             self._apart.update(replaced)
         return replaced
@@ -288,7 +337,10 @@ cdef class Engine:
     def versions(self):
         """Return {(name, version): None when it serves, else the reason why not}."""
         with self._lock:
-            return {key: None if isinstance(entry, LoadedVersion) else entry for key, entry in self._versions.items()}
+            return {
+                key: self._faults.get(key) if isinstance(entry, LoadedVersion) else entry
+                for key, entry in self._versions.items()
+            }
 
     def statistics(self, str name not None, int64_t version):
         """Return the counters of a serving version, as {name: count or nanoseconds}, with how many requests are
@@ -331,6 +383,11 @@ cdef class Engine:
                 if isinstance(entry, LoadedVersion):
                     set_trace_rate(&(<LoadedVersion> entry).queue, self.find_trace_rate(name))
 
+    @property
+    def pending_bytes(self):
+        """Bytes of messages, and of tensors between the steps of ensembles, that wait or run now."""
+        return counter_load(&self.core.pending_bytes)
+
     cdef int64_t find_trace_rate(self, str name) except -1:
         return self._trace_rates.get(name, self._trace_rates[""])
 
@@ -356,7 +413,8 @@ cdef class Engine:
         if not self._retiring.acquire(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX)):
             return False
         try:
-            for entry in self._loaded():
+            # Ensembles first: until they are idle, their steps get requests.
+            for entry in sorted(self._loaded(), key=lambda entry: (<LoadedVersion> entry).ensemble is None):
                 queue = &(<LoadedVersion> entry).queue
                 with nogil:
                     idle = wait_idle(queue, until_ns) and idle
@@ -369,9 +427,9 @@ cdef class Engine:
         with self._lock:
             if self._closed:
                 return
-            publish_routes(self.core, {}, {})
+            publish_routes(self.core, {}, {}, {})
             self._closed = True
-            reachable, self._versions, self._labels = self._versions, {}, {}
+            reachable, self._versions, self._labels, self._faults = self._versions, {}, {}, {}
             entries = [*reachable.values(), *self._apart]
         self.retire(entries)
         with nogil:
@@ -404,6 +462,8 @@ cdef class Engine:
         cdef batcher* queue = NULL
         cdef request* asked
         if target is not None:
+            if target.ensemble is not None:
+                raise ValueError("an ensemble runs only where its steps serve")
             queue = &target.queue
         asked = open_request(self.core)
         if asked == NULL:
@@ -452,6 +512,7 @@ cdef class Engine:
             if queue.pool == NULL:
                 return 0
             with nogil:
+                wait_released(queue)
                 wait_idle(queue, INT64_MAX)
             with self._lock, nogil:
                 # A cancellation may have found a request of this queue still running just before it became idle.
@@ -461,6 +522,7 @@ cdef class Engine:
                 forget_version(&self.core.cache, queue.serial)
             queue.pool = NULL
             retired.sessions = ()
+            retired.ensemble = None
             retired.interface = None
             self._apart.discard(retired)
         return 0

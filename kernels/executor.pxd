@@ -60,3 +60,5 @@ cdef void set_alarm(executor* pool, task* sleeper, int64_t due_ns) noexcept nogi
 cdef void drop_alarm(executor* pool, task* sleeper) noexcept nogil
 cdef void collect_tasks(task_list* mine) noexcept nogil
 cdef task* take_collected(task_list* mine) noexcept nogil
+cdef void defer_tasks(task_list* mine) noexcept nogil
+cdef void schedule_deferred(executor* pool, task_list* mine) noexcept nogil

@@ -24,8 +24,10 @@ cdef const char* TIMER_NAME = b"sluice-timer"
 cdef extern from *:
     """
     static _Thread_local void *collected;
+    static _Thread_local void *deferred;
     """
     void* collected  # task_list* of the calling thread, NULL unless it runs inline tasks itself
+    void* deferred   # likewise, NULL unless it keeps back what it schedules
 
 cdef extern from *:
     """
@@ -113,7 +115,10 @@ cdef void schedule(executor* pool, task* ready) noexcept nogil:
     """Append a task to the ready list, or to the calling thread's own. It must not be in a list already."""
     ready.next = NULL
     if ready.is_inline and collected != NULL:
-        append_collected(<task_list*> collected, ready)
+        append_task(<task_list*> collected, ready)
+        return
+    if deferred != NULL:
+        append_task(<task_list*> deferred, ready)
         return
     if rung != NULL and (<task**> rung)[0] == NULL:
         (<task**> rung)[0] = ready
@@ -181,7 +186,7 @@ cdef void collect_tasks(task_list* mine) noexcept nogil:
     collected = mine
 
 
-cdef void append_collected(task_list* mine, task* ready) noexcept nogil:
+cdef void append_task(task_list* mine, task* ready) noexcept nogil:
     if mine.last == NULL:
         mine.first = ready
     else:
@@ -197,6 +202,25 @@ cdef task* take_collected(task_list* mine) noexcept nogil:
         if mine.first == NULL:
             mine.last = NULL
     return ready
+
+
+# ---- tasks that are to wait for others
+
+
+cdef void defer_tasks(task_list* mine) noexcept nogil:
+    """Have the calling thread keep back what it schedules, but for inline tasks, until it calls schedule_deferred."""
+    global deferred
+    deferred = mine
+
+
+cdef void schedule_deferred(executor* pool, task_list* mine) noexcept nogil:
+    """Schedule what was kept back, and keep nothing back from now on."""
+    global deferred
+    cdef task* ready = take_collected(mine)
+    deferred = NULL
+    while ready != NULL:
+        schedule(pool, ready)
+        ready = take_collected(mine)
 
 
 # ---- alarms: a binary heap of tasks, each at most once

@@ -11,13 +11,14 @@ from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memset, strstr
 
+from kernels.answer cimport write_answer
 from kernels.buffers cimport reserve, trim_buffers
-from kernels.codec cimport bytes_view, encode_response, output_view, response_size, response_view
+from kernels.codec cimport bytes_view, output_view
 from kernels.datatype cimport DT_BOOL, DT_BYTES, datatype_size
 from kernels.deliveries cimport deliver_outputs
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
 from kernels.interface cimport convert_in_place, fits
-from kernels.request cimport bound_tensor, request, reserve_reply
+from kernels.request cimport bound_tensor, request
 from kernels.response cimport response_parameter
 from kernels.session cimport (
     MAX_RANK, bind_tensor, create_strings, describe_value, fill_strings, read_numbers, read_strings, release_values,
@@ -333,37 +334,18 @@ cdef int encode_reply(instance* used, request* member, int64_t first, failure* e
 
     Without a reply where an output cannot be delivered: the request then has an error of its own.
     """
-    cdef response_view reply
     cdef response_parameter[TIMING_PARAMETERS] timing
-    cdef int32_t index
-    cdef uint8_t* target
-    cdef size_t size, content = 0
-    reply.model_name = bytes_view(<const uint8_t*> used.served.model, used.served.model_size)
-    reply.model_version = bytes_view(<const uint8_t*> used.served.version, used.served.version_size)
-    reply.id = member.view.id
-    reply.parameters = timing
-    reply.n_parameters = 0
+    cdef int32_t index, n_timing = 0
     if member.wants_timing:
-        reply.n_parameters = describe_timing(
+        n_timing = describe_timing(
             used.taken_ns + used.wait_ns - member.arrival_ns, used.gather_ns, used.run_ns, used.rows, timing)
-    reply.outputs = used.views
-    reply.n_outputs = member.n_outputs
     for index in range(member.n_outputs):
         slice_output(used, member.outputs[index], first, member.rows, index)
     if member.has_deliveries:
         member.error.code = OK  # that of a run with others may stand there
         if deliver_outputs(used.accepted, member, used.views) != 0:
             return 0
-    if member.n_outputs > 0:
-        content = used.views[member.n_outputs - 1].content.size
-    size = response_size(&reply)
-    target = reserve_reply(member, size, size - content)
-    if target == NULL:
-        error.code = EXHAUSTED
-        snprintf(error.text, FAILURE_TEXT_BYTES, "no memory for a reply of %zu bytes", size)
-        return -1
-    encode_response(&reply, target)
-    return 0
+    return write_answer(member, used.served, used.views, timing, n_timing, error)
 
 
 cdef void slice_output(instance* used, int32_t output, int64_t first, int64_t rows, int32_t place) noexcept nogil:

@@ -9,6 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 from kernels.codec cimport bytes_view, request_view
 from kernels.failure cimport failure
+from kernels.kept_outputs cimport kept_outputs
 from kernels.shared_memory cimport region
 from kernels.sync cimport pthread_mutex_t
 
@@ -90,6 +91,8 @@ cdef struct request:
     size_t reply_size
     uint8_t* reply_block      # the memory in which it lies
     size_t reply_capacity
+    kept_outputs* kept        # of a step of an ensemble: where its outputs are described, which make up `reply`
+    void* ensemble_run        # of a request for an ensemble, once it is RUNNING: what runs its steps
     failure error             # code 0 when `reply` holds
 
 
@@ -106,3 +109,4 @@ cdef void give_back_request(request_pool* pool, request* used) noexcept nogil
 cdef int keep_region(request* target, region* held) noexcept nogil
 cdef int reserve(void** buffer, size_t* capacity, size_t size) noexcept nogil
 cdef uint8_t* reserve_reply(request* target, size_t size, size_t aligned) noexcept nogil
+cdef void drop_reply(request* target) noexcept nogil

@@ -39,6 +39,8 @@ cdef void count_batch(statistics* target, const request* batch, int64_t rows, co
     """Count an execution of `rows` rows and what it means for each request of the batch."""
     cdef int64_t answered = 0
     while batch != NULL:
+        if batch.kept != NULL:
+            keep_times(batch, spent)
         if batch.cancelled:
             count_failure(target, CANCELLED, spent.ended_ns - batch.arrival_ns)
         elif succeeded and batch.error.code == OK:
@@ -54,6 +56,14 @@ cdef void count_batch(statistics* target, const request* batch, int64_t rows, co
     target.total.request_run_ns += answered * spent.run_ns
     target.total.request_encode_ns += answered * spent.encode_ns
     count_execution(target, rows, spent)
+
+
+cdef void keep_times(const request* step, const batch_times* spent) noexcept nogil:
+    """Tell an ensemble how long its step took."""
+    step.kept.ended_ns = spent.ended_ns
+    step.kept.gather_ns = spent.gather_ns
+    step.kept.run_ns = spent.run_ns
+    step.kept.encode_ns = spent.encode_ns
 
 
 cdef inline void count_success(statistics* target, int64_t arrival_ns, const batch_times* spent) noexcept nogil:

@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from kernels.queue_options import QueueOptions
 from service.config_text import FILE_NAME, MAX_FILE_BYTES, ModelConfigError, list_set_fields, parse_json, parse_text
 from service.device_config import DeviceConfig, is_device_parameter, read_devices
+from service.ensemble_fields import ENSEMBLE_PLATFORM, check_ensemble
 from service.pb.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from service.queue_config import BATCHING, QUEUE_FIELDS, QUEUE_PARAMETERS, read_queue_options
 from service.version_policy import LABELS_PARAMETER, check_policy, read_labels
@@ -45,6 +46,12 @@ READ_FIELDS = frozenset(
         "dynamic_batching",
         "dynamic_batching.max_queue_delay_microseconds",
         *(f"{BATCHING}.{field}" for field in QUEUE_FIELDS),
+        "ensemble_scheduling",
+        "ensemble_scheduling.step",
+        "ensemble_scheduling.step.model_name",
+        "ensemble_scheduling.step.model_version",
+        "ensemble_scheduling.step.input_map",
+        "ensemble_scheduling.step.output_map",
         "instance_group",
         "instance_group.count",
         "instance_group.kind",
@@ -86,6 +93,7 @@ WARNED_FIELDS = frozenset(
         "optimization.output_pinned_memory",
         "optimization.gather_kernel_buffer_threshold",
         "optimization.eager_batching",
+        "ensemble_scheduling.max_inflight_requests",
     }
 )
 
@@ -125,6 +133,11 @@ class WrittenConfig:
     model_file: str = MODEL_FILE
     labels: Mapping[str, int] = field(default_factory=dict)
     without_effect: tuple[str, ...] = ()
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether it is the configuration of a graph of other models."""
+        return self.proto.HasField("ensemble_scheduling")
 
 
 def read_config(path: Path | None, model: str) -> WrittenConfig:
@@ -195,6 +208,11 @@ def _read_text(path: Path) -> str:
 
 def _check_identity(proto: ModelConfig, model: str) -> None:
     _check_choice("name", proto.name, model)
+    if proto.HasField("ensemble_scheduling"):
+        check_ensemble(proto)
+        return
+    if proto.platform == ENSEMBLE_PLATFORM:
+        raise ModelConfigError(f"{FILE_NAME}: ensemble_scheduling: expected the steps of the ensemble, given none")
     _check_choice("platform", proto.platform, PLATFORM)
     _check_choice("backend", proto.backend, BACKEND)
 

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kernels.engine import InferError
+from kernels.ensemble import EnsembleError
 from kernels.session import SessionError
 from service.config_text import ModelConfigError
+from service.ensemble_config import complete_ensemble, make_ensemble
 from service.low_priority import LowPriorityThreads
 from service.model_folders import ModelFolder, ModelFolderError
 from service.model_plan import ModelPlan
@@ -28,7 +30,7 @@ class WarmupError(Exception):
 
 
 # Errors whose text tells an operator what is wrong with a model.
-LOAD_ERRORS = (ModelFolderError, ModelConfigError, OnnxFileError, SessionError, WarmupError)
+LOAD_ERRORS = (ModelFolderError, ModelConfigError, OnnxFileError, SessionError, WarmupError, EnsembleError)
 # Sessions that are made at a time, each of which may keep a processor busy.
 PARALLEL_SESSIONS = 4
 UNFORESEEN_FAILURE = "loading failed for a reason that the server's log has"
@@ -68,10 +70,13 @@ class VersionLoader:
 
         Raises
         ------
-        ModelFolderError, ModelConfigError, OnnxFileError, SessionError, WarmupError
+        ModelFolderError, ModelConfigError, OnnxFileError, SessionError, WarmupError, EnsembleError
             The version cannot serve.
         """
         started_s = time.monotonic()
+        if plan.written.is_ensemble:
+            config, handle = self._prepare_ensemble(plan, version)
+            return PreparedVersion(config, handle, time.monotonic() - started_s)
         path, written = plan.find_model_file(version), plan.written
         check_self_contained(path)
         opened = open_sessions(path, written, self._gpus, self._threads)
@@ -99,6 +104,18 @@ class VersionLoader:
             self._engine.retire([handle])
             raise
         return PreparedVersion(config, handle, time.monotonic() - started_s)
+
+    def _prepare_ensemble(self, plan: ModelPlan, version: int) -> tuple[ServingConfig, "LoadedVersion"]:
+        """An ensemble whose steps cannot serve now waits for them, unless it would take the place of one that runs."""
+        name = plan.folder.name
+        config = complete_ensemble(name, plan.written)
+        graph = make_ensemble(config, plan.folder.path)
+        handle = self._engine.prepare_ensemble(name, version, graph, max_batch_size=config.max_batch_size)
+        fault = self._engine.find_fault(handle)
+        if fault and self._engine.ensembles().get((name, version), fault) is None:
+            self._engine.retire([handle])
+            raise EnsembleError(fault)
+        return config, handle
 
     def _warm_up(self, config: ServingConfig, plan: ModelPlan, handle: "LoadedVersion") -> None:
         for run in make_warmups(config, plan.folder):

@@ -40,19 +40,19 @@ def _value(name, shape, element_type=TensorProto.FLOAT):
     return helper.make_tensor_value_info(name, element_type, shape)
 
 
-def tiny(hidden=64, seed=7):
-    """A 16-64-4 perceptron: FP32 ``input`` [batch, 16] to FP32 ``output`` [batch, 4]."""
+def tiny(hidden=64, seed=7, outputs=4):
+    """A 16-64-4 perceptron: FP32 ``input`` [batch, 16] to FP32 ``output`` [batch, 4], or as many outputs."""
     generator = np.random.default_rng(seed)
     weights = [
         numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), name)
-        for name, shape in (("w1", (16, hidden)), ("b1", (hidden,)), ("w2", (hidden, 4)), ("b2", (4,)))
+        for name, shape in (("w1", (16, hidden)), ("b1", (hidden,)), ("w2", (hidden, outputs)), ("b2", (outputs,)))
     ]
     nodes = [
         helper.make_node("Gemm", ["input", "w1", "b1"], ["h"]),
         helper.make_node("Relu", ["h"], ["r"]),
         helper.make_node("Gemm", ["r", "w2", "b2"], ["output"]),
     ]
-    return _model(nodes, [_value("input", ["batch", 16])], [_value("output", ["batch", 4])], weights)
+    return _model(nodes, [_value("input", ["batch", 16])], [_value("output", ["batch", outputs])], weights)
 
 
 def identity(element_type=TensorProto.FLOAT, shape=("batch", 4)):

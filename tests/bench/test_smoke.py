@@ -12,7 +12,7 @@ from bench.__main__ import MEASUREMENTS, NAMED_ONLY
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NEEDS_H2LOAD = ("grpc", "memory")
-NEEDS_PROGRAMS = ("transport", "gpu")
+NEEDS_PROGRAMS = ("ensemble", "transport", "gpu")
 TIMEOUT_S = 240
 
 

@@ -51,7 +51,7 @@ def test_read_config_tells_silence_about_batches_from_zero(tmp_path):
     ("text", "field"),
     [
         ("sequence_batching {}", "sequence_batching"),
-        ("ensemble_scheduling { step [] }", "ensemble_scheduling"),
+        ('ensemble_scheduling { step { model_namespace: "a" } }', "ensemble_scheduling.step.model_namespace"),
         ("input { allow_ragged_batch: true }", "input.allow_ragged_batch"),
         ("output { is_shape_tensor: true }", "output.is_shape_tensor"),
         ("optimization { graph { level: 1 } }", "optimization.graph"),
