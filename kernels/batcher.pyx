@@ -340,7 +340,7 @@ cdef void ring_alarm(task* due) noexcept nogil:
     start_or_wait(target, now_ns)
     tell_if_idle(target)
     pthread_mutex_unlock(&target.lock)
-    fail_list(expired, EXPIRED, "the deadline passed while the request was queued")
+    fail_list(expired, EXPIRED, "Deadline Exceeded while the request was queued")
 
 
 cdef void run_ready(task* ready) noexcept nogil:

@@ -9,7 +9,7 @@ import grpc
 from kernels import status
 from kernels.completions import CompletionQueue
 from kernels.engine import Engine
-from service.headers import REQUEST_ID_HEADER, VERSION_HEADER
+from service.headers import FAILURE_HEADER, REQUEST_ID_HEADER, VERSION_HEADER
 from service.logs import LineLimit
 from service.status import GRPC_CODES, UNFORESEEN
 from service.stream_replies import encode_stream_failure, encode_stream_reply
@@ -20,6 +20,15 @@ MAX_STREAM_REQUESTS = 64
 FAILURES_LOGGED_PER_SECOND = 10
 
 logger = logging.getLogger(__name__)
+
+
+class StreamFailedError(Exception):
+    """A request failed whose stream is to end with its status: one of kernels.status, and the caller's text."""
+
+    def __init__(self, code: int, text: str):
+        super().__init__(code, text)
+        self.code = code
+        self.text = text
 
 
 class InferenceHandler:
@@ -52,29 +61,45 @@ class InferenceHandler:
         await context.abort(GRPC_CODES[code], reply)
 
     async def infer_stream(self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
-        """Answer ModelInferRequests in their order, however the model is done with them; a failure is an answer."""
-        replies: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(MAX_STREAM_REQUESTS)
-        # Cancels what is under way when the stream is, and withdraws it from the engine.
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._submit_stream(tasks, messages, context, replies))
-            while (reply := await replies.get()) is not None:
-                await context.write(await reply)
+        """Answer ModelInferRequests in their order, however the model is done with them.
+
+        A failure is an answer; where the caller asks for that, it ends the stream.
+        """
+        replies: asyncio.Queue[asyncio.Task[bytes | StreamFailedError] | None] = asyncio.Queue(MAX_STREAM_REQUESTS)
+        failures: list[StreamFailedError] = []
+        try:
+            # Cancels what is under way when the stream is, and withdraws it from the engine.
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._submit_stream(tasks, messages, context, replies))
+                while (reply := await replies.get()) is not None:
+                    answer = await reply
+                    if isinstance(answer, StreamFailedError):
+                        raise answer
+                    await context.write(answer)
+        except* StreamFailedError as group:
+            failures.extend(group.exceptions)
+        if failures:
+            await context.abort(GRPC_CODES[failures[0].code], failures[0].text)
 
     async def _submit_stream(
         self,
         tasks: asyncio.TaskGroup,
         messages: AsyncIterator[bytes],
         context: grpc.aio.ServicerContext,
-        replies: asyncio.Queue[asyncio.Task[bytes] | None],
+        replies: asyncio.Queue[asyncio.Task[bytes | StreamFailedError] | None],
     ) -> None:
         """Submit the messages of a stream as they come, as long as there is place for their replies."""
         async for message in messages:
             await replies.put(tasks.create_task(self._answer_streamed(message, context)))
         await replies.put(None)
 
-    async def _answer_streamed(self, message: bytes, context: grpc.aio.ServicerContext) -> bytes:
+    async def _answer_streamed(self, message: bytes, context: grpc.aio.ServicerContext) -> bytes | StreamFailedError:
         code, reply = await self._ask(message, context)
-        return encode_stream_reply(reply) if code == status.OK else encode_stream_failure(message, reply)
+        if code == status.OK:
+            return encode_stream_reply(reply)
+        if read_header(context, FAILURE_HEADER) == b"true":
+            return StreamFailedError(code, reply)
+        return encode_stream_failure(message, reply)
 
     async def _ask(self, message: bytes, context: grpc.aio.ServicerContext) -> tuple[int, bytes | str]:
         """The engine's code and reply to one message; for a failure, the text that its caller is to see."""

@@ -123,7 +123,7 @@ def test_poll_follows_the_repository(transport, tmp_path):
         await_index(channel, {("adder", "2"): "READY", ("tiny", "1"): "READY"})
         shutil.rmtree(tmp_path / "adder")
         await_index(channel, {("tiny", "1"): "READY"})
-        with pytest.raises(grpc.RpcError, match="model 'adder' is unknown") as raised:
+        with pytest.raises(grpc.RpcError, match="Request for unknown model: 'adder' is not found") as raised:
             stub.ModelInfer(make_request(3), timeout=TIMEOUT_S)
         assert raised.value.code() is grpc.StatusCode.NOT_FOUND
 
