@@ -9,6 +9,7 @@ import grpc
 from kernels import status
 from kernels.completions import CompletionQueue
 from kernels.engine import Engine
+from service.allocator import release_memory
 from service.headers import FAILURE_HEADER, REQUEST_ID_HEADER, VERSION_HEADER
 from service.logs import LineLimit
 from service.status import GRPC_CODES, UNFORESEEN
@@ -16,6 +17,10 @@ from service.stream_replies import encode_stream_failure, encode_stream_reply
 
 # Requests of one stream that are under way or whose replies wait; no more are read until the client takes some.
 MAX_STREAM_REQUESTS = 64
+# As the native transport has it (kernels/sweep.pyx): messages whose memory is worth giving back to the system, and how
+# long after the last of them.
+BULKY_BYTES = 32 * 1024 * 1024
+TRIM_AFTER_S = 5.0
 # A client that makes a model fail again and again must not fill the disk.
 FAILURES_LOGGED_PER_SECOND = 10
 
@@ -39,11 +44,14 @@ class InferenceHandler:
         self._queue = CompletionQueue(engine)
         self._is_flush_due = False
         self._log_limit = LineLimit(FAILURES_LOGGED_PER_SECOND)
+        self._trim: asyncio.TimerHandle | None = None
         self._loop.add_reader(self._queue.fileno(), self._settle)
 
     def close(self) -> None:
         """Take the last completions and stop listening for more."""
         self._loop.remove_reader(self._queue.fileno())
+        if self._trim is not None:
+            self._trim.cancel()
         self._settle()
 
     def methods(self) -> dict[str, grpc.RpcMethodHandler]:
@@ -114,6 +122,8 @@ class InferenceHandler:
         except asyncio.CancelledError:
             call.cancel()
             raise
+        if max(len(message), len(reply)) > BULKY_BYTES:
+            self._give_memory_back()
         if code != status.OK:
             self._log_failure(context, code, reply)
         return code, UNFORESEEN if code == status.INTERNAL else reply
@@ -127,6 +137,12 @@ class InferenceHandler:
         if logger.isEnabledFor(level):
             request_id = read_header(context, REQUEST_ID_HEADER).decode("ascii", "replace")
             logger.log(level, "request failed", extra={"request_id": request_id, "reason": reason})
+
+    def _give_memory_back(self) -> None:
+        """Have malloc return what it keeps of large messages, once no more of them have come for a while."""
+        if self._trim is not None:
+            self._trim.cancel()
+        self._trim = self._loop.call_later(TRIM_AFTER_S, self._loop.run_in_executor, None, release_memory)
 
     def _flush(self) -> None:
         self._is_flush_due = False

@@ -17,6 +17,8 @@ MAX_QUEUE_DELAY_US = 10_000_000
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
 THREAD_PARAMETERS = ("intra_op_thread_count", "inter_op_thread_count")
+# Of Triton's ONNX Runtime backend, as those above: 0 has ONNX Runtime keep no memory from one run to the next.
+ARENA_PARAMETER = "enable_mem_arena"
 MODEL_FILE = "model.onnx"
 
 # Every field that is read, by its full name; a message that is not listed with a field of its own is read whole.
@@ -90,6 +92,8 @@ class WrittenConfig:
         None where the file does not say, which is not the same as 0.
     queue_delay_us, instance_count, intra_op_threads, inter_op_threads
         What the file says, or the default; 0 threads shares the process's pool.
+    uses_arena
+        Whether ONNX Runtime keeps the memory of a run for the next.
     model_file
         Name of the ONNX file in a version's folder.
     labels
@@ -104,6 +108,7 @@ class WrittenConfig:
     instance_count: int
     intra_op_threads: int
     inter_op_threads: int
+    uses_arena: bool = True
     model_file: str = MODEL_FILE
     labels: Mapping[str, int] = field(default_factory=dict)
     without_effect: tuple[str, ...] = ()
@@ -142,6 +147,7 @@ def _check(parsed: Message, model: str) -> WrittenConfig:
         instance_count=_count_instances(proto),
         intra_op_threads=_read_threads(parameters, "intra_op_thread_count"),
         inter_op_threads=_read_threads(parameters, "inter_op_thread_count"),
+        uses_arena=_read_switch(parameters, ARENA_PARAMETER),
         model_file=proto.default_model_filename or MODEL_FILE,
         labels=read_labels(parameters[LABELS_PARAMETER]) if LABELS_PARAMETER in parameters else {},
         without_effect=without_effect,
@@ -191,7 +197,7 @@ def _check_range(field: str, given: int, low: int, high: int) -> None:
 def _read_parameters(proto: ModelConfig) -> dict[str, str]:
     parameters = {name: parameter.string_value for name, parameter in proto.parameters.items()}
     for name in parameters:
-        known = (*THREAD_PARAMETERS, LABELS_PARAMETER)
+        known = (*THREAD_PARAMETERS, ARENA_PARAMETER, LABELS_PARAMETER)
         if name not in known:
             raise ModelConfigError(f"{FILE_NAME}: parameters[{name!r}]: expected one of {', '.join(known)}")
     return parameters
@@ -203,6 +209,14 @@ def _read_threads(parameters: Mapping[str, str], name: str) -> int:
         raise ModelConfigError(f"{FILE_NAME}: {field_name}: expected a whole number, given {given!r}")
     _check_range(field_name, int(given), 0, MAX_THREADS)
     return int(given)
+
+
+def _read_switch(parameters: Mapping[str, str], name: str) -> bool:
+    """On unless it is 0."""
+    given = parameters.get(name, "1")
+    if given not in ("0", "1"):
+        raise ModelConfigError(f"{FILE_NAME}: parameters[{name!r}]: expected 0 or 1, given {given!r}")
+    return given == "1"
 
 
 def _count_instances(proto: ModelConfig) -> int:

@@ -100,10 +100,11 @@ class VersionLoader:
         """Open a model beside serving: at low priority, unless it brings threads of its own, which would keep that."""
         intra, inter = written.intra_op_threads, written.inter_op_threads
         optional = [given.name for given in written.proto.input if given.optional]
+        options = {"arena": written.uses_arena, "optional_inputs": optional}
         if intra or inter:
-            return Session(str(path), intra_op_threads=intra, inter_op_threads=inter, optional_inputs=optional)
+            return Session(str(path), intra_op_threads=intra, inter_op_threads=inter, **options)
         start_runtime()
-        return self._threads.run(Session, str(path), optional_inputs=optional)
+        return self._threads.run(Session, str(path), **options)
 
     def _warm_up(self, config: ServingConfig, plan: ModelPlan, handle: "LoadedVersion") -> None:
         for run in make_warmups(config, plan.folder):
