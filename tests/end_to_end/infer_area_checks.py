@@ -3,8 +3,10 @@
 test_triton_areas runs them in another process; the environment's ADDRESS says whom to call.
 """
 
+import functools
 import itertools
 import os
+import queue
 
 import grpc
 import ml_dtypes
@@ -138,6 +140,20 @@ def test_reshaped_dimension_may_be_open(client, rows):
     values = np.arange(4 * rows, dtype=np.float32).reshape(2, rows, 2)
     given = read_output(client.infer("pairs", [make_input(values, "FP32")]))
     assert (given.shape, given.tobytes()) == ((2, rows, 1, 2), values.tobytes())
+
+
+@pytest.mark.parametrize("datatype", ["INT32", "FP16", "BYTES"])
+def test_requests_of_different_shapes_at_a_time_get_their_own(client, datatype):
+    """L0_batcher: those of one shape may be run together, and others never."""
+    answers = queue.SimpleQueue()
+    for nonce in range(100):
+        values = make_values(datatype, SHAPES[nonce % len(SHAPES)])[..., :: 1 if nonce % 2 else -1].copy()
+        call_back = functools.partial(lambda sent, result, error: answers.put((sent, result, error)), values)
+        client.async_infer(f"variable_{datatype}", [make_input(values, datatype)], call_back)
+    for _ in range(100):
+        sent, result, error = answers.get(timeout=TIMEOUT_S)
+        assert error is None
+        assert read_output(result).tolist() == sent.tolist()
 
 
 def make_typed(datatype, values, shape, model="zero"):

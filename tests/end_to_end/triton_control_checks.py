@@ -116,6 +116,7 @@ def test_load_that_fails_says_why_and_leaves_what_serves(client):
         ({"config": '{"max_batch_size": -1}'}, "max_batch_size: expected a number from 0"),
         ({"config": "{}", "files": {"file:1/model.onnx": b"garbage"}}, "not ONNX or is cut off"),
         ({"config": "{}", "files": {"file:../x/model.onnx": b"x"}}, "expected a path in the model's folder"),
+        ({"config": "{}", "files": {"file:" + "A" * 256: b"x"}}, "expected a path in the model's folder"),
         ({"files": {"file:1/model.onnx": b"x"}}, "expected a configuration"),
     ):
         with pytest.raises(InferenceServerException, match=reason) as raised:
