@@ -262,7 +262,7 @@ cdef void ring_alarm(task* due) noexcept nogil:
 
 cdef const char* expiry_text(const request* expired) noexcept nogil:
     if expired.deadline_ns != 0 and expired.deadline_ns <= expired.give_up_ns:
-        return b"the deadline passed while the request was queued"
+        return b"Deadline Exceeded while the request was queued"
     return b"the request's timeout passed while it was queued"
 
 
