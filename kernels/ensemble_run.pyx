@@ -11,7 +11,6 @@ hand away ends the run. Lock order: the ensemble's batcher is never locked while
 from libc.stdint cimport int32_t, int64_t
 from libc.stdio cimport snprintf
 
-from kernels.answer cimport write_answer
 from kernels.batcher cimport admit_request, batcher, cancel_request, count_refusal, settle_request, tell_if_idle
 from kernels.ensemble_memory cimport end_run, open_run
 from kernels.ensemble_plan cimport ensemble_plan, plan_step
