@@ -11,7 +11,6 @@ hand away ends the run. Lock order: the ensemble's batcher is never locked while
 from libc.stdint cimport int32_t, int64_t
 from libc.stdio cimport snprintf
 
-from kernels.answer cimport write_answer
 from kernels.batch_start cimport tell_if_idle
 from kernels.batcher cimport admit_request, batcher, cancel_request, settle_request
 from kernels.batcher_counts cimport count_refusal
