@@ -10,11 +10,9 @@ NEWEST = -1
 MODEL_FIELDS = (
     "backend",
     "default_model_filename",
-    "dynamic_batching",
     "instance_group",
     "model_warmup",
     "response_cache",
-    "sequence_batching",
 )
 
 

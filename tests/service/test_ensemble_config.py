@@ -87,7 +87,6 @@ STEP = describe_step("a", "input", "output")
         ('default_model_filename: "a" ensemble_scheduling {}', "default_model_filename: an ensemble has none"),
         ("model_warmup { count: 1 } ensemble_scheduling {}", "model_warmup: an ensemble has none"),
         ("response_cache { enable: true } ensemble_scheduling {}", "response_cache: an ensemble has none"),
-        ("dynamic_batching {} ensemble_scheduling {}", "dynamic_batching: an ensemble has none"),
         (f"{OUTPUT} ensemble_scheduling {{ {STEP} }}", "input: expected every input of the ensemble, given none"),
         (f"{INPUT} ensemble_scheduling {{ {STEP} }}", "output: expected every output of the ensemble, given none"),
         (f"{INPUT} {INPUT} {OUTPUT} ensemble_scheduling {{}}", "input[1].name: expected a name, each once"),
