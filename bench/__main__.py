@@ -11,7 +11,7 @@ from bench.origin import describe_origin
 from bench.processes import BenchError
 from bench.rows import format_rows, write_rows
 
-MEASUREMENTS = ("engine", "codec", "copy", "convolution", "grpc", "gateway", "memory", "loading", "transport")
+MEASUREMENTS = ("engine", "codec", "copy", "convolution", "delays", "grpc", "gateway", "memory", "loading", "transport")
 # Needs a machine that few have, and is made only when it is named.
 NAMED_ONLY = ("gpu",)
 # Of a measurement that takes long, and can be made in parts.

@@ -4,7 +4,7 @@ No thread here ever takes the GIL. Workers are started on demand, up to the limi
 
 Two threads share the timer. The one on watch rings an alarm; when that makes a task ready and a worker is idle, it has the
 other one take over and runs the task itself: waking the worker would take longer than all else between a delay's end and
-the run (bench: timing).
+the run (bench: delays).
 """
 
 from libc.stdint cimport int32_t, int64_t
@@ -229,7 +229,7 @@ cdef void set_alarm(executor* pool, task* sleeper, int64_t due_ns) noexcept nogi
         sleeper.due_ns = due_ns
         rise(pool, sleeper, sleeper.place)
     if pool.heap[1] == sleeper:
-        pthread_cond_signal(&pool.timer_wake)
+        pthread_cond_signal(&pool.timer_wake if pool.is_watched else &pool.timer_relief)
     pthread_mutex_unlock(&pool.timer_lock)
 
 
@@ -299,7 +299,9 @@ cdef void* run_timer(void* argument) noexcept nogil:
         ready = watch_alarms(pool)
         pool.is_watched = False
         if ready != NULL:
-            pthread_cond_signal(&pool.timer_relief)
+            if pool.alarms > 0:
+                # Else whoever sets the next alarm wakes the other: it would only be in the way.
+                pthread_cond_signal(&pool.timer_relief)
             pthread_mutex_unlock(&pool.timer_lock)
             ready.run(ready)
             pthread_mutex_lock(&pool.timer_lock)
