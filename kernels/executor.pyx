@@ -313,6 +313,7 @@ cdef task* watch_alarms(executor* pool) noexcept nogil:
     """Ring alarms until one brings about a task that is best run here; NULL when the timer stops. Under its lock."""
     cdef task* due
     cdef task* ready
+    cdef bint is_next
     while not pool.timer_stopping:
         if pool.alarms == 0:
             pthread_cond_wait(&pool.timer_wake, &pool.timer_lock)
@@ -324,10 +325,11 @@ cdef task* watch_alarms(executor* pool) noexcept nogil:
             pool.ringing = due
             pthread_mutex_unlock(&pool.timer_lock)
             ready = ring(due)
+            is_next = ready != NULL and has_idle_worker(pool)
             pthread_mutex_lock(&pool.timer_lock)
             pool.ringing = NULL
             pthread_cond_broadcast(&pool.timer_rang)
-            if ready != NULL and pool.is_relieved and has_idle_worker(pool):
+            if is_next and pool.is_relieved:
                 return ready
             if ready != NULL:
                 pthread_mutex_unlock(&pool.timer_lock)
@@ -347,7 +349,7 @@ cdef task* ring(task* due) noexcept nogil:
 
 
 cdef bint has_idle_worker(executor* pool) noexcept nogil:
-    """Whether a task could run at once: with fewer, those that are ready come first."""
+    """Whether one more task could run at once, ahead of none that is ready."""
     cdef bint idle
     pthread_mutex_lock(&pool.lock)
     idle = pool.ready < pool.idle or (pool.ready == 0 and pool.threads < pool.max_threads)
