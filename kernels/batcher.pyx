@@ -181,7 +181,8 @@ cdef int queue_request(batcher* target, request* admitted) noexcept nogil:
     due_ns = append_request(&target.queue, level, admitted)
     if due_ns != 0:
         wake_by(target, due_ns)
-    start_or_wait(target, admitted.arrival_ns)
+    if not target.scheduled:
+        start_or_wait(target, admitted.arrival_ns)
     return 0
 
 
