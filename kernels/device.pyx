@@ -17,6 +17,7 @@ cdef enum:
     ALIGNMENT = 64              # a cache line, and enough for every vector instruction
     ORT_DEVICE_ALLOCATOR = 0
     ORT_MEMORY_CPU_OUTPUT = -1  # what a device writes and the process reads
+    ORT_MEMORY_DEFAULT = 0
 
 
 cdef void open_host(device* made, ort_runtime* runtime) noexcept nogil:
@@ -25,6 +26,8 @@ cdef void open_host(device* made, ort_runtime* runtime) noexcept nogil:
     made.memory = runtime.memory
     made.allocator = NULL
     made.reads_messages = True
+    made.gpu = NO_GPU
+    made.gpu_memory = NULL
 
 
 cdef int open_staging(device* made, ort_runtime* runtime, OrtSession* session, const char* name, int ordinal) except -1:
@@ -42,6 +45,16 @@ cdef int open_staging(device* made, ort_runtime* runtime, OrtSession* session, c
     made.memory = memory
     made.allocator = allocator
     made.reads_messages = False
+    made.gpu = NO_GPU
+    made.gpu_memory = NULL
+    return 0
+
+
+cdef int open_gpu_memory(device* made, const char* name, int ordinal, int gpu) except -1:
+    """Let tensors lie in memory of a GPU too, which the provider has under that name and number."""
+    raise_status(made.api, ort_CreateMemoryInfo(
+        made.api, name, ORT_DEVICE_ALLOCATOR, ordinal, ORT_MEMORY_DEFAULT, &made.gpu_memory))
+    made.gpu = gpu
     return 0
 
 
@@ -49,10 +62,12 @@ cdef void close_device(device* used) noexcept nogil:
     """Release what open_staging made; every buffer has been freed. A device of zeros is fine."""
     if used.allocator == NULL:
         return
+    if used.gpu_memory != NULL:
+        ort_ReleaseMemoryInfo(used.api, used.gpu_memory)
     ort_ReleaseAllocator(used.api, used.allocator)
     ort_ReleaseMemoryInfo(used.api, used.memory)
     used.allocator = NULL
-    used.memory = NULL
+    used.memory = used.gpu_memory = NULL
 
 
 cdef void* allocate_buffer(device* used, size_t size) noexcept nogil:

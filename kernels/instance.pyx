@@ -2,7 +2,7 @@
 
 Each input tensor is copied once, from the message to the batch's buffer, and each output once, to its caller's reply. The
 large tensors of a batch of one are not copied on the CPU: the session reads them in the message and writes its output
-into the reply.
+into the reply. Nor are those of a batch of one that a client has in the memory of the session's own GPU.
 A batch is a list of bound requests linked by `next`; nothing here settles them. The three steps may each take place on
 another thread, one after the other: prepare_batch, run_prepared, finish_batch.
 """
@@ -16,11 +16,12 @@ from kernels.codec cimport bytes_view, encode_response, output_view, response_si
 from kernels.datatype cimport DT_BOOL, DT_BYTES, datatype_size
 from kernels.deliveries cimport deliver_outputs
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
+from kernels.gpu_place cimport fetch_input, find_input_place, find_output_place
 from kernels.interface cimport convert_in_place, fits
 from kernels.request cimport bound_tensor, request, reserve_reply
 from kernels.response cimport response_parameter
 from kernels.session cimport (
-    MAX_RANK, bind_tensor, create_strings, describe_value, fill_strings, read_numbers, read_strings, release_values,
+    MAX_RANK, bind_on_gpu, bind_tensor, create_strings, describe_value, fill_strings, read_numbers, read_strings, release_values,
     run_session, session_core, tensor_data, tensor_spec,
 )
 from kernels.status cimport EXHAUSTED, INTERNAL, OK
@@ -151,11 +152,17 @@ cdef int gather_numbers(instance* used, request* batch, int32_t index, const int
                         failure* error) noexcept nogil:
     cdef session_core* core = used.core
     cdef request* member = batch
+    cdef const tensor_spec* spec = &core.inputs[index]
     cdef size_t total = 0
     cdef uint8_t* target
+    cdef void* on_gpu = NULL
+    if batch.next == NULL and batch.inputs[index].home != NULL:
+        on_gpu = find_input_place(&core.place, spec, &batch.inputs[index])
+    if on_gpu != NULL:
+        return bind_on_gpu(core, spec, on_gpu, batch.inputs[index].size, shape, &used.inputs[index], error)
     if (batch.next == NULL and core.place.reads_messages
-            and can_bind_in_place(&batch.inputs[index], core.inputs[index].datatype)):
-        return bind_tensor(core, &core.inputs[index], <void*> batch.inputs[index].data, batch.inputs[index].size, shape,
+            and can_bind_in_place(&batch.inputs[index], spec.datatype)):
+        return bind_tensor(core, spec, <void*> batch.inputs[index].data, batch.inputs[index].size, shape,
                            &used.inputs[index], error)
     while member != NULL:
         total += member.inputs[index].size
@@ -165,11 +172,22 @@ cdef int gather_numbers(instance* used, request* batch, int32_t index, const int
     target = used.input_buffers[index]
     member = batch
     while member != NULL:
-        if member.inputs[index].size > 0:
-            copy_numbers(target, member.inputs[index].data, member.inputs[index].size, core.inputs[index].datatype)
+        if gather_tensor(spec, &member.inputs[index], target, error) != 0:
+            return -1
         target += member.inputs[index].size
         member = member.next
-    return bind_tensor(core, &core.inputs[index], used.input_buffers[index], total, shape, &used.inputs[index], error)
+    return bind_tensor(core, spec, used.input_buffers[index], total, shape, &used.inputs[index], error)
+
+
+cdef int gather_tensor(const tensor_spec* spec, const bound_tensor* content, uint8_t* target,
+                       failure* error) noexcept nogil:
+    """Copy one request's elements from where they are. 0, or -1 with `error` set."""
+    if content.size == 0:
+        return 0
+    if content.data == NULL:
+        return fetch_input(spec, content, target, error)
+    copy_numbers(target, content.data, content.size, spec.datatype)
+    return 0
 
 
 cdef bint can_bind_in_place(const bound_tensor* content, int datatype) noexcept nogil:
@@ -177,7 +195,7 @@ cdef bint can_bind_in_place(const bound_tensor* content, int datatype) noexcept 
 
     Kernels may rely on aligned elements, and on a BOOL being 0 or 1.
     """
-    return (content.size >= IN_PLACE_BYTES and datatype != DT_BOOL
+    return (content.data != NULL and content.size >= IN_PLACE_BYTES and datatype != DT_BOOL
             and <size_t> content.data % <size_t> datatype_size(datatype) == 0)
 
 
@@ -242,6 +260,7 @@ cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* err
     cdef session_core* core = used.core
     cdef const tensor_spec* spec
     cdef tensor_data* result
+    cdef void* on_gpu
     cdef int32_t index
     used.is_encoded = False
     if used.own_outputs:
@@ -252,6 +271,14 @@ cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* err
             continue
         result = &used.results[index]
         size_result(spec, result, rows if used.accepted.max_batch_size > 0 else 0)
+        on_gpu = NULL
+        if batch != NULL and batch.has_deliveries and batch.next == NULL:
+            on_gpu = find_output_place(&core.place, batch, index, core.n_inputs, result.size)
+        if on_gpu != NULL:
+            result.data = <const uint8_t*> on_gpu
+            if bind_on_gpu(core, spec, on_gpu, result.size, result.shape, &used.outputs[index], error) != 0:
+                return -1
+            continue
         if batch != NULL and can_encode_in_place(core, batch, result.size):
             if encode_reply(used, batch, 0, error) != 0:
                 return -1

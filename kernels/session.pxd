@@ -60,6 +60,8 @@ cdef class Session:
 cdef void count_inner_elements(tensor_spec* spec) noexcept nogil
 cdef int bind_tensor(session_core* core, const tensor_spec* spec, void* data, size_t size, const int64_t* shape,
                      OrtValue** value, failure* error) noexcept nogil
+cdef int bind_on_gpu(session_core* core, const tensor_spec* spec, void* data, size_t size, const int64_t* shape,
+                     OrtValue** value, failure* error) noexcept nogil
 cdef int create_strings(session_core* core, const int64_t* shape, int32_t rank, OrtValue** value,
                         failure* error) noexcept nogil
 cdef int64_t fill_strings(session_core* core, OrtValue* value, int64_t first, const uint8_t* content, size_t size,

@@ -15,7 +15,7 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
 from kernels.datatype cimport datatype_from_onnx, datatype_name
-from kernels.device cimport close_device, open_host, open_staging
+from kernels.device cimport close_device, open_gpu_memory, open_host, open_staging
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.ort cimport *
 from kernels.providers cimport append_cuda, append_tensorrt
@@ -30,7 +30,7 @@ cdef enum:
     ONNX_STRING = 8
 
 # The CPU, a GPU by its number, and the CPU as if it were a GPU: its tensors in memory that the session allocates.
-DEVICE = re.compile(r"(?P<kind>cpu|cuda)(:(?P<ordinal>[0-9]{1,4}))?|(?P<staged>cpu:staged)")
+DEVICE = re.compile(r"(?P<kind>cpu|cuda)(:(?P<ordinal>[0-9]{1,4}))?|(?P<staged>cpu:staged)(:(?P<stands_for>[0-9]{1,4}))?")
 
 cdef enum:  # where a tensor of a model is described
     INPUT = 0
@@ -66,6 +66,7 @@ cdef class Session:
     device : str
         "cpu", or "cuda:N" for a GPU by its number. "cpu:staged" is the CPU in the way of a GPU, with tensors in memory
         that the session allocates and never in messages: what can be tested of a GPU where there is none.
+        "cpu:staged:N" stands for GPU N, and takes its memory for the process's own, which it is in such tests alone.
     cuda_options, tensorrt_options : mapping of str to str
         Options of ONNX Runtime's providers by their names, but for device_id. TensorRT is tried first when its options,
         none of them perhaps, are given.
@@ -136,8 +137,11 @@ cdef class Session:
         """Choose the memory that batches are gathered in."""
         if found["kind"] == "cuda":
             open_staging(&self.core.place, self.core.runtime, self.core.handle, "CudaPinned", int(found["ordinal"]))
+            open_gpu_memory(&self.core.place, "Cuda", int(found["ordinal"]), int(found["ordinal"]))
         elif found["staged"]:
             open_staging(&self.core.place, self.core.runtime, self.core.handle, "Cpu", 0)
+            if found["stands_for"]:
+                open_gpu_memory(&self.core.place, "Cpu", 0, int(found["stands_for"]))
         else:
             open_host(&self.core.place, self.core.runtime)
         return 0
@@ -341,6 +345,13 @@ cdef int bind_tensor(session_core* core, const tensor_spec* spec, void* data, si
     """Make an OrtValue over `size` bytes at `data`, which must outlive it. 0, or -1 with `error` set."""
     return check_status(core.runtime.api, ort_CreateTensorWithDataAsOrtValue(
         core.runtime.api, core.place.memory, data, size, shape, spec.rank, spec.onnx_type, value), error)
+
+
+cdef int bind_on_gpu(session_core* core, const tensor_spec* spec, void* data, size_t size, const int64_t* shape,
+                     OrtValue** value, failure* error) noexcept nogil:
+    """As bind_tensor, over memory of the session's GPU, which the process cannot reach."""
+    return check_status(core.runtime.api, ort_CreateTensorWithDataAsOrtValue(
+        core.runtime.api, core.place.gpu_memory, data, size, shape, spec.rank, spec.onnx_type, value), error)
 
 
 cdef int create_strings(session_core* core, const int64_t* shape, int32_t rank, OrtValue** value,
