@@ -18,6 +18,7 @@ from kernels.deliveries cimport deliver_outputs
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
 from kernels.gpu_place cimport fetch_input, find_input_place, find_output_place
 from kernels.interface cimport convert_in_place, fits
+from kernels.recording cimport find_recording, run_recording
 from kernels.request cimport bound_tensor, request, reserve_reply
 from kernels.response cimport response_parameter
 from kernels.session cimport (
@@ -46,14 +47,20 @@ cdef int execute_batch(instance* used, request* batch, int64_t rows, failure* er
 cdef int prepare_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil:
     """Gather a batch and give its outputs a place. 0, or -1 with `error` set; finish_batch must follow either way."""
     cdef int failed
-    used.rows = rows
-    used.wait_ns = used.run_ns = 0
-    used.phase_ns = monotonic_ns()
+    begin_batch(used, rows)
     failed = gather_batch(used, batch, rows, error)
     if failed == 0:
         failed = bind_outputs(used, batch, rows, error)
     used.gather_ns = end_phase(used)
     return failed
+
+
+cdef void begin_batch(instance* used, int64_t rows) noexcept nogil:
+    """Begin the first phase of a batch, and choose how it is run."""
+    used.rows = rows
+    used.recorded = find_recording(used.core, rows) if used.core.recorded != NULL else NULL
+    used.wait_ns = used.run_ns = 0
+    used.phase_ns = monotonic_ns()
 
 
 cdef int finish_batch(instance* used, request* batch, int64_t rows, int failed, failure* error) noexcept nogil:
@@ -76,51 +83,6 @@ cdef int64_t end_phase(instance* used) noexcept nogil:
     return spent_ns
 
 
-cdef int run_zeros(instance* used, failure* error) noexcept nogil:
-    """Run the largest batch of a model whose inputs are numbers of fixed size, on zeros, for its time alone."""
-    cdef int failed = prepare_zeros(used, error)
-    if failed == 0:
-        failed = run_prepared(used, error)
-    finish_zeros(used)
-    return failed
-
-
-cdef int prepare_zeros(instance* used, failure* error) noexcept nogil:
-    """Make the largest batch of a model as run_zeros takes it. 0, or -1; finish_zeros must follow either way."""
-    cdef int32_t index
-    cdef int failed = 0
-    used.wait_ns = used.run_ns = 0
-    used.phase_ns = monotonic_ns()
-    for index in range(used.core.n_inputs):
-        if failed == 0:
-            failed = fill_zeros(used, index, error)
-    if failed == 0:
-        failed = bind_outputs(used, NULL, used.accepted.max_batch_size, error)
-    used.gather_ns = end_phase(used)
-    return failed
-
-
-cdef int fill_zeros(instance* used, int32_t index, failure* error) noexcept nogil:
-    cdef session_core* core = used.core
-    cdef const tensor_spec* spec = &core.inputs[index]
-    cdef int64_t shape[MAX_RANK]
-    cdef size_t size
-    memcpy(shape, spec.dims, spec.rank * sizeof(int64_t))
-    if used.accepted.max_batch_size > 0:
-        shape[0] = used.accepted.max_batch_size
-    size = <size_t> (spec.inner_elements * (shape[0] if spec.rank > 0 else 1)) * datatype_size(spec.datatype)
-    if reserve(&core.place, &used.input_buffers[index], &used.input_capacities[index], size, error) != 0:
-        return -1
-    memset(used.input_buffers[index], 0, size)
-    return bind_tensor(core, spec, used.input_buffers[index], size, shape, &used.inputs[index], error)
-
-
-cdef void finish_zeros(instance* used) noexcept nogil:
-    """Let go of the tensors of a run whose outputs nobody takes."""
-    release_tensors(used)
-    trim_buffers(used)
-
-
 cdef void release_tensors(instance* used) noexcept nogil:
     release_values(used.core, used.inputs, used.core.n_inputs)
     release_values(used.core, used.outputs, used.core.n_outputs)
@@ -130,7 +92,7 @@ cdef void release_tensors(instance* used) noexcept nogil:
 
 
 cdef int gather_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil:
-    """Make one OrtValue per model input from the rows of every request."""
+    """Make one OrtValue per model input from the rows of every request; a recording has its own."""
     cdef session_core* core = used.core
     cdef int64_t shape[MAX_RANK]
     cdef int32_t index
@@ -153,10 +115,10 @@ cdef int gather_numbers(instance* used, request* batch, int32_t index, const int
     cdef session_core* core = used.core
     cdef request* member = batch
     cdef const tensor_spec* spec = &core.inputs[index]
-    cdef size_t total = 0
+    cdef size_t total = 0, added = 0
     cdef uint8_t* target
     cdef void* on_gpu = NULL
-    if batch.next == NULL and batch.inputs[index].home != NULL:
+    if batch.next == NULL and batch.inputs[index].home != NULL and used.recorded == NULL:
         on_gpu = find_input_place(&core.place, spec, &batch.inputs[index])
     if on_gpu != NULL:
         return bind_on_gpu(core, spec, on_gpu, batch.inputs[index].size, shape, &used.inputs[index], error)
@@ -167,7 +129,9 @@ cdef int gather_numbers(instance* used, request* batch, int32_t index, const int
     while member != NULL:
         total += member.inputs[index].size
         member = member.next
-    if reserve(&core.place, &used.input_buffers[index], &used.input_capacities[index], total, error) != 0:
+    if used.recorded != NULL:
+        added = total // <size_t> used.rows * <size_t> (used.recorded.rows - used.rows)
+    if reserve(&core.place, &used.input_buffers[index], &used.input_capacities[index], total + added, error) != 0:
         return -1
     target = used.input_buffers[index]
     member = batch
@@ -176,6 +140,9 @@ cdef int gather_numbers(instance* used, request* batch, int32_t index, const int
             return -1
         target += member.inputs[index].size
         member = member.next
+    if used.recorded != NULL:
+        memset(target, 0, added)
+        return 0
     return bind_tensor(core, spec, used.input_buffers[index], total, shape, &used.inputs[index], error)
 
 
@@ -231,7 +198,12 @@ cdef int gather_strings(instance* used, request* batch, int32_t index, const int
 
 cdef int run_prepared(instance* used, failure* error) noexcept nogil:
     """Run the session on what was prepared. 0, or -1 with `error` set."""
-    cdef int failed = run_session(used.core, used.inputs, used.outputs, error)
+    cdef int failed
+    if used.recorded != NULL:
+        failed = run_recording(used.core, used.recorded, used.input_buffers, used.output_buffers, used.rows, error)
+        used.run_ns = end_phase(used)
+        return failed
+    failed = run_session(used.core, used.inputs, used.outputs, error)
     if failed != 0 and not used.own_outputs and strstr(error.text, OUTPUT_OF_OTHER_SHAPE) != NULL:
         # The model's symbolic dimension promised more than it keeps: let ONNX Runtime size the outputs from now on.
         used.own_outputs = True
@@ -263,7 +235,7 @@ cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* err
     cdef void* on_gpu
     cdef int32_t index
     used.is_encoded = False
-    if used.own_outputs:
+    if used.own_outputs and used.recorded == NULL:
         return 0
     for index in range(core.n_outputs):
         spec = &core.outputs[index]
@@ -272,7 +244,7 @@ cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* err
         result = &used.results[index]
         size_result(spec, result, rows if used.accepted.max_batch_size > 0 else 0)
         on_gpu = NULL
-        if batch != NULL and batch.has_deliveries and batch.next == NULL:
+        if batch != NULL and batch.has_deliveries and batch.next == NULL and used.recorded == NULL:
             on_gpu = find_output_place(&core.place, batch, index, core.n_inputs, result.size)
         if on_gpu != NULL:
             result.data = <const uint8_t*> on_gpu
@@ -288,7 +260,8 @@ cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* err
             if reserve(&core.place, &used.output_buffers[index], &used.output_capacities[index], result.size, error) != 0:
                 return -1
             result.data = used.output_buffers[index]
-        if bind_tensor(core, spec, <void*> result.data, result.size, result.shape, &used.outputs[index], error) != 0:
+        if used.recorded == NULL and bind_tensor(
+                core, spec, <void*> result.data, result.size, result.shape, &used.outputs[index], error) != 0:
             return -1
     return 0
 
@@ -314,7 +287,7 @@ cdef int read_result(instance* used, int32_t index, int64_t rows, failure* error
     cdef session_core* core = used.core
     cdef const tensor_spec* spec = &core.outputs[index]
     cdef tensor_data* result = &used.results[index]
-    if not used.own_outputs and spec.datatype != DT_BYTES:
+    if used.recorded != NULL or (not used.own_outputs and spec.datatype != DT_BYTES):
         return 0
     if describe_value(core, used.outputs[index], result, error) != 0:
         return -1

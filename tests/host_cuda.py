@@ -59,6 +59,11 @@ class GpuMemory:
         assert self._library.cudaFree(self._place) == 0
 
     @property
+    def address(self):
+        """Where it is."""
+        return self._place.value
+
+    @property
     def opened(self):
         """How often this process has opened it by its handle."""
         return self._library.host_cuda_opened(_Handle.from_buffer_copy(self.handle))
