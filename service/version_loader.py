@@ -1,18 +1,22 @@
 """Brings one model version to where it can serve: verified, in a session, completed, warmed up, not yet reachable."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernels.engine import InferError
 from kernels.session import SessionError
 from service.config_text import ModelConfigError
+from service.device_config import is_on_gpu
 from service.low_priority import LowPriorityThreads
 from service.model_folders import ModelFolder, ModelFolderError
 from service.model_plan import ModelPlan
-from service.model_sessions import list_usable_gpus, open_sessions
+from service.model_sessions import CPU, list_usable_gpus, open_sessions
 from service.onnx_file import OnnxFileError, check_self_contained
 from service.serving_config import ServingConfig, complete_config
 from service.tensor_interface import make_interface
@@ -62,6 +66,7 @@ class VersionLoader:
         self._check_going = check_going
         self._threads = LowPriorityThreads(PARALLEL_SESSIONS, "loading")
         self._gpus = list_usable_gpus()
+        self._gpu_loads = threading.Lock()
 
     def prepare(self, plan: ModelPlan, version: int) -> PreparedVersion:
         """Load one version and warm it up; blocks. What comes of it is for the engine's exchange, or its retire.
@@ -74,6 +79,14 @@ class VersionLoader:
         started_s = time.monotonic()
         path, written = plan.find_model_file(version), plan.written
         check_self_contained(path)
+        # While a GPU records a run, CUDA refuses memory to every thread of the process.
+        is_apart = any(is_on_gpu(group, self._gpus) for group in written.devices.groups)
+        with self._gpu_loads if is_apart else nullcontext():
+            config, handle = self._load(plan, path, version)
+        return PreparedVersion(config, handle, time.monotonic() - started_s)
+
+    def _load(self, plan: ModelPlan, path: Path, version: int) -> tuple[ServingConfig, "LoadedVersion"]:
+        written = plan.written
         opened = open_sessions(path, written, self._gpus, self._threads)
         first = opened.sessions[0]
         config = complete_config(
@@ -81,6 +94,8 @@ class VersionLoader:
         )
         for session in opened.sessions:
             session.narrow_inputs(config.model_inputs)
+            if config.graph_batches and session.device != CPU:
+                session.record_batches(config.graph_batches)
         handle = self._engine.prepare(
             plan.folder.name,
             version,
@@ -96,7 +111,7 @@ class VersionLoader:
         except BaseException:
             self._engine.retire([handle])
             raise
-        return PreparedVersion(config, handle, time.monotonic() - started_s)
+        return config, handle
 
     def _warm_up(self, config: ServingConfig, plan: ModelPlan, handle: "LoadedVersion") -> None:
         for run in make_warmups(config, plan.folder):
