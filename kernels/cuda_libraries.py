@@ -9,6 +9,7 @@ import importlib.util
 import os
 import threading
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from kernels.runtime import find_library
@@ -69,11 +70,11 @@ def load_cuda_libraries(provider: str = "CUDA") -> list[CudaLibrary]:
 
 
 def find_runtimes() -> list[str]:
-    """Files and names under which CUDA's runtime may be loaded: the one that ONNX Runtime uses first, if it does."""
+    """Files and names by which to load CUDA's runtime: the one that ONNX Runtime uses, if it does, then the newest."""
     needed = [library for library in load_cuda_libraries() if library.name.startswith(RUNTIME) and not library.problem]
     return [
         *(str(library.path or library.name) for library in needed),
-        *(str(path) for path in reversed(_find(list_folders(), RUNTIME + ".*"))),
+        *map(str, sorted(_find(list_folders(), RUNTIME + ".*"), key=attrgetter("name"), reverse=True)),
         *SYSTEM_RUNTIMES,
     ]
 

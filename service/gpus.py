@@ -86,6 +86,15 @@ def driver_version() -> str:
         return _text(library.nvmlSystemGetDriverVersion()) if library is not None else ""
 
 
+def cuda_version() -> str:
+    """The newest version of CUDA that the driver can run; empty without a driver."""
+    with _open_library() as library:
+        if library is None:
+            return ""
+        major, minor = divmod(library.nvmlSystemGetCudaDriverVersion(), 1000)
+        return f"{major}.{minor // 10}"
+
+
 def order_like_management() -> None:
     """Have CUDA number the GPUs by their place on the bus, as the management library does, unless it is told otherwise.
 
