@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from kernels.engine import InferError
 from kernels.session import SessionError
-from service.config_text import ModelConfigError
-from service.device_config import is_on_gpu
+from service.config_text import FILE_NAME, ModelConfigError
+from service.device_config import GRAPHS_FIELD, is_on_gpu
 from service.low_priority import LowPriorityThreads
 from service.model_folders import ModelFolder, ModelFolderError
 from service.model_plan import ModelPlan
@@ -24,6 +24,7 @@ from service.warmup import make_warmups
 
 if TYPE_CHECKING:
     from kernels.engine import Engine
+    from kernels.session import Session
     from kernels.version_table import LoadedVersion
 
 
@@ -79,7 +80,7 @@ class VersionLoader:
         started_s = time.monotonic()
         path, written = plan.find_model_file(version), plan.written
         check_self_contained(path)
-        # While a GPU records a run, CUDA refuses memory to every thread of the process.
+        # While a GPU records a run, CUDA refuses every thread of the process some calls, for memory among them.
         is_apart = any(is_on_gpu(group, self._gpus) for group in written.devices.groups)
         with self._gpu_loads if is_apart else nullcontext():
             config, handle = self._load(plan, path, version)
@@ -95,7 +96,7 @@ class VersionLoader:
         for session in opened.sessions:
             session.narrow_inputs(config.model_inputs)
             if config.graph_batches and session.device != CPU:
-                session.record_batches(config.graph_batches)
+                _record_batches(session, config.graph_batches)
         handle = self._engine.prepare(
             plan.folder.name,
             version,
@@ -121,6 +122,13 @@ class VersionLoader:
                     self._engine.infer(run.message, target=handle)
                 except InferError as error:
                     raise WarmupError(f"model_warmup {run.name!r}: {error.message}") from None
+
+
+def _record_batches(session: "Session", sizes: tuple[int, ...]) -> None:
+    try:
+        session.record_batches(sizes)
+    except SessionError as error:
+        raise SessionError(f"{FILE_NAME}: {GRAPHS_FIELD}: {error}") from None
 
 
 def explain_failure(error: Exception, folder: ModelFolder, version: int | None = None) -> str:

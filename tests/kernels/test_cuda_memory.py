@@ -4,6 +4,7 @@ The GPUs are host_cuda.c's, whose memory is the host's: a session on "cpu:staged
 they are, as one on a GPU does.
 """
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -18,7 +19,7 @@ from onnx import TensorProto
 from kernels import status
 from kernels.cuda_libraries import find_runtimes, load_cuda_libraries
 from kernels.cuda_runtime import CudaError, CudaRuntime
-from kernels.engine import Engine
+from kernels.engine import Engine, InferError
 from kernels.session import Session
 from kernels.shared_memory import SharedMemory, SharedMemoryError
 from service.pb.open_inference_pb2 import ModelInferResponse
@@ -363,6 +364,38 @@ def test_region_is_kept_while_a_request_uses_it(engine, load, memory):
     assert memory.opened == 0
     code, text = refusal_of(engine, request_in(rows).SerializeToString())
     assert (code, "'gpu', which is not registered" in text) == (status.INVALID, True)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:staged:0"])
+def test_regions_may_come_and_go_under_load(engine, load, memory, device):
+    """Each request finds its region or hears that there is none; nothing stays open."""
+    load(onnx_models.identity(), device)
+    memory.write(ROWS.tobytes())
+    ended = threading.Event()
+    message = request_in().SerializeToString()
+
+    def ask():
+        outcomes = set()
+        while not ended.is_set():
+            try:
+                [content] = ModelInferResponse.FromString(engine.infer(message)).raw_output_contents
+                outcomes.add(content)
+            except InferError as error:
+                outcomes.add((error.code, error.message.partition("region ")[2]))
+        return outcomes
+
+    with ThreadPoolExecutor(4) as threads:
+        callers = [threads.submit(ask) for _ in range(4)]
+        for _ in range(300):
+            engine.shared_memory.register_cuda("gpu", memory.handle, 0, REGION_BYTES)
+            engine.shared_memory.unregister_cuda("gpu")
+        engine.shared_memory.register_cuda("gpu", memory.handle, 0, REGION_BYTES)
+        infer(engine, request_in())
+        ended.set()
+        for caller in callers:
+            assert caller.result() <= {ROWS.tobytes(), (status.INVALID, "'gpu', which is not registered")}
+    engine.shared_memory.unregister_cuda("gpu")
+    assert memory.opened == 0
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,19 @@ def test_repository_records_the_sizes_that_are_asked_for(tmp_path, monkeypatch):
     engine.close()
 
 
+def test_model_that_cannot_be_recorded_is_refused_with_the_field(tmp_path, monkeypatch):
+    """Where a GPU would record it; what of the model does not fit is said."""
+    monkeypatch.setattr("service.model_sessions.place_instances", lambda *_: ["cpu:staged:0"])
+    config = "max_batch_size: 6 optimization { cuda { graphs: true } }"
+    save(identity(shape=("batch", "length")), tmp_path, "open", config=config)
+    engine = Engine(workers=2)
+    _, repository = serve_folder(tmp_path, engine)
+    entry = repository.find("open")
+    assert entry.state is State.UNAVAILABLE
+    assert entry.reason.startswith("config.pbtxt: optimization.cuda.graphs: runs can be recorded where all inputs and")
+    engine.close()
+
+
 def keep(list_of_all, made):
     """What was made, which is kept in a list too."""
     list_of_all.append(made)
