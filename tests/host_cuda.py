@@ -39,10 +39,16 @@ def count_copies():
 
 
 class GpuMemory:
-    """Memory of a GPU that this process has allocated; leaving it as a context frees it."""
+    """Memory of a GPU that this process has allocated; leaving it as a context frees it.
 
-    def __init__(self, content, gpu=0):
-        self._library = load_host_cuda()
+    Parameters
+    ----------
+    library
+        CUDA's runtime; without it the one of host_cuda.c.
+    """
+
+    def __init__(self, content, gpu=0, library=None):
+        self._library = library or load_host_cuda()
         self._place = ctypes.c_void_p()
         self.size = len(content)
         assert self._library.cudaSetDevice(gpu) == 0

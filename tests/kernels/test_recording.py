@@ -22,19 +22,42 @@ from kernels.bare_loop import drive_session
 from kernels.cuda_runtime import CudaError, CudaRuntime
 from kernels.device import copy_there_and_back
 from kernels.session import Session, SessionError
+from service.model_sessions import list_usable_gpus
 
 SIZES = (1, 4, 8)
 LARGEST = 12  # a batch beyond the largest size
 ROW_BYTES = 16
 
 
+# What a GPU does is recorded there; a test that looks at what lies on the device is for the CPU alone.
+every_device = pytest.mark.parametrize(
+    "device",
+    [
+        "cpu:staged:0",
+        pytest.param(
+            "cuda:0",
+            marks=pytest.mark.skipif(
+                not list_usable_gpus(), reason="no GPU that ONNX Runtime can use: see `sluice doctor`"
+            ),
+        ),
+    ],
+    indirect=True,
+)
+
+
 @pytest.fixture
-def open_session(tmp_path):
+def device(request):
+    """Where runs are recorded."""
+    return getattr(request, "param", "cpu:staged:0")
+
+
+@pytest.fixture
+def open_session(tmp_path, device):
     """Open a model to record its runs: open_session(model, sizes, **options of Session)."""
 
     def open_model(model, sizes=SIZES, name="same", **options):
         path = onnx_models.save(model, tmp_path, name)
-        session = Session(path, device="cpu:staged:0", records=True, **options)
+        session = Session(path, device=device, records=True, **options)
         session.record_batches(sizes)
         return session
 
@@ -54,6 +77,7 @@ def read_rows(address, rows):
     return np.frombuffer(ctypes.string_at(address, rows * ROW_BYTES), np.float32).reshape(rows, 4)
 
 
+@every_device
 @pytest.mark.parametrize("rows", range(1, LARGEST + 1))
 def test_batch_of_any_size_gets_its_own_rows(engine, recorded, rows):
     """Below, at, between and above the recorded sizes."""
@@ -109,6 +133,7 @@ def test_only_recorded_sizes_are_run(engine, open_session, tmp_path):
     assert runs == [1, 4, 8, 8, 8, 4, 4, 8, 8, 1, 8]
 
 
+@every_device
 def test_requests_that_meet_in_a_batch_get_their_own_rows(engine, open_session):
     """Some with several rows, from many callers at once, on sessions that record each for themselves."""
     sessions = [open_session(onnx_models.identity(), (2, 8, 16), name=f"same{index}") for index in range(2)]
@@ -121,6 +146,7 @@ def test_requests_that_meet_in_a_batch_get_their_own_rows(engine, open_session):
     assert engine.statistics("same", 1)["executions"] < 600
 
 
+@every_device
 def test_several_tensors_are_kept_apart(engine, open_session):
     """Two inputs, two outputs, of which one request wants one only."""
     engine.load("both", 1, open_session(onnx_models.add_and_subtract(4)), max_batch_size=8, buffer_sets=2)
@@ -221,6 +247,7 @@ def test_bare_loop_runs_in_every_way(tmp_path, binds):
     assert drive_session(Session(path), 0, 3, binds=binds) > 0
 
 
+@every_device
 def test_bare_loop_replays_what_is_recorded(open_session):
     """And refuses to bind it."""
     session = open_session(onnx_models.identity())
