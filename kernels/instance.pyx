@@ -22,8 +22,8 @@ from kernels.recording cimport find_recording, run_recording
 from kernels.request cimport bound_tensor, request, reserve_reply
 from kernels.response cimport response_parameter
 from kernels.session cimport (
-    MAX_RANK, bind_on_gpu, bind_tensor, create_strings, describe_value, fill_strings, read_numbers, read_strings, release_values,
-    run_session, session_core, tensor_data, tensor_spec,
+    MAX_RANK, bind_on_gpu, bind_tensor, create_strings, describe_value, fill_strings, read_numbers, read_strings,
+    release_values, run_session, session_core, tensor_data, tensor_spec,
 )
 from kernels.status cimport EXHAUSTED, INTERNAL, OK
 from kernels.sync cimport monotonic_ns

@@ -33,7 +33,8 @@ cdef enum:
     ONNX_STRING = 8
 
 # The CPU, a GPU by its number, and the CPU as if it were a GPU: its tensors in memory that the session allocates.
-DEVICE = re.compile(r"(?P<kind>cpu|cuda)(:(?P<ordinal>[0-9]{1,4}))?|(?P<staged>cpu:staged)(:(?P<stands_for>[0-9]{1,4}))?")
+DEVICE = re.compile(r"(?P<kind>cpu|cuda)(:(?P<ordinal>[0-9]{1,4}))?"
+                    r"|(?P<staged>cpu:staged)(:(?P<stands_for>[0-9]{1,4}))?")
 
 cdef enum:  # where a tensor of a model is described
     INPUT = 0
@@ -219,7 +220,7 @@ cdef class Session:
         self.recorded_sizes = tuple(sizes)
 
     def recorded_places(self, int64_t rows):
-        """Return where the inputs and the outputs of a batch of so many rows lie on the device, as two tuples of addresses.
+        """Return where inputs and outputs of a batch of so many rows lie on the device, as two tuples of addresses.
 
         For tests; None for a batch that is not recorded.
         """
@@ -383,9 +384,11 @@ cdef object read_tensor_info(session_core* core, OrtTypeInfo* type_info, tensor_
 
 cdef bint can_record(const session_core* core) noexcept nogil:
     """Tell whether all tensors are numbers whose size is known but for the batch."""
+    cdef const tensor_spec* spec
     cdef int32_t index
     for index in range(core.n_inputs):
-        if core.inputs[index].datatype == DT_BYTES or core.inputs[index].rank == 0 or core.inputs[index].inner_elements < 0:
+        spec = &core.inputs[index]
+        if spec.datatype == DT_BYTES or spec.rank == 0 or spec.inner_elements < 0:
             return False
     for index in range(core.n_outputs):
         if core.outputs[index].datatype == DT_BYTES:
@@ -457,8 +460,8 @@ cdef int run_session(session_core* core, OrtValue** inputs, OrtValue** outputs, 
     if core.n_optional > 0:
         return run_given(core, inputs, outputs, error)
     return check_status(core.runtime.api, ort_Run(
-        core.runtime.api, core.handle, core.run_options, core.input_names, <const OrtValue* const*> inputs, core.n_inputs,
-        core.output_names, core.n_outputs, outputs), error)
+        core.runtime.api, core.handle, core.run_options, core.input_names, <const OrtValue* const*> inputs,
+        core.n_inputs, core.output_names, core.n_outputs, outputs), error)
 
 
 cdef int run_given(session_core* core, OrtValue** inputs, OrtValue** outputs, failure* error) noexcept nogil:
