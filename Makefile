@@ -1,6 +1,8 @@
 # Sets up on first use and runs: `make run` the demonstration, `make test` the tests. Everything installs into .venv.
 
 PYTHON ?= python3
+# Which ONNX Runtime is installed: cpu, or gpu.
+RUNTIME ?= cpu
 VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
@@ -34,7 +36,7 @@ $(SETUP): $(SOURCES)
 	@echo "Installing sluice and its dependencies into $(VENV) and compiling the kernels (a few minutes the first time) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=24"
 	@# setuptools warns of every editable installation.
-	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,demo,dev,bench]'
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$(RUNTIME),demo,dev,bench]'
 	@touch $@
 
 # Writes service/pb from proto/; commit the result.

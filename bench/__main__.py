@@ -5,7 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
-from bench import transport
+from bench import gpu, transport
 from bench.effort import Effort
 from bench.origin import describe_origin
 from bench.processes import BenchError
@@ -27,7 +27,7 @@ MEASUREMENTS = (
 # Needs a machine that few have, and is made only when it is named.
 NAMED_ONLY = ("gpu",)
 # Of a measurement that takes long, and can be made in parts.
-PARTS = tuple(f"transport.{part}" for part in transport.PARTS)
+PARTS = tuple(f"{whole.__name__.removeprefix('bench.')}.{part}" for whole in (transport, gpu) for part in whole.PARTS)
 RESULTS = Path(__file__).parent / "results"
 
 

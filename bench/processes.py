@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,10 @@ class BenchError(Exception):
 
 
 @contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """Keep this thread, and the processes and threads that it starts meanwhile, on one core."""
+def pinned(*cores: int) -> Iterator[None]:
+    """Keep this thread, and the processes and threads that it starts meanwhile, on one core, or on some."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
@@ -82,21 +82,29 @@ def list_children(pid: int) -> list[int]:
 
 
 @contextmanager
-def run_server(name: str, command: Sequence[str | Path], folder: Path, ready: str) -> Iterator[tuple[Child, str]]:
-    """A server on the server's core, once a line of its log holds `ready`; yields it and that line."""
+def run_server(
+    name: str,
+    command: Sequence[str | Path],
+    folder: Path,
+    ready: str,
+    *,
+    cores: Collection[int] = (SERVER_CORE,),
+    start_timeout_s: float = START_TIMEOUT_S,
+) -> Iterator[tuple[Child, str]]:
+    """A server on the server's core, or on others, once a line of its log holds `ready`; yields it and that line."""
     log = folder / f"{name}.log"
     # An earlier server of that name said there that it was ready.
     log.unlink(missing_ok=True)
-    with pinned(SERVER_CORE):
+    with pinned(*cores):
         child = Child(name, command, Path.cwd(), log)
     try:
-        yield child, _await_line(child, log, ready)
+        yield child, _await_line(child, log, ready, start_timeout_s)
     finally:
         child.stop(STOP_TIMEOUT_S)
 
 
-def _await_line(child: Child, log: Path, words: str) -> str:
-    deadline = time.monotonic() + START_TIMEOUT_S
+def _await_line(child: Child, log: Path, words: str, timeout_s: float) -> str:
+    deadline = time.monotonic() + timeout_s
     while True:
         # The last line may still be on its way.
         for line in log.read_text(errors="replace").splitlines(keepends=True):
@@ -113,13 +121,13 @@ def run_python(module: str, *arguments: str | Path) -> list[str | Path]:
 
 
 class Loop:
-    """A child on the server's core that runs what it is told to, one command after another, and says what it took.
+    """A child on the server's core, or on others, that runs one command after another and says what each took.
 
     Commands and answers are JSON objects, one a line; bench.loops has the child's side.
     """
 
-    def __init__(self, module: str, settings: Mapping[str, Any]):
-        with pinned(SERVER_CORE):
+    def __init__(self, module: str, settings: Mapping[str, Any], *, cores: Collection[int] = (SERVER_CORE,)):
+        with pinned(*cores):
             self._process = subprocess.Popen(
                 run_python(module, json.dumps(settings)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
             )

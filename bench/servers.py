@@ -92,12 +92,19 @@ def run_sluice(
     name: str = "sluice",
     certificates: Certificates | None = None,
     options: Sequence[str] = (),
+    **placed: Any,
 ) -> Iterator[Server]:
-    """`sluice serve`, with its ordinary settings but for `options`; in plain text where there are no certificates."""
+    """`sluice serve`, with its ordinary settings but for `options`; in plain text where there are no certificates.
+
+    Parameters
+    ----------
+    placed
+        Cores and time to start, for `run_server`.
+    """
     fixed = [f"--model-repository={repository}", "--host=127.0.0.1", "--grpc-port=0"]
     security = certificates.sluice_options if certificates else ["--insecure"]
     command = [sys.executable, "-c", RUN_CLI, "serve", *fixed, *security, *options]
-    with run_server(name, command, folder, READY) as (child, line):
+    with run_server(name, command, folder, READY, **placed) as (child, line):
         yield Server(name, child.pid, _read_port(line), certificates.client if certificates else None)
 
 

@@ -9,6 +9,7 @@ import importlib.util
 import os
 import threading
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from kernels.runtime import find_library
@@ -20,6 +21,9 @@ PACKAGES = ("nvidia", "tensorrt_libs")
 # Loaded with a name of their own by libraries that are needed, instead of being needed themselves.
 LOADED_LATER = ("libnvJitLink", "libcudnn_graph", "libcudnn_ops", "libcudnn_cnn", "libcudnn_adv")
 COMES_WITH = {"libcuda.so.1": "the driver of the GPU", "libnvinfer": "pip install tensorrt"}
+# CUDA's runtime where it is the system's own, the newest first.
+RUNTIME = "libcudart.so"
+SYSTEM_RUNTIMES = ("libcudart.so.13", "libcudart.so.12")
 COMES_BY_DEFAULT = "pip install 'sluice-serving[gpu]'"
 
 _lock = threading.Lock()
@@ -63,6 +67,16 @@ def load_cuda_libraries(provider: str = "CUDA") -> list[CudaLibrary]:
             for path in _find(folders, stem + ".so.*"):
                 _load(path.name, path)
         return [_load_needed(name, folders) for name in read_needed(file) if is_of_cuda(name)]
+
+
+def find_runtimes() -> list[str]:
+    """Files and names by which to load CUDA's runtime: the one that ONNX Runtime uses, if it does, then the newest."""
+    needed = [library for library in load_cuda_libraries() if library.name.startswith(RUNTIME) and not library.problem]
+    return [
+        *(str(library.path or library.name) for library in needed),
+        *map(str, sorted(_find(list_folders(), RUNTIME + ".*"), key=attrgetter("name"), reverse=True)),
+        *SYSTEM_RUNTIMES,
+    ]
 
 
 def find_provider(provider: str) -> Path | None:

@@ -11,7 +11,7 @@ from kernels.refusals cimport refuse, refuse_memory, refuse_output
 from kernels.request cimport delivery, request
 from kernels.response cimport output_view
 from kernels.session cimport tensor_spec
-from kernels.shared_memory cimport write_region
+from kernels.shared_memory cimport is_on_gpu, write_region
 from kernels.signature cimport signature
 from kernels.status cimport INVALID
 from kernels.wire cimport bytes_view
@@ -47,14 +47,22 @@ cdef int write_output(const signature* accepted, request* member, int32_t index,
         snprintf(member.error.text, FAILURE_TEXT_BYTES, "output '%s' has %zu bytes; its place in shared memory has %ld",
                  spec.name, view.content.size, <long> asked.size)
         return refuse(member, INVALID)
-    if write_region(asked.home, asked.offset, view.content.data, view.content.size) != 0:
-        return refuse_output(member, spec, "cannot be written to its shared memory object, which has become shorter or "
-                             "for which there is no memory", INVALID)
+    # A run may have written it there itself.
+    if view.content.data != place_on_gpu(asked) and write_region(
+            asked.home, asked.offset, view.content.data, view.content.size) != 0:
+        return refuse_output(member, spec, b"cannot be written to its CUDA shared memory region" if is_on_gpu(asked.home)
+                             else b"cannot be written to its shared memory object, which has become shorter or for which "
+                             b"there is no memory", INVALID)
     view.region = bytes_view(<const uint8_t*> asked.home.name, asked.home.name_size)
     view.region_offset = asked.offset
     view.region_bytes = view.content.size
     view.content.size = 0
     return 0
+
+
+cdef const uint8_t* place_on_gpu(const delivery* asked) noexcept nogil:
+    """Where an output goes in a GPU's memory; NULL for system shared memory."""
+    return asked.home.base + asked.offset if is_on_gpu(asked.home) else NULL
 
 
 cdef int write_classes(const signature* accepted, request* member, int32_t index, output_view* view,

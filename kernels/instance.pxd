@@ -6,7 +6,7 @@ from kernels.codec cimport output_view
 from kernels.failure cimport failure
 from kernels.ort cimport OrtValue
 from kernels.request cimport request
-from kernels.session cimport session_core, tensor_data
+from kernels.session cimport recording, session_core, tensor_data
 from kernels.signature cimport signature
 
 
@@ -34,6 +34,7 @@ cdef struct instance:
     output_view* views       # one reply's outputs
     int64_t* shapes          # one reply's shapes, MAX_RANK for each output
     bint own_outputs         # Run allocates its outputs: their shapes are not known before
+    const recording* recorded  # how the batch is run, with rows added; NULL for a run of its own rows
     bint is_encoded          # the run writes its output into the reply
     int64_t taken_ns         # when the last batch left the queue
     int64_t rows             # of it
@@ -47,9 +48,9 @@ cdef struct instance:
 
 cdef int execute_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil
 cdef int prepare_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil
-cdef int prepare_zeros(instance* used, failure* error) noexcept nogil
 cdef int run_prepared(instance* used, failure* error) noexcept nogil
 cdef int finish_batch(instance* used, request* batch, int64_t rows, int failed, failure* error) noexcept nogil
 cdef int64_t end_phase(instance* used) noexcept nogil
-cdef void finish_zeros(instance* used) noexcept nogil
-cdef int run_zeros(instance* used, failure* error) noexcept nogil
+cdef void begin_batch(instance* used, int64_t rows) noexcept nogil
+cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil
+cdef void release_tensors(instance* used) noexcept nogil

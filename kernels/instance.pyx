@@ -2,7 +2,7 @@
 
 Each input tensor is copied once, from the message to the batch's buffer, and each output once, to its caller's reply. The
 large tensors of a batch of one are not copied on the CPU: the session reads them in the message and writes its output
-into the reply.
+into the reply. Nor are those of a batch of one that a client has in the memory of the session's own GPU.
 A batch is a list of bound requests linked by `next`; nothing here settles them. The three steps may each take place on
 another thread, one after the other: prepare_batch, run_prepared, finish_batch.
 """
@@ -17,12 +17,14 @@ from kernels.codec cimport bytes_view, output_view
 from kernels.datatype cimport DT_BOOL, DT_BYTES, datatype_size
 from kernels.deliveries cimport deliver_outputs
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
+from kernels.gpu_place cimport fetch_input, find_input_place, find_output_place
 from kernels.interface cimport convert_in_place, fits
+from kernels.recording cimport find_recording, run_recording
 from kernels.request cimport bound_tensor, request
 from kernels.response cimport response_parameter
 from kernels.session cimport (
-    MAX_RANK, bind_tensor, create_strings, describe_value, fill_strings, read_numbers, read_strings, release_values,
-    run_session, session_core, tensor_data, tensor_spec,
+    MAX_RANK, bind_on_gpu, bind_tensor, create_strings, describe_value, fill_strings, read_numbers, read_strings,
+    release_values, run_session, session_core, tensor_data, tensor_spec,
 )
 from kernels.status cimport EXHAUSTED, INTERNAL, OK
 from kernels.sync cimport monotonic_ns
@@ -46,14 +48,20 @@ cdef int execute_batch(instance* used, request* batch, int64_t rows, failure* er
 cdef int prepare_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil:
     """Gather a batch and give its outputs a place. 0, or -1 with `error` set; finish_batch must follow either way."""
     cdef int failed
-    used.rows = rows
-    used.wait_ns = used.run_ns = 0
-    used.phase_ns = monotonic_ns()
+    begin_batch(used, rows)
     failed = gather_batch(used, batch, rows, error)
     if failed == 0:
         failed = bind_outputs(used, batch, rows, error)
     used.gather_ns = end_phase(used)
     return failed
+
+
+cdef void begin_batch(instance* used, int64_t rows) noexcept nogil:
+    """Begin the first phase of a batch, and choose how it is run."""
+    used.rows = rows
+    used.recorded = find_recording(used.core, rows) if used.core.recorded != NULL else NULL
+    used.wait_ns = used.run_ns = 0
+    used.phase_ns = monotonic_ns()
 
 
 cdef int finish_batch(instance* used, request* batch, int64_t rows, int failed, failure* error) noexcept nogil:
@@ -76,51 +84,6 @@ cdef int64_t end_phase(instance* used) noexcept nogil:
     return spent_ns
 
 
-cdef int run_zeros(instance* used, failure* error) noexcept nogil:
-    """Run the largest batch of a model whose inputs are numbers of fixed size, on zeros, for its time alone."""
-    cdef int failed = prepare_zeros(used, error)
-    if failed == 0:
-        failed = run_prepared(used, error)
-    finish_zeros(used)
-    return failed
-
-
-cdef int prepare_zeros(instance* used, failure* error) noexcept nogil:
-    """Make the largest batch of a model as run_zeros takes it. 0, or -1; finish_zeros must follow either way."""
-    cdef int32_t index
-    cdef int failed = 0
-    used.wait_ns = used.run_ns = 0
-    used.phase_ns = monotonic_ns()
-    for index in range(used.core.n_inputs):
-        if failed == 0:
-            failed = fill_zeros(used, index, error)
-    if failed == 0:
-        failed = bind_outputs(used, NULL, used.accepted.max_batch_size, error)
-    used.gather_ns = end_phase(used)
-    return failed
-
-
-cdef int fill_zeros(instance* used, int32_t index, failure* error) noexcept nogil:
-    cdef session_core* core = used.core
-    cdef const tensor_spec* spec = &core.inputs[index]
-    cdef int64_t shape[MAX_RANK]
-    cdef size_t size
-    memcpy(shape, spec.dims, spec.rank * sizeof(int64_t))
-    if used.accepted.max_batch_size > 0:
-        shape[0] = used.accepted.max_batch_size
-    size = <size_t> (spec.inner_elements * (shape[0] if spec.rank > 0 else 1)) * datatype_size(spec.datatype)
-    if reserve(&core.place, &used.input_buffers[index], &used.input_capacities[index], size, error) != 0:
-        return -1
-    memset(used.input_buffers[index], 0, size)
-    return bind_tensor(core, spec, used.input_buffers[index], size, shape, &used.inputs[index], error)
-
-
-cdef void finish_zeros(instance* used) noexcept nogil:
-    """Let go of the tensors of a run whose outputs nobody takes."""
-    release_tensors(used)
-    trim_buffers(used)
-
-
 cdef void release_tensors(instance* used) noexcept nogil:
     release_values(used.core, used.inputs, used.core.n_inputs)
     release_values(used.core, used.outputs, used.core.n_outputs)
@@ -130,7 +93,7 @@ cdef void release_tensors(instance* used) noexcept nogil:
 
 
 cdef int gather_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil:
-    """Make one OrtValue per model input from the rows of every request."""
+    """Make one OrtValue per model input from the rows of every request; a recording has its own."""
     cdef session_core* core = used.core
     cdef int64_t shape[MAX_RANK]
     cdef int32_t index
@@ -152,25 +115,47 @@ cdef int gather_numbers(instance* used, request* batch, int32_t index, const int
                         failure* error) noexcept nogil:
     cdef session_core* core = used.core
     cdef request* member = batch
-    cdef size_t total = 0
+    cdef const tensor_spec* spec = &core.inputs[index]
+    cdef size_t total = 0, added = 0
     cdef uint8_t* target
+    cdef void* on_gpu = NULL
+    if batch.next == NULL and batch.inputs[index].home != NULL and used.recorded == NULL:
+        on_gpu = find_input_place(&core.place, spec, &batch.inputs[index])
+    if on_gpu != NULL:
+        return bind_on_gpu(core, spec, on_gpu, batch.inputs[index].size, shape, &used.inputs[index], error)
     if (batch.next == NULL and core.place.reads_messages
-            and can_bind_in_place(&batch.inputs[index], core.inputs[index].datatype)):
-        return bind_tensor(core, &core.inputs[index], <void*> batch.inputs[index].data, batch.inputs[index].size, shape,
+            and can_bind_in_place(&batch.inputs[index], spec.datatype)):
+        return bind_tensor(core, spec, <void*> batch.inputs[index].data, batch.inputs[index].size, shape,
                            &used.inputs[index], error)
     while member != NULL:
         total += member.inputs[index].size
         member = member.next
-    if reserve(&core.place, &used.input_buffers[index], &used.input_capacities[index], total, error) != 0:
+    if used.recorded != NULL:
+        added = total // <size_t> used.rows * <size_t> (used.recorded.rows - used.rows)
+    if reserve(&core.place, &used.input_buffers[index], &used.input_capacities[index], total + added, error) != 0:
         return -1
     target = used.input_buffers[index]
     member = batch
     while member != NULL:
-        if member.inputs[index].size > 0:
-            copy_numbers(target, member.inputs[index].data, member.inputs[index].size, core.inputs[index].datatype)
+        if gather_tensor(spec, &member.inputs[index], target, error) != 0:
+            return -1
         target += member.inputs[index].size
         member = member.next
-    return bind_tensor(core, &core.inputs[index], used.input_buffers[index], total, shape, &used.inputs[index], error)
+    if used.recorded != NULL:
+        memset(target, 0, added)
+        return 0
+    return bind_tensor(core, spec, used.input_buffers[index], total, shape, &used.inputs[index], error)
+
+
+cdef int gather_tensor(const tensor_spec* spec, const bound_tensor* content, uint8_t* target,
+                       failure* error) noexcept nogil:
+    """Copy one request's elements from where they are. 0, or -1 with `error` set."""
+    if content.size == 0:
+        return 0
+    if content.data == NULL:
+        return fetch_input(spec, content, target, error)
+    copy_numbers(target, content.data, content.size, spec.datatype)
+    return 0
 
 
 cdef bint can_bind_in_place(const bound_tensor* content, int datatype) noexcept nogil:
@@ -178,7 +163,7 @@ cdef bint can_bind_in_place(const bound_tensor* content, int datatype) noexcept 
 
     Kernels may rely on aligned elements, and on a BOOL being 0 or 1.
     """
-    return (content.size >= IN_PLACE_BYTES and datatype != DT_BOOL
+    return (content.data != NULL and content.size >= IN_PLACE_BYTES and datatype != DT_BOOL
             and <size_t> content.data % <size_t> datatype_size(datatype) == 0)
 
 
@@ -214,7 +199,12 @@ cdef int gather_strings(instance* used, request* batch, int32_t index, const int
 
 cdef int run_prepared(instance* used, failure* error) noexcept nogil:
     """Run the session on what was prepared. 0, or -1 with `error` set."""
-    cdef int failed = run_session(used.core, used.inputs, used.outputs, error)
+    cdef int failed
+    if used.recorded != NULL:
+        failed = run_recording(used.core, used.recorded, used.input_buffers, used.output_buffers, used.rows, error)
+        used.run_ns = end_phase(used)
+        return failed
+    failed = run_session(used.core, used.inputs, used.outputs, error)
     if failed != 0 and not used.own_outputs and strstr(error.text, OUTPUT_OF_OTHER_SHAPE) != NULL:
         # The model's symbolic dimension promised more than it keeps: let ONNX Runtime size the outputs from now on.
         used.own_outputs = True
@@ -243,9 +233,10 @@ cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* err
     cdef session_core* core = used.core
     cdef const tensor_spec* spec
     cdef tensor_data* result
+    cdef void* on_gpu
     cdef int32_t index
     used.is_encoded = False
-    if used.own_outputs:
+    if used.own_outputs and used.recorded == NULL:
         return 0
     for index in range(core.n_outputs):
         spec = &core.outputs[index]
@@ -253,6 +244,14 @@ cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* err
             continue
         result = &used.results[index]
         size_result(spec, result, rows if used.accepted.max_batch_size > 0 else 0)
+        on_gpu = NULL
+        if batch != NULL and batch.has_deliveries and batch.next == NULL and used.recorded == NULL:
+            on_gpu = find_output_place(&core.place, batch, index, core.n_inputs, result.size)
+        if on_gpu != NULL:
+            result.data = <const uint8_t*> on_gpu
+            if bind_on_gpu(core, spec, on_gpu, result.size, result.shape, &used.outputs[index], error) != 0:
+                return -1
+            continue
         if batch != NULL and can_encode_in_place(core, batch, result.size):
             if encode_reply(used, batch, 0, error) != 0:
                 return -1
@@ -262,7 +261,8 @@ cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* err
             if reserve(&core.place, &used.output_buffers[index], &used.output_capacities[index], result.size, error) != 0:
                 return -1
             result.data = used.output_buffers[index]
-        if bind_tensor(core, spec, <void*> result.data, result.size, result.shape, &used.outputs[index], error) != 0:
+        if used.recorded == NULL and bind_tensor(
+                core, spec, <void*> result.data, result.size, result.shape, &used.outputs[index], error) != 0:
             return -1
     return 0
 
@@ -288,7 +288,7 @@ cdef int read_result(instance* used, int32_t index, int64_t rows, failure* error
     cdef session_core* core = used.core
     cdef const tensor_spec* spec = &core.outputs[index]
     cdef tensor_data* result = &used.results[index]
-    if not used.own_outputs and spec.datatype != DT_BYTES:
+    if used.recorded != NULL or (not used.own_outputs and spec.datatype != DT_BYTES):
         return 0
     if describe_value(core, used.outputs[index], result, error) != 0:
         return -1

@@ -5,13 +5,13 @@ from libc.stdlib cimport free, malloc
 
 from kernels.batcher cimport open_lanes
 from kernels.failure cimport failure
-from kernels.pipeline cimport warm_up
+from kernels.pipeline cimport record_sizes, warm_up
 from kernels.placement cimport can_run_zeros
 from kernels.session cimport Session, session_core
 from kernels.status cimport EXHAUSTED, OK
 
 from kernels.runtime import decode_error
-from kernels.session import DeviceError
+from kernels.session import DeviceError, SessionError
 
 cdef enum:
     MAX_BUFFER_SETS = 16
@@ -25,6 +25,8 @@ def check_instances(sessions, instance_count, buffer_sets):
         raise ValueError(f"buffer_sets is {buffer_sets}; expected 0 to {MAX_BUFFER_SETS}")
     if (buffer_sets == 0 and len(sessions) > 1) or (buffer_sets > 0 and instance_count > 1):
         raise ValueError("instances are sessions where these have lanes (buffer_sets > 0), else a count")
+    if buffer_sets == 0 and sessions[0].recorded_sizes:
+        raise ValueError("a session that records its runs needs a lane (buffer_sets > 0)")
     if any((session.inputs, session.outputs) != (sessions[0].inputs, sessions[0].outputs) for session in sessions):
         raise ValueError("the sessions are not of one model: their inputs or outputs differ")
 
@@ -44,7 +46,22 @@ cdef int start_lanes(batcher* queue, tuple sessions, int32_t buffer_sets) except
         raise MemoryError("no memory or no thread for a session's lane")
     if can_run_zeros(&queue.accepted):
         for index in range(queue.n_pipelines):
+            record_runs(queue, index, sessions[index].device)
             run_largest(queue, index, sessions[index].device)
+    return 0
+
+
+cdef int record_runs(batcher* queue, int32_t index, str device) except -1:
+    """Have a session record its runs, if it does; SessionError when its device refuses: no later run would be better."""
+    cdef failure error
+    cdef int failed
+    error.code = OK
+    with nogil:
+        failed = record_sizes(&queue.pipelines[index], &error)
+    if failed != 0 and error.code == EXHAUSTED:
+        raise DeviceError(f"what its recorded runs need does not fit on {device}: {decode_error(error.text)}")
+    if failed != 0:
+        raise SessionError(f"its runs cannot be recorded on {device}: {decode_error(error.text)}")
     return 0
 
 

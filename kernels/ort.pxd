@@ -26,6 +26,8 @@ cdef extern from "ort_api.h" nogil:
         pass
     ctypedef struct OrtValue:
         pass
+    ctypedef struct OrtIoBinding:
+        pass
     ctypedef struct OrtTypeInfo:
         pass
     ctypedef struct OrtTensorTypeAndShapeInfo:
@@ -65,6 +67,12 @@ cdef extern from "ort_api.h" nogil:
         OrtTypeInfo** out) noexcept
     OrtStatus* ort_SessionGetOverridableInitializerName(ort_table api, const OrtSession* session, size_t index,
         OrtAllocator* allocator, char** out) noexcept
+    OrtStatus* ort_RunWithBinding(ort_table api, OrtSession* session, const OrtRunOptions* options,
+        const OrtIoBinding* binding) noexcept
+    OrtStatus* ort_CreateIoBinding(ort_table api, OrtSession* session, OrtIoBinding** out) noexcept
+    void ort_ReleaseIoBinding(ort_table api, OrtIoBinding* binding) noexcept
+    OrtStatus* ort_BindInput(ort_table api, OrtIoBinding* binding, const char* name, const OrtValue* value) noexcept
+    OrtStatus* ort_BindOutput(ort_table api, OrtIoBinding* binding, const char* name, const OrtValue* value) noexcept
     OrtStatus* ort_CreateRunOptions(ort_table api, OrtRunOptions** out) noexcept
     OrtStatus* ort_CreateTensorAsOrtValue(ort_table api, OrtAllocator* allocator, const int64_t* shape,
         size_t rank, int type, OrtValue** out) noexcept

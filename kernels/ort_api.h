@@ -24,6 +24,7 @@ typedef struct OrtTensorRTProviderOptionsV2 OrtTensorRTProviderOptionsV2;
 typedef struct OrtMemoryInfo OrtMemoryInfo;
 typedef struct OrtAllocator OrtAllocator;
 typedef struct OrtValue OrtValue;
+typedef struct OrtIoBinding OrtIoBinding;
 typedef struct OrtTypeInfo OrtTypeInfo;
 typedef struct OrtTensorTypeAndShapeInfo OrtTensorTypeAndShapeInfo;
 
@@ -153,6 +154,16 @@ ORT_CALL(131, OrtStatus *, CreateAllocator, (const OrtSession *, const OrtMemory
          (ort_table api, const OrtSession *session, const OrtMemoryInfo *memory, OrtAllocator **out),
          (session, memory, out))
 ORT_CALL(132, void, ReleaseAllocator, (OrtAllocator *), (ort_table api, OrtAllocator *allocator), (allocator))
+ORT_CALL(133, OrtStatus *, RunWithBinding, (OrtSession *, const OrtRunOptions *, const OrtIoBinding *),
+         (ort_table api, OrtSession *session, const OrtRunOptions *options, const OrtIoBinding *binding),
+         (session, options, binding))
+ORT_CALL(134, OrtStatus *, CreateIoBinding, (OrtSession *, OrtIoBinding **),
+         (ort_table api, OrtSession *session, OrtIoBinding **out), (session, out))
+ORT_CALL(135, void, ReleaseIoBinding, (OrtIoBinding *), (ort_table api, OrtIoBinding *binding), (binding))
+ORT_CALL(136, OrtStatus *, BindInput, (OrtIoBinding *, const char *, const OrtValue *),
+         (ort_table api, OrtIoBinding *binding, const char *name, const OrtValue *value), (binding, name, value))
+ORT_CALL(137, OrtStatus *, BindOutput, (OrtIoBinding *, const char *, const OrtValue *),
+         (ort_table api, OrtIoBinding *binding, const char *name, const OrtValue *value), (binding, name, value))
 ORT_CALL(147, OrtStatus *, SetGlobalIntraOpNumThreads, (OrtThreadingOptions *, int),
          (ort_table api, OrtThreadingOptions *options, int threads), (options, threads))
 ORT_CALL(148, OrtStatus *, SetGlobalInterOpNumThreads, (OrtThreadingOptions *, int),

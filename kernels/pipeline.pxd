@@ -49,3 +49,4 @@ cdef int open_pipeline(pipeline* made, pipeline_owner* owner, const signature* a
 cdef void close_pipeline(pipeline* used) noexcept nogil
 cdef void start_batch(buffer_set* used, request* batch, int64_t rows) noexcept nogil
 cdef int warm_up(pipeline* used, failure* error) noexcept nogil
+cdef int record_sizes(pipeline* used, failure* error) noexcept nogil

@@ -9,14 +9,16 @@ from libc.stdlib cimport calloc, free
 
 from kernels.buffers cimport close_instance, open_instance
 from kernels.executor cimport schedule, task
-from kernels.instance cimport end_phase, finish_batch, finish_zeros, prepare_batch, prepare_zeros, run_prepared
+from kernels.instance cimport end_phase, finish_batch, prepare_batch, run_prepared
 from kernels.lane cimport append_task, close_lane, open_lane
+from kernels.session cimport recordings
 from kernels.status cimport OK
 from kernels.sync cimport (
     int_add, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_t,
     pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t,
     pthread_mutex_unlock,
 )
+from kernels.zeros cimport finish_zeros, prepare_zeros
 
 
 cdef int open_pipeline(pipeline* made, pipeline_owner* owner, const signature* accepted, session_core* core,
@@ -137,14 +139,27 @@ cdef int warm_up(pipeline* used, failure* error) noexcept nogil:
     cdef int failed = 0
     for index in range(used.n_sets):
         if failed == 0:
-            failed = run_and_wait(&used.sets[index], error)
+            failed = run_and_wait(&used.sets[index], used.sets[index].buffers.accepted.max_batch_size, error)
     return failed
 
 
-cdef int run_and_wait(buffer_set* used, failure* error) noexcept nogil:
+cdef int record_sizes(pipeline* used, failure* error) noexcept nogil:
+    """Run a batch of each size that the session records, whose first run makes the recording. 0, or -1 as of warm_up."""
+    cdef const recordings* recorded = used.sets[0].buffers.core.recorded
+    cdef int32_t index
+    cdef int failed = 0
+    if recorded == NULL:
+        return 0
+    for index in range(recorded.count):
+        if failed == 0:
+            failed = run_and_wait(&used.sets[0], recorded.sizes[index].rows, error)
+    return failed
+
+
+cdef int run_and_wait(buffer_set* used, int64_t rows, failure* error) noexcept nogil:
     cdef waiting_run wait
     used.error.code = OK
-    used.failed = prepare_zeros(&used.buffers, &used.error)
+    used.failed = prepare_zeros(&used.buffers, rows, &used.error)
     if used.failed == 0:
         pthread_mutex_init(&wait.lock, NULL)
         pthread_cond_init(&wait.finished, NULL)

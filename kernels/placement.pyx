@@ -10,10 +10,11 @@ from libc.stdint cimport int64_t
 
 from kernels.datatype cimport DT_BYTES, datatype_size
 from kernels.failure cimport failure
-from kernels.instance cimport instance, run_zeros
+from kernels.instance cimport instance
 from kernels.session cimport tensor_spec
 from kernels.signature cimport signature
 from kernels.status cimport OK
+from kernels.zeros cimport run_zeros
 
 cdef enum:
     PROBES = 128

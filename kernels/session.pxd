@@ -2,9 +2,10 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
+from kernels.cuda_runtime cimport CudaRuntime
 from kernels.device cimport device
 from kernels.failure cimport failure
-from kernels.ort cimport OrtSession, OrtValue
+from kernels.ort cimport OrtRunOptions, OrtSession, OrtValue
 from kernels.runtime cimport ort_runtime
 
 cdef enum:
@@ -22,6 +23,20 @@ cdef struct tensor_spec:
     bint is_optional          # an input for which the model has a value of its own
 
 
+cdef struct recording:        # of one batch size
+    int64_t rows
+    OrtRunOptions* options    # say of a run that it is this one's
+    OrtValue** inputs         # whole batches of that size, over the places below
+    OrtValue** outputs
+
+
+cdef struct recordings:
+    int32_t count
+    recording* sizes          # ascending
+    uint8_t** inputs          # where on the device they lie, with room for the largest size
+    uint8_t** outputs
+
+
 cdef struct session_core:
     ort_runtime* runtime
     OrtSession* handle
@@ -34,6 +49,8 @@ cdef struct session_core:
     const char** input_names
     const char** output_names
     bint fixed_outputs        # the shapes of all outputs are known
+    OrtRunOptions* run_options  # of every run that is not recorded; NULL where none is
+    recordings* recorded      # NULL where none is
     bint batched_outputs      # every output's first dimension carries the inputs' symbolic name, the others are fixed
 
 
@@ -52,13 +69,19 @@ cdef class Session:
     cdef readonly tuple outputs
     cdef readonly str path
     cdef readonly str device
+    cdef readonly tuple recorded_sizes   # ascending; batches of no more rows are filled up to the next
+    cdef CudaRuntime _cuda     # whose stream the session has, if it records its runs on a GPU
+    cdef bint _records
 
+    cdef dict make_stream(self, int gpu)
     cdef int open_device(self, found) except -1
     cdef tuple describe_tensors(self, bint is_input, object optional)
 
 
 cdef void count_inner_elements(tensor_spec* spec) noexcept nogil
 cdef int bind_tensor(session_core* core, const tensor_spec* spec, void* data, size_t size, const int64_t* shape,
+                     OrtValue** value, failure* error) noexcept nogil
+cdef int bind_on_gpu(session_core* core, const tensor_spec* spec, void* data, size_t size, const int64_t* shape,
                      OrtValue** value, failure* error) noexcept nogil
 cdef int create_strings(session_core* core, const int64_t* shape, int32_t rank, OrtValue** value,
                         failure* error) noexcept nogil

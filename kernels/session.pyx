@@ -8,21 +8,24 @@ import os
 import re
 from collections import namedtuple
 
-from cython cimport final
+from cython cimport final, no_gc_clear
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
-from kernels.datatype cimport datatype_from_onnx, datatype_name
-from kernels.device cimport close_device, open_host, open_staging
+from kernels.cuda_runtime cimport destroy_stream
+from kernels.datatype cimport DT_BYTES, datatype_from_onnx, datatype_name
+from kernels.device cimport close_device, open_gpu_memory, open_host, open_staging
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.ort cimport *
 from kernels.providers cimport append_cuda, append_tensorrt
+from kernels.recording cimport close_recordings, find_recording, list_places, open_recordings
 from kernels.runtime cimport check_status, is_out_of_memory, open_runtime, raise_status
 from kernels.status cimport EXHAUSTED, INTERNAL
 
 from kernels.cuda_libraries import load_cuda_libraries
+from kernels.cuda_runtime import CudaError, open_cuda
 from kernels.providers import ProviderError
 from kernels.runtime import RuntimeLibraryError
 
@@ -30,7 +33,8 @@ cdef enum:
     ONNX_STRING = 8
 
 # The CPU, a GPU by its number, and the CPU as if it were a GPU: its tensors in memory that the session allocates.
-DEVICE = re.compile(r"(?P<kind>cpu|cuda)(:(?P<ordinal>[0-9]{1,4}))?|(?P<staged>cpu:staged)")
+DEVICE = re.compile(r"(?P<kind>cpu|cuda)(:(?P<ordinal>[0-9]{1,4}))?"
+                    r"|(?P<staged>cpu:staged)(:(?P<stands_for>[0-9]{1,4}))?")
 
 cdef enum:  # where a tensor of a model is described
     INPUT = 0
@@ -50,6 +54,7 @@ class DeviceError(SessionError):
 
 
 @final
+@no_gc_clear  # what is left is freed by CUDA's runtime
 cdef class Session:
     """A loaded model.
 
@@ -66,6 +71,7 @@ cdef class Session:
     device : str
         "cpu", or "cuda:N" for a GPU by its number. "cpu:staged" is the CPU in the way of a GPU, with tensors in memory
         that the session allocates and never in messages: what can be tested of a GPU where there is none.
+        "cpu:staged:N" stands for GPU N, and takes its memory for the process's own, which it is in such tests alone.
     cuda_options, tensorrt_options : mapping of str to str
         Options of ONNX Runtime's providers by their names, but for device_id. TensorRT is tried first when its options,
         none of them perhaps, are given.
@@ -75,6 +81,8 @@ cdef class Session:
         Prefix of a file that says what every run did and on which thread; whole once the session is gone.
     optional_inputs : sequence of str
         Initializers that requests may replace: they become inputs, behind those that are needed.
+    records : bool
+        Whether record_batches is to come: the GPU then runs on a stream of the session's own, and records CUDA graphs.
 
     Raises
     ------
@@ -91,7 +99,7 @@ cdef class Session:
 
     def __cinit__(self, path not None, *, int intra_op_threads=0, int inter_op_threads=0, int optimization_level=99,
                   bint arena=True, str device="cpu", cuda_options=None, tensorrt_options=None, session_config=None,
-                  profile=None, optional_inputs=()):
+                  profile=None, optional_inputs=(), bint records=False):
         found = DEVICE.fullmatch(device)
         if found is None or (found["kind"] == "cpu" and found["ordinal"]) or (found["kind"] == "cuda" and not found[2]):
             raise SessionError(f"device is {device!r}; expected 'cpu' or 'cuda:' and a number")
@@ -100,6 +108,8 @@ cdef class Session:
         if intra_op_threads < 0 or inter_op_threads < 0:
             raise SessionError("thread counts must be at least 0")
         self._keep = []
+        self._records = records
+        self.recorded_sizes = ()
         cdef OrtSessionOptions* options = NULL
         try:
             self.core.runtime = open_runtime()
@@ -107,12 +117,14 @@ cdef class Session:
             set_options(self.core.runtime.api, options, intra_op_threads, inter_op_threads, optimization_level, arena)
             set_entries(self.core.runtime.api, options, session_config or {}, profile)
             if found["kind"] == "cuda":
+                if records:
+                    cuda_options = {**(cuda_options or {}), **self.make_stream(int(found["ordinal"]))}
                 append_providers(self.core.runtime.api, options, found["ordinal"], cuda_options, tensorrt_options)
             create_session(&self.core, os.fsencode(self.path), options)
             self.open_device(found)
             self.inputs = self.describe_tensors(True, list_optional(&self.core, optional_inputs))
             self.outputs = self.describe_tensors(False, [])
-        except ProviderError as error:
+        except (ProviderError, CudaError) as error:
             raise DeviceError(f"{device}: {error}") from None
         except RuntimeLibraryError as error:
             raise load_error(str(error), device, self.path) from None
@@ -123,21 +135,35 @@ cdef class Session:
         self.core.fixed_outputs = all(min(spec.shape, default=0) >= 0 for spec in self.outputs)
 
     def __dealloc__(self):
+        close_recordings(&self.core)
         close_device(&self.core.place)
         if self.core.handle != NULL:
             with nogil:  # a large model takes a while to free
                 ort_ReleaseSession(self.core.runtime.api, self.core.handle)
+        if self.core.place.stream != NULL:
+            destroy_stream(self.core.place.cuda, self.core.place.gpu, self.core.place.stream)
         free(self.core.inputs)
         free(self.core.outputs)
         free(self.core.input_names)
         free(self.core.output_names)
 
+    cdef dict make_stream(self, int gpu):
+        """Make the session's stream; the options by which the CUDA provider takes it and records."""
+        self._cuda = open_cuda()
+        self.core.place.stream = self._cuda.create_stream(gpu)
+        self.core.place.cuda, self.core.place.gpu = &self._cuda.table, gpu
+        address = <size_t> self.core.place.stream
+        return {"enable_cuda_graph": "1", "has_user_compute_stream": "1", "user_compute_stream": str(address)}
+
     cdef int open_device(self, found) except -1:
         """Choose the memory that batches are gathered in."""
         if found["kind"] == "cuda":
             open_staging(&self.core.place, self.core.runtime, self.core.handle, "CudaPinned", int(found["ordinal"]))
+            open_gpu_memory(&self.core.place, "Cuda", int(found["ordinal"]), int(found["ordinal"]))
         elif found["staged"]:
             open_staging(&self.core.place, self.core.runtime, self.core.handle, "Cpu", 0)
+            if found["stands_for"]:
+                open_gpu_memory(&self.core.place, "Cpu", 0, int(found["stands_for"]))
         else:
             open_host(&self.core.place, self.core.runtime)
         return 0
@@ -161,6 +187,46 @@ cdef class Session:
                 if dimension >= 0:
                     spec.dims[axis] = dimension
             count_inner_elements(spec)
+
+    def record_batches(self, sizes):
+        """Run batches in these sizes, each filled up to the next, and have the device record and replay their runs.
+
+        Must come after narrow_inputs and before the session is loaded into an engine, where it needs a lane. A batch
+        of more rows than the largest size runs as it is.
+
+        Parameters
+        ----------
+        sizes : sequence of int
+            Rows, ascending.
+
+        Raises
+        ------
+        SessionError
+            The session was not opened for it, or an input or output has no fixed size but for the batch.
+        DeviceError
+            The device has no memory for batches of the largest size.
+        """
+        if not self._records or self.core.place.gpu_memory == NULL or self.recorded_sizes:
+            raise SessionError(f"the session on {self.device} was not opened to record its runs, or does so already")
+        if not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < 1:
+            raise ValueError(f"expected batch sizes of at least 1 that ascend, given {list(sizes)}")
+        if not can_record(&self.core):
+            raise SessionError("runs can be recorded where all inputs and outputs are numbers, of which no dimension but "
+                               "the batch is open, and none is optional")
+        try:
+            open_recordings(&self.core, tuple(sizes))
+        except RuntimeLibraryError as error:
+            raise load_error(str(error), self.device, self.path) from None
+        self.recorded_sizes = tuple(sizes)
+
+    def recorded_places(self, int64_t rows):
+        """Return where inputs and outputs of a batch of so many rows lie on the device, as two tuples of addresses.
+
+        For tests; None for a batch that is not recorded.
+        """
+        if find_recording(&self.core, rows) == NULL:
+            return None
+        return list_places(&self.core, find_recording(&self.core, rows))
 
     cdef tuple describe_tensors(self, bint is_input, object optional):
         """Read every input's (or output's) spec into the core; return them for Python.
@@ -316,6 +382,20 @@ cdef object read_tensor_info(session_core* core, OrtTypeInfo* type_info, tensor_
     return TensorSpec(name, datatype_name(spec.datatype).decode(), shape, dim_names)
 
 
+cdef bint can_record(const session_core* core) noexcept nogil:
+    """Tell whether all tensors are numbers whose size is known but for the batch."""
+    cdef const tensor_spec* spec
+    cdef int32_t index
+    for index in range(core.n_inputs):
+        spec = &core.inputs[index]
+        if spec.datatype == DT_BYTES or spec.rank == 0 or spec.inner_elements < 0:
+            return False
+    for index in range(core.n_outputs):
+        if core.outputs[index].datatype == DT_BYTES:
+            return False
+    return core.n_optional == 0 and core.batched_outputs
+
+
 cdef void count_inner_elements(tensor_spec* spec) noexcept nogil:
     cdef int32_t axis
     spec.inner_elements = 1
@@ -341,6 +421,13 @@ cdef int bind_tensor(session_core* core, const tensor_spec* spec, void* data, si
     """Make an OrtValue over `size` bytes at `data`, which must outlive it. 0, or -1 with `error` set."""
     return check_status(core.runtime.api, ort_CreateTensorWithDataAsOrtValue(
         core.runtime.api, core.place.memory, data, size, shape, spec.rank, spec.onnx_type, value), error)
+
+
+cdef int bind_on_gpu(session_core* core, const tensor_spec* spec, void* data, size_t size, const int64_t* shape,
+                     OrtValue** value, failure* error) noexcept nogil:
+    """As bind_tensor, over memory of the session's GPU, which the process cannot reach."""
+    return check_status(core.runtime.api, ort_CreateTensorWithDataAsOrtValue(
+        core.runtime.api, core.place.gpu_memory, data, size, shape, spec.rank, spec.onnx_type, value), error)
 
 
 cdef int create_strings(session_core* core, const int64_t* shape, int32_t rank, OrtValue** value,
@@ -373,8 +460,8 @@ cdef int run_session(session_core* core, OrtValue** inputs, OrtValue** outputs, 
     if core.n_optional > 0:
         return run_given(core, inputs, outputs, error)
     return check_status(core.runtime.api, ort_Run(
-        core.runtime.api, core.handle, NULL, core.input_names, <const OrtValue* const*> inputs, core.n_inputs,
-        core.output_names, core.n_outputs, outputs), error)
+        core.runtime.api, core.handle, core.run_options, core.input_names, <const OrtValue* const*> inputs,
+        core.n_inputs, core.output_names, core.n_outputs, outputs), error)
 
 
 cdef int run_given(session_core* core, OrtValue** inputs, OrtValue** outputs, failure* error) noexcept nogil:
@@ -394,7 +481,7 @@ cdef int run_given(session_core* core, OrtValue** inputs, OrtValue** outputs, fa
             values[given] = inputs[index]
             given += 1
     failed = check_status(core.runtime.api, ort_Run(
-        core.runtime.api, core.handle, NULL, <const char**> room, <const OrtValue* const*> values, given,
+        core.runtime.api, core.handle, core.run_options, <const char**> room, <const OrtValue* const*> values, given,
         core.output_names, core.n_outputs, outputs), error)
     free(room)
     return failed

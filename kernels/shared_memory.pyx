@@ -5,18 +5,20 @@ import re
 import stat
 import threading
 
-from cython cimport final
+from cython cimport final, no_gc_clear
 from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy
 
+from kernels.cuda_runtime cimport IPC_HANDLE_BYTES, CudaRuntime, copy_memory, unmap_memory
 from kernels.sync cimport (
     int_add, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
 )
 from kernels.wire cimport bytes_view
 
 from kernels import status
+from kernels.cuda_runtime import CudaError, open_cuda
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t pread(int descriptor, void* target, size_t size, int64_t offset) noexcept
@@ -29,8 +31,12 @@ cdef extern from "<sys/stat.h>" nogil:
     int fstat(int descriptor, file_status* found) noexcept
 
 cdef enum:
-    MAX_REGIONS = 1024       # each is a descriptor of the process
+    MAX_REGIONS = 1024       # each is a descriptor of the process, or a mapping
     MAX_NAME_BYTES = 255
+    NO_DESCRIPTOR = -1
+
+# What stands for the device of an object that is a GPU's memory, with the number of the GPU: no file's is as large.
+cdef uint64_t GPU_DEVICES = 1ULL << 63
 
 FOLDER = "/dev/shm"
 # A name of one object: what shm_open takes, less the slashes that it cuts off.
@@ -48,6 +54,7 @@ class SharedMemoryError(Exception):
 
 
 @final
+@no_gc_clear  # the regions that are left are unmapped by the runtime
 cdef class SharedMemory:
     """The regions that requests may name; every method may be called from any thread.
 
@@ -78,20 +85,51 @@ cdef class SharedMemory:
             The name is empty, too long or taken, the key names no object that this process may read and write, the
             object is smaller than the region, or there are too many regions.
         """
-        encoded = name.encode()
-        if not 0 < len(encoded) <= MAX_NAME_BYTES:
-            raise refuse(f"name: expected 1 to {MAX_NAME_BYTES} bytes, given {len(encoded)}")
+        encoded = encode_name(name)
         if not 0 <= offset < 2**63 or not 0 < byte_size < 2**63 or offset + byte_size >= 2**63:
             raise refuse(f"byte_size and offset: expected at least 1 and 0, and a sum below 2^63, given {byte_size} "
                          f"and {offset}")
         with self._lock:
-            if name in self._keys:
-                raise SharedMemoryError(status.ALREADY_EXISTS, f"shared memory region {name!r} is registered already")
-            if len(self._keys) >= MAX_REGIONS:
-                raise SharedMemoryError(status.EXHAUSTED, f"{MAX_REGIONS} shared memory regions are registered; no "
-                                        "more can be")
+            self._check_free(name)
             self.add(encoded, open_object(key, offset + byte_size), offset, byte_size)
             self._keys[name] = key
+
+    def register_cuda(self, str name not None, bytes handle not None, gpu, byte_size):
+        """Make the first `byte_size` bytes of a GPU's memory, of which another process gave the handle, known as `name`.
+
+        Raises
+        ------
+        SharedMemoryError
+            The name is empty, too long or taken, CUDA or the GPU is not there, the handle is none of its memory, the
+            memory is smaller than the region, or there are too many regions.
+        """
+        encoded = encode_name(name)
+        if len(handle) != IPC_HANDLE_BYTES:
+            raise refuse(f"raw_handle: expected the {IPC_HANDLE_BYTES} bytes of a CUDA IPC handle, given {len(handle)}")
+        if not 0 < byte_size < 2**63:
+            raise refuse(f"byte_size: expected at least 1 and less than 2^63, given {byte_size}")
+        with self._lock:
+            self._check_free(name)
+            try:
+                self._cuda = self._cuda or open_cuda()
+                if not 0 <= gpu < self._cuda.count_gpus():
+                    raise CudaError(f"device_id: there is no GPU {gpu}")
+                self.add_cuda(encoded, handle, gpu, byte_size)
+            except CudaError as error:
+                raise refuse(f"CUDA shared memory region {name!r} cannot be registered: {error}") from None
+            self._keys[name] = None
+
+    def use_cuda(self, CudaRuntime cuda not None):
+        """Reach memory of GPUs by a runtime other than the process's; before any is registered."""
+        self._cuda = cuda
+
+    def _check_free(self, name):
+        """Raise SharedMemoryError unless the name can be registered; under the lock."""
+        if name in self._keys:
+            raise SharedMemoryError(status.ALREADY_EXISTS, f"shared memory region {name!r} is registered already")
+        if len(self._keys) >= MAX_REGIONS:
+            raise SharedMemoryError(status.EXHAUSTED, f"{MAX_REGIONS} shared memory regions are registered; no more "
+                                    "can be")
 
     cdef int add(self, bytes name, int descriptor, int64_t offset, int64_t size) except -1:
         """Put a region into the table, which owns the descriptor from then on; closed on an error."""
@@ -104,31 +142,71 @@ cdef class SharedMemory:
         insert_region(self.table, made)
         return 0
 
+    cdef int add_cuda(self, bytes name, bytes handle, int gpu, int64_t size) except -1:
+        """Map a GPU's memory and put it into the table, which unmaps it."""
+        cdef uint8_t* base = self._cuda.map_memory(handle, gpu, size)
+        cdef region* made = create_region(name, len(name), NO_DESCRIPTOR, 0, size)
+        if made == NULL:
+            unmap_memory(&self._cuda.table, gpu, base)
+            raise MemoryError
+        made.cuda, made.gpu, made.base = &self._cuda.table, gpu, base
+        made.device, made.inode = GPU_DEVICES | <uint64_t> gpu, <uint64_t> base
+        insert_region(self.table, made)
+        return 0
+
     def unregister(self, str name not None):
-        """Forget a region; one that is not there is no error."""
+        """Forget a region of system shared memory; one that is not there is no error."""
+        self._forget(name, False)
+
+    def unregister_cuda(self, str name not None):
+        """Forget a region of a GPU's memory; one that is not there is no error."""
+        self._forget(name, True)
+
+    def unregister_all(self):
+        """Forget every region of system shared memory."""
+        for name in self.regions():
+            self.unregister(name)
+
+    def unregister_all_cuda(self):
+        """Forget every region of a GPU's memory."""
+        for name in self.cuda_regions():
+            self.unregister_cuda(name)
+
+    def _forget(self, str name, bint is_cuda):
         cdef bytes encoded = name.encode()
         cdef region* taken = NULL
         with self._lock:
-            if self._keys.pop(name, None) is not None:
+            if name in self._keys and (self._keys[name] is None) == is_cuda:
+                del self._keys[name]
                 taken = take_region(self.table, bytes_view(<const uint8_t*> <const char*> encoded, len(encoded)))
         if taken != NULL:
             drop_region(taken)
 
-    def unregister_all(self):
-        """Forget every region."""
-        for name in self.regions():
-            self.unregister(name)
-
     def regions(self):
-        """Return {name: (key, offset, byte_size)} of what is registered."""
+        """Return {name: (key, offset, byte_size)} of what is registered of system shared memory."""
         with self._lock:
-            return {name: self.describe(name.encode(), key) for name, key in self._keys.items()}
+            return {name: self.describe(name) for name, key in self._keys.items() if key is not None}
 
-    cdef tuple describe(self, bytes name, str key):
-        cdef region* held = hold_region(self.table, bytes_view(<const uint8_t*> <const char*> name, len(name)))
-        described = (key, held.offset, held.size)
+    def cuda_regions(self):
+        """Return {name: (number of the GPU, byte_size)} of what is registered of GPUs' memory."""
+        with self._lock:
+            return {name: self.describe(name) for name, key in self._keys.items() if key is None}
+
+    cdef tuple describe(self, str name):
+        cdef bytes encoded = name.encode()
+        cdef region* held = hold_region(self.table, bytes_view(<const uint8_t*> <const char*> encoded, len(encoded)))
+        key = self._keys[name]
+        described = (held.gpu, held.size) if key is None else (key, held.offset, held.size)
         drop_region(held)
         return described
+
+
+def encode_name(name):
+    """The bytes of a name that a region can have."""
+    encoded = name.encode()
+    if not 0 < len(encoded) <= MAX_NAME_BYTES:
+        raise refuse(f"name: expected 1 to {MAX_NAME_BYTES} bytes, given {len(encoded)}")
+    return encoded
 
 
 def refuse(text):
@@ -242,7 +320,10 @@ cdef void drop_region(region* held) noexcept nogil:
     """Give a reference back; the last one closes the region."""
     if int_add(&held.references, -1) > 0:
         return
-    close(held.descriptor)
+    if is_on_gpu(held):
+        unmap_memory(held.cuda, held.gpu, held.base)
+    else:
+        close(held.descriptor)
     free(held.name)
     free(held)
 
@@ -250,10 +331,17 @@ cdef void drop_region(region* held) noexcept nogil:
 # ---- its bytes
 
 
+cdef bint is_on_gpu(const region* home) noexcept nogil:
+    """Tell whether a region is a GPU's memory."""
+    return home.base != NULL
+
+
 cdef int read_region(const region* source, int64_t offset, uint8_t* target, size_t size) noexcept nogil:
-    """Copy bytes out of a region, which has them by its size. 0, or -1 when its object has become shorter."""
+    """Copy bytes out of a region, which has them by its size. 0, or -1 when its object has become shorter, or CUDA fails."""
     cdef ssize_t part
     cdef size_t done = 0
+    if is_on_gpu(source):
+        return 0 if copy_memory(source.cuda, source.gpu, target, source.base + offset, size) == 0 else -1
     while done < size:
         part = pread(source.descriptor, target + done, size - done, source.offset + offset + <int64_t> done)
         if part < 0 and errno == EINTR:
@@ -265,13 +353,15 @@ cdef int read_region(const region* source, int64_t offset, uint8_t* target, size
 
 
 cdef int write_region(const region* target, int64_t offset, const uint8_t* source, size_t size) noexcept nogil:
-    """Copy bytes into a region, which has room for them by its size. 0, or -1 when its object has become shorter.
+    """Copy bytes into a region, which has room for them by its size. 0, or -1 as of read_region.
 
     An object that was cut short stays as short as its owner made it; memory that the system has not got is the same.
     """
     cdef file_status found
     cdef ssize_t part
     cdef size_t done = 0
+    if is_on_gpu(target):
+        return 0 if copy_memory(target.cuda, target.gpu, target.base + offset, source, size) == 0 else -1
     if fstat(target.descriptor, &found) != 0 or found.st_size < target.offset + offset + <int64_t> size:
         return -1
     while done < size:

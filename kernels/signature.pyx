@@ -15,6 +15,7 @@ from kernels.codec cimport (
 )
 from kernels.datatype cimport DT_BYTES, datatype_name, datatype_size
 from kernels.failure cimport FAILURE_TEXT_BYTES
+from kernels.gpu_place cimport stays_on_gpu
 from kernels.interface cimport convert_shape
 from kernels.refusals cimport (
     refuse, refuse_count, refuse_datatype, refuse_memory, refuse_missing_input, refuse_range, refuse_shape,
@@ -23,7 +24,7 @@ from kernels.refusals cimport (
 from kernels.request cimport bound_tensor, request, reserve
 from kernels.requested_outputs cimport bind_outputs
 from kernels.session cimport MAX_RANK, session_core, tensor_spec
-from kernels.shared_memory cimport read_region
+from kernels.shared_memory cimport is_on_gpu, read_region
 from kernels.shared_place cimport find_place, shared_place
 from kernels.status cimport EXHAUSTED, INVALID
 from kernels.sync cimport add_overflows, multiply_overflows
@@ -230,7 +231,7 @@ cdef int bind_raw(request* target, const tensor_spec* spec, const tensor_view* g
 
 cdef int bind_shared(request* target, const tensor_spec* spec, const tensor_view* given, int64_t elements,
                      const shared_place* shared, bound_tensor* bound) noexcept nogil:
-    """Bind an input that lies in shared memory; it is copied out of it once every input has been checked."""
+    """Bind an input that lies in shared memory; what must be copied is, once every input has been checked."""
     if has_typed(given):
         return refuse_tensor(target, spec, "has contents beside its shared memory; expected one of them")
     bound.home = shared.home
@@ -319,7 +320,10 @@ cdef int check_typed(request* target, const tensor_spec* spec, const tensor_view
 
 
 cdef int lay_out_contents(const signature* accepted, request* target) noexcept nogil:
-    """Put typed contents, and what lies in shared memory, into the request's scratch, in the raw layout."""
+    """Put typed contents, and what lies in shared memory, into the request's scratch, in the raw layout.
+
+    Numbers in a GPU's memory stay there until they are gathered: a copy of them would only be copied again.
+    """
     cdef const request_view* view = &target.view
     cdef int32_t index, place
     cdef int64_t position = 0
@@ -331,7 +335,7 @@ cdef int lay_out_contents(const signature* accepted, request* target) noexcept n
     for index in range(view.n_inputs):
         place = find_input(accepted.core, view, index)
         bound = &target.inputs[place]
-        if bound.data != NULL:
+        if bound.data != NULL or stays_on_gpu(&accepted.core.inputs[place], bound):
             continue
         bound.data = target.scratch + position
         position += align_up(bound.size)
@@ -354,7 +358,7 @@ cdef int reserve_scratch(const signature* accepted, request* target) noexcept no
     cdef const bound_tensor* bound
     for place in range(accepted.core.n_inputs):
         bound = &target.inputs[place]
-        if bound.data != NULL:
+        if bound.data != NULL or stays_on_gpu(&accepted.core.inputs[place], bound):
             continue
         if bound.size > <size_t> (INT64_MAX // 2) or add_overflows(total, align_up(bound.size), &total):
             return refuse_memory(target)
@@ -375,7 +379,8 @@ cdef int copy_shared(const tensor_spec* spec, request* target, bound_tensor* bou
     """Copy an input out of its region; strings are checked in the copy, which nobody else can change."""
     cdef bytes_view content = bytes_view(bound.data, bound.size)
     if read_region(bound.home, bound.offset, <uint8_t*> bound.data, bound.size) != 0:
-        return refuse_tensor(target, spec, "lies in a shared memory object that has become shorter")
+        return refuse_tensor(target, spec, "cannot be read from its CUDA shared memory region" if is_on_gpu(bound.home)
+                             else b"lies in a shared memory object that has become shorter")
     if spec.datatype != DT_BYTES:
         return 0
     return check_strings(target, spec, count_elements(spec, bound), &content)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from service.config_text import FILE_NAME, ModelConfigError
+from service.gpus import Gpu
 from service.pb.model_config_pb2 import ModelConfig, ModelInstanceGroup
 
 # Parameters of a model that are read here.
@@ -26,6 +27,8 @@ NUMBERED = {
     "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
     "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
 }
+SWITCHES = ("cudnn_conv_use_max_workspace", "do_copy_in_default_stream", "use_tf32")
+MEMORY_LIMIT = "gpu_mem_limit"
 # Its names of options of the TensorRT provider; others are the provider's own.
 TENSORRT_NAMES = {
     "max_workspace_size_bytes": "trt_max_workspace_size",
@@ -45,8 +48,9 @@ POINTERS = (
     "trt_onnx_bytestream_size",
     "user_compute_stream",
 )
-# A recording is of one batch size and of tensors at fixed places on the device: replayed for others it answers wrongly.
+# A recording is of one batch size and of tensors at fixed places on the device: the server must know of it.
 GRAPHS = ("enable_cuda_graph", "trt_cuda_graph_enable")
+GRAPHS_FIELD = "optimization.cuda.graphs"
 OPTION_NAME = re.compile(r"[a-z0-9_.]{1,64}", re.IGNORECASE)
 
 
@@ -66,6 +70,8 @@ class DeviceConfig:
         None where the configuration leaves it to the server; 0 runs on the workers.
     falls_back
         Whether the CPU may do what a GPU cannot.
+    graph_batches
+        The batch sizes to record on GPUs, ascending; empty leaves them to the server, None records none.
     """
 
     groups: tuple[ModelInstanceGroup, ...]
@@ -74,6 +80,7 @@ class DeviceConfig:
     session_config: Mapping[str, str] = field(default_factory=dict)
     buffer_sets: int | None = None
     falls_back: bool = False
+    graph_batches: tuple[int, ...] | None = None
 
 
 def read_devices(proto: ModelConfig) -> DeviceConfig:
@@ -100,6 +107,7 @@ def read_devices(proto: ModelConfig) -> DeviceConfig:
         session_config={name: value for name, value in parameters.items() if name.startswith("session.")},
         buffer_sets=_read_buffer_sets(parameters.get(BUFFER_SETS)),
         falls_back=_read_choice(FALL_BACK, parameters.get(FALL_BACK, "false")),
+        graph_batches=_read_graphs(proto, tensorrt_options is not None),
     )
 
 
@@ -113,6 +121,36 @@ def is_on_gpu(group: ModelInstanceGroup, gpus: Sequence[int]) -> bool:
     if group.kind == ModelInstanceGroup.KIND_GPU or group.gpus:
         return bool(group.gpus or gpus)
     return group.kind == ModelInstanceGroup.KIND_AUTO and bool(gpus)
+
+
+def choose_graph_batches(config: DeviceConfig, max_batch_size: int) -> tuple[int, ...]:
+    """The batch sizes to record of a model on a GPU, ascending: those given, or the powers of two and the largest.
+
+    Raises
+    ------
+    ModelConfigError
+        The model has no batches, or none of a given size.
+    """
+    if config.graph_batches is None:
+        return ()
+    if max_batch_size == 0:
+        raise ModelConfigError(f"{FILE_NAME}: {GRAPHS_FIELD}: expected a model with max_batch_size above 0")
+    for size in config.graph_batches:
+        if not 1 <= size <= max_batch_size:
+            where = f"{FILE_NAME}: optimization.cuda.graph_spec.batch_size"
+            raise ModelConfigError(f"{where}: expected 1 to max_batch_size ({max_batch_size}), given {size}")
+    powers = (1 << power for power in range(max_batch_size.bit_length()))
+    return config.graph_batches or tuple(sorted({*powers, max_batch_size}))
+
+
+def check_memory_limit(config: DeviceConfig, gpu: Gpu) -> None:
+    """Raise ModelConfigError when a model may take more memory than a GPU has: the limit is no limit then."""
+    limit = int(config.cuda_options.get(MEMORY_LIMIT, 0))
+    if limit > gpu.memory_bytes:
+        where = f"{FILE_NAME}: {MEMORY_LIMIT}"
+        raise ModelConfigError(
+            f"{where}: expected at most the {gpu.memory_bytes} bytes of cuda:{gpu.number} ({gpu.name}), given {limit}"
+        )
 
 
 def place_instances(config: DeviceConfig, gpus: Sequence[int]) -> list[str]:
@@ -160,15 +198,29 @@ def _read_tensorrt(where: str, given: Mapping[str, str]) -> dict[str, str]:
 
 
 def _read_cuda(where: str, name: str, value: str) -> str:
-    choices = NUMBERED.get(name, ())
-    if value.isascii() and value.isdigit() and int(value) < len(choices):
+    """Check a value as far as it is known what the provider takes, which is there only on machines with GPUs."""
+    choices = NUMBERED.get(name, ("0", "1") if name in SWITCHES else ())
+    is_number = value.isascii() and value.isdigit()
+    if name in NUMBERED and is_number and int(value) < len(choices):
         return choices[int(value)]
+    if choices and value not in choices:
+        raise ModelConfigError(f"{FILE_NAME}: {where}: {name}: expected one of {', '.join(choices)}, given {value!r}")
+    if name == MEMORY_LIMIT and not (is_number and 0 < int(value) < 2**64):
+        raise ModelConfigError(f"{FILE_NAME}: {where}: {name}: expected a number of bytes above 0, given {value!r}")
     return _check_option(where, name, value)
+
+
+def _read_graphs(proto: ModelConfig, has_tensorrt: bool) -> tuple[int, ...] | None:
+    if not proto.optimization.cuda.graphs:
+        return None
+    if has_tensorrt:
+        raise ModelConfigError(f"{FILE_NAME}: {GRAPHS_FIELD}: expected false where TensorRT is asked for, given true")
+    return tuple(sorted({spec.batch_size for spec in proto.optimization.cuda.graph_spec}))
 
 
 def _check_option(where: str, name: str, value: str) -> str:
     if name in GRAPHS:
-        raise ModelConfigError(f"{FILE_NAME}: {where}: {name}: CUDA graphs are not served; expected it left out")
+        raise ModelConfigError(f"{FILE_NAME}: {where}: {name}: expected it left out, and {GRAPHS_FIELD}: true instead")
     if not OPTION_NAME.fullmatch(name) or name in POINTERS:
         raise ModelConfigError(f"{FILE_NAME}: {where}: expected the name of an option, given {name!r}")
     return value

@@ -33,6 +33,8 @@ class GpuReading:
     ----------
     utilization
         Part of the last moment, 0 to 1, in which it ran anything at all.
+    energy_joules
+        What it has used since the driver was loaded.
     """
 
     gpu: Gpu
@@ -41,6 +43,20 @@ class GpuReading:
     memory_total_bytes: int | None
     power_watts: float | None
     temperature_celsius: float | None
+    power_limit_watts: float | None = None
+    energy_joules: float | None = None
+
+
+def keep_library_open() -> None:
+    """Keep the management library open until the process ends, so that a reading need not open it; where there is one.
+
+    To open it takes as long as the driver takes to look at each GPU.
+    """
+    with contextlib.suppress(ImportError):
+        import pynvml
+
+        with contextlib.suppress(pynvml.NVMLError):
+            pynvml.nvmlInit()
 
 
 def list_gpus() -> list[Gpu]:
@@ -68,6 +84,15 @@ def driver_version() -> str:
     """The version of NVIDIA's driver; empty without one."""
     with _open_library() as library:
         return _text(library.nvmlSystemGetDriverVersion()) if library is not None else ""
+
+
+def cuda_version() -> str:
+    """The newest version of CUDA that the driver can run; empty without a driver."""
+    with _open_library() as library:
+        if library is None:
+            return ""
+        major, minor = divmod(library.nvmlSystemGetCudaDriverVersion(), 1000)
+        return f"{major}.{minor // 10}"
 
 
 def order_like_management() -> None:
@@ -141,6 +166,8 @@ def _read(library: ModuleType, gpu: Gpu, handle: object) -> GpuReading:
     rates = ask(library.nvmlDeviceGetUtilizationRates)
     memory = ask(library.nvmlDeviceGetMemoryInfo)
     power = ask(library.nvmlDeviceGetPowerUsage)
+    limit = ask(library.nvmlDeviceGetEnforcedPowerLimit)
+    energy = ask(library.nvmlDeviceGetTotalEnergyConsumption)
     return GpuReading(
         gpu=gpu,
         utilization=None if rates is None else rates.gpu / 100,
@@ -148,6 +175,8 @@ def _read(library: ModuleType, gpu: Gpu, handle: object) -> GpuReading:
         memory_total_bytes=None if memory is None else memory.total,
         power_watts=None if power is None else power / 1000,
         temperature_celsius=ask(library.nvmlDeviceGetTemperature, library.NVML_TEMPERATURE_GPU),
+        power_limit_watts=None if limit is None else limit / 1000,
+        energy_joules=None if energy is None else energy / 1000,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from service.device_config import GPU_BUFFER_SETS, place_instances
+from service.device_config import GPU_BUFFER_SETS, check_memory_limit, place_instances
 from service.gpus import describe_memory, list_gpus, order_like_management
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
 CPU = "cpu"
+CUDA = "cuda:"
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +38,8 @@ class ModelSessions:
     @property
     def gpus(self) -> list[int]:
         """Numbers of the GPUs that they are on."""
-        devices = {session.device for session in self.sessions} - {CPU}
-        return sorted(int(device.removeprefix("cuda:")) for device in devices)
+        devices = {session.device for session in self.sessions}
+        return sorted(int(device.removeprefix(CUDA)) for device in devices if device.startswith(CUDA))
 
 
 def list_usable_gpus() -> list[int]:
@@ -89,12 +90,15 @@ def _open_or_fall_back(
     from kernels.session import DeviceError
 
     try:
+        for gpu in list_gpus() if device.startswith(CUDA) else ():
+            if gpu.number == int(device.removeprefix(CUDA)):
+                check_memory_limit(written.devices, gpu)
         return _open_session(path, device, written, threads)
     except DeviceError as error:
-        if device == CPU:
+        if not device.startswith(CUDA):
             raise
         if not written.devices.falls_back:
-            used = describe_memory(int(device.removeprefix("cuda:")))
+            used = describe_memory(int(device.removeprefix(CUDA)))
             raise DeviceError(f"{error}; {used}" if used else str(error)) from None
         logger.warning("model falls back to the CPU", extra={"path": str(path), "reason": str(error)})
         return _open_session(path, CPU, written, threads)
@@ -114,6 +118,7 @@ def _open_session(path: Path, device: str, written: "WrittenConfig", threads: "L
         "tensorrt_options": written.devices.tensorrt_options,
         "session_config": written.devices.session_config,
         "optional_inputs": [given.name for given in written.proto.input if given.optional],
+        "records": device != CPU and written.devices.graph_batches is not None,
     }
     if threads is None or device != CPU or written.intra_op_threads or written.inter_op_threads:
         return Session(str(path), **options)

@@ -9,6 +9,8 @@ from typing import Protocol
 from kernels.engine import Engine
 from kernels.runtime import configure_runtime, runtime_version
 from service.cache_metrics import describe_cache
+from service.gpu_metrics import GpuMetrics
+from service.gpus import keep_library_open
 from service.health import HealthBoard
 from service.lifecycle import Lifecycle
 from service.log_settings import LogSettings
@@ -153,6 +155,8 @@ class InferenceServer:
             reason = getattr(error.__cause__, "strerror", None) or "it is taken, or no address of this machine"
             raise ServerError(f"cannot listen on {address}: {reason}") from None
         if self._settings.metrics_port is not None:
+            keep_library_open()
+            self._metrics.add(GpuMetrics().describe)
             self._metrics_server = self._listen_for_scrapes(self._settings.metrics_port)
             self._metrics_server.start()
         self._transport.start()

@@ -6,14 +6,22 @@ from typing import TYPE_CHECKING
 
 from kernels.queue_options import QueueOptions
 from service.config_text import FILE_NAME, ModelConfigError
-from service.device_config import is_on_gpu
+from service.device_config import choose_graph_batches, is_on_gpu
 from service.model_config import BACKEND, MODEL_FILE, PLATFORM, WrittenConfig
-from service.pb.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelInstanceGroup, ModelOutput
+from service.pb.model_config_pb2 import (
+    DataType,
+    ModelConfig,
+    ModelInput,
+    ModelInstanceGroup,
+    ModelOptimizationPolicy,
+    ModelOutput,
+)
 from service.queue_config import check_preferred_sizes
 
 if TYPE_CHECKING:
     from kernels.session import TensorSpec
 
+GraphSpec = ModelOptimizationPolicy.Cuda.GraphSpec
 CONFIG_DATATYPES = {
     "BOOL": DataType.TYPE_BOOL,
     "INT8": DataType.TYPE_INT8,
@@ -48,6 +56,8 @@ class ServingConfig:
         As requests see them: the batch first where there is one, -1 for a dimension that may vary.
     model_inputs, model_outputs
         The shapes of the same as the model has them, which differ where they are reshaped.
+    graph_batches
+        The batch sizes to record on GPUs, ascending; none where that is not asked for.
     label_files
         The file of labels of each output, empty for none.
     proto
@@ -66,6 +76,7 @@ class ServingConfig:
     model_inputs: tuple[tuple[int, ...], ...]
     model_outputs: tuple[tuple[int, ...], ...]
     label_files: tuple[str, ...]
+    graph_batches: tuple[int, ...]
     proto: ModelConfig
 
     @property
@@ -101,6 +112,10 @@ def complete_config(
     proto.CopyFrom(written.proto)
     proto.name, proto.platform, proto.backend = name, PLATFORM, BACKEND
     proto.max_batch_size = max_batch_size
+    graph_batches = choose_graph_batches(written.devices, max_batch_size)
+    if graph_batches:
+        del proto.optimization.cuda.graph_spec[:]
+        proto.optimization.cuda.graph_spec.extend(GraphSpec(batch_size=size) for size in graph_batches)
     seen, made = {}, {}
     for field, specs in (("input", inputs), ("output", outputs)):
         seen[field], made[field] = _complete_tensors(proto, field, specs, batch_dims=int(max_batch_size > 0))
@@ -133,6 +148,7 @@ def complete_config(
         model_inputs=made["input"],
         model_outputs=made["output"],
         label_files=tuple(output.label_filename for output in proto.output),
+        graph_batches=graph_batches,
         proto=proto,
     )
 

@@ -6,7 +6,7 @@ from kernels.shared_memory import SharedMemory
 from service.pb import open_inference_pb2 as pb
 from service.pb import open_inference_pb2_grpc
 from service.permissions import Permissions
-from service.status import InvalidArgumentError, NotFoundError, answers
+from service.status import NotFoundError, answers
 
 CONTROL = "shared_memory"
 
@@ -54,25 +54,38 @@ class SharedMemoryServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer)
         return pb.SystemSharedMemoryUnregisterResponse()
 
     @answers
-    def CudaSharedMemoryStatus(  # noqa: N802, D102 - no region is a GPU's
+    def CudaSharedMemoryStatus(  # noqa: N802, D102
         self, request: pb.CudaSharedMemoryStatusRequest, context: grpc.ServicerContext
     ) -> pb.CudaSharedMemoryStatusResponse:
+        self._permissions.check(CONTROL, context)
+        found = self._shared_memory.cuda_regions()
         if request.name:
-            raise _unknown(request.name)
-        return pb.CudaSharedMemoryStatusResponse()
+            if request.name not in found:
+                raise _unknown(request.name)
+            found = {request.name: found[request.name]}
+        answer = pb.CudaSharedMemoryStatusResponse()
+        for name, (gpu, byte_size) in found.items():
+            row = answer.regions[name]
+            row.name, row.device_id, row.byte_size = name, gpu, byte_size
+        return answer
 
     @answers
-    def CudaSharedMemoryRegister(  # noqa: N802, D102 - refused as by Triton where it has no GPU
+    def CudaSharedMemoryRegister(  # noqa: N802, D102
         self, request: pb.CudaSharedMemoryRegisterRequest, context: grpc.ServicerContext
     ) -> pb.CudaSharedMemoryRegisterResponse:
-        raise InvalidArgumentError(
-            f"CUDA shared memory region {request.name!r} cannot be registered: this server shares no memory of GPUs"
-        )
+        self._permissions.check(CONTROL, context)
+        self._shared_memory.register_cuda(request.name, request.raw_handle, request.device_id, request.byte_size)
+        return pb.CudaSharedMemoryRegisterResponse()
 
     @answers
     def CudaSharedMemoryUnregister(  # noqa: N802, D102
         self, request: pb.CudaSharedMemoryUnregisterRequest, context: grpc.ServicerContext
     ) -> pb.CudaSharedMemoryUnregisterResponse:
+        self._permissions.check(CONTROL, context)
+        if request.name:
+            self._shared_memory.unregister_cuda(request.name)
+        else:
+            self._shared_memory.unregister_all_cuda()
         return pb.CudaSharedMemoryUnregisterResponse()
 
 

@@ -1,20 +1,24 @@
 """Brings one model version to where it can serve: verified, in a session, completed, warmed up, not yet reachable."""
 
 import logging
+import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernels.engine import InferError
 from kernels.ensemble import EnsembleError
 from kernels.session import SessionError
-from service.config_text import ModelConfigError
+from service.config_text import FILE_NAME, ModelConfigError
+from service.device_config import GRAPHS_FIELD, is_on_gpu
 from service.ensemble_config import complete_ensemble, make_ensemble
 from service.low_priority import LowPriorityThreads
 from service.model_folders import ModelFolder, ModelFolderError
 from service.model_plan import ModelPlan
-from service.model_sessions import list_usable_gpus, open_sessions
+from service.model_sessions import CPU, list_usable_gpus, open_sessions
 from service.onnx_file import OnnxFileError, check_self_contained
 from service.serving_config import ServingConfig, complete_config
 from service.tensor_interface import make_interface
@@ -22,6 +26,7 @@ from service.warmup import make_warmups
 
 if TYPE_CHECKING:
     from kernels.engine import Engine
+    from kernels.session import Session
     from kernels.version_table import LoadedVersion
 
 
@@ -64,6 +69,7 @@ class VersionLoader:
         self._check_going = check_going
         self._threads = LowPriorityThreads(PARALLEL_SESSIONS, "loading")
         self._gpus = list_usable_gpus()
+        self._gpu_loads = threading.Lock()
 
     def prepare(self, plan: ModelPlan, version: int) -> PreparedVersion:
         """Load one version and warm it up; blocks. What comes of it is for the engine's exchange, or its retire.
@@ -79,6 +85,14 @@ class VersionLoader:
             return PreparedVersion(config, handle, time.monotonic() - started_s)
         path, written = plan.find_model_file(version), plan.written
         check_self_contained(path)
+        # While a GPU records a run, CUDA refuses every thread of the process some calls, for memory among them.
+        is_apart = any(is_on_gpu(group, self._gpus) for group in written.devices.groups)
+        with self._gpu_loads if is_apart else nullcontext():
+            config, handle = self._load(plan, path, version)
+        return PreparedVersion(config, handle, time.monotonic() - started_s)
+
+    def _load(self, plan: ModelPlan, path: Path, version: int) -> tuple[ServingConfig, "LoadedVersion"]:
+        written = plan.written
         opened = open_sessions(path, written, self._gpus, self._threads)
         first = opened.sessions[0]
         config = complete_config(
@@ -86,6 +100,8 @@ class VersionLoader:
         )
         for session in opened.sessions:
             session.narrow_inputs(config.model_inputs)
+            if config.graph_batches and session.device != CPU:
+                _record_batches(session, config.graph_batches)
         handle = self._engine.prepare(
             plan.folder.name,
             version,
@@ -103,7 +119,7 @@ class VersionLoader:
         except BaseException:
             self._engine.retire([handle])
             raise
-        return PreparedVersion(config, handle, time.monotonic() - started_s)
+        return config, handle
 
     def _prepare_ensemble(self, plan: ModelPlan, version: int) -> tuple[ServingConfig, "LoadedVersion"]:
         """An ensemble whose steps cannot serve now waits for them, unless it would take the place of one that runs."""
@@ -125,6 +141,13 @@ class VersionLoader:
                     self._engine.infer(run.message, target=handle)
                 except InferError as error:
                     raise WarmupError(f"model_warmup {run.name!r}: {error.message}") from None
+
+
+def _record_batches(session: "Session", sizes: tuple[int, ...]) -> None:
+    try:
+        session.record_batches(sizes)
+    except SessionError as error:
+        raise SessionError(f"{FILE_NAME}: {GRAPHS_FIELD}: {error}") from None
 
 
 def explain_failure(error: Exception, folder: ModelFolder, version: int | None = None) -> str:

@@ -1,5 +1,7 @@
 """`sluice doctor`: what this machine has for running models, and for each missing piece the command that brings it."""
 
+import importlib.metadata
+
 import typer
 
 # The provider of ONNX Runtime, and the command that brings it.
@@ -7,6 +9,8 @@ GPU_PROVIDERS = {
     "CUDA": ("CUDAExecutionProvider", "pip uninstall -y onnxruntime && pip install 'sluice-serving[gpu]'"),
     "TensorRT": ("TensorrtExecutionProvider", "pip uninstall -y onnxruntime && pip install 'sluice-serving[gpu]'"),
 }
+NVIDIA_PACKAGES = ("nvidia-", "tensorrt")
+SHARING_REMEDY = "pip install 'sluice-serving[gpu]' brings CUDA's runtime; the driver is the machine's"
 DRIVER_REMEDY = "install NVIDIA's driver, and in a container start it with the GPU (docker run --gpus all)"
 
 
@@ -25,14 +29,16 @@ def doctor() -> None:
     _describe_gpus()
     for provider in GPU_PROVIDERS:
         _describe_provider(provider)
+    _describe_packages()
+    _describe_sharing()
 
 
 def _describe_gpus() -> None:
-    from service.gpus import driver_version, list_gpus, order_like_management
+    from service.gpus import cuda_version, driver_version, list_gpus, order_like_management
 
     order_like_management()
     if driver := driver_version():
-        _say("driver", driver)
+        _say("driver", f"{driver}, for CUDA up to {cuda_version()}")
     elif not _has_management():
         _say("driver", "not asked: NVIDIA's management library for Python is missing", "pip install nvidia-ml-py")
     else:
@@ -55,6 +61,28 @@ def _describe_provider(provider: str) -> None:
     _say(provider, f"{len(libraries) - len(missing)} of {len(libraries)} libraries can be loaded")
     for library in libraries:
         _say(f"  {library.name}", library.problem or str(library.path or "the system's"), library.remedy)
+
+
+def _describe_packages() -> None:
+    """Say which of NVIDIA's packages are installed, with their versions."""
+    found = {
+        f"{package.name} {package.version}"
+        for package in importlib.metadata.distributions()
+        if package.name and package.name.lower().startswith(NVIDIA_PACKAGES)
+    }
+    if found:
+        _say("packages", ", ".join(sorted(found)))
+
+
+def _describe_sharing() -> None:
+    """Say whether clients can share memory of GPUs."""
+    from kernels.cuda_runtime import CudaError, open_cuda
+
+    try:
+        cuda = open_cuda()
+        _say("shared memory", f"of {cuda.count_gpus()} GPUs can be registered  {cuda.path}")
+    except CudaError as error:
+        _say("shared memory", f"of GPUs cannot be registered: {error}", SHARING_REMEDY)
 
 
 def _has_management() -> bool:

@@ -251,21 +251,23 @@ class GRPCInferenceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CudaSharedMemoryStatus(self, request, context):
-        """The registered regions of GPU memory. Not served yet.
+        """The registered regions of GPU memory. Peers of other machines get PERMISSION_DENIED, unless the server allows it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CudaSharedMemoryRegister(self, request, context):
-        """Makes a region of GPU memory known under a name. Not served yet.
+        """Makes a region of GPU memory known under a name. Peers of other machines get PERMISSION_DENIED, unless the server
+        allows it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CudaSharedMemoryUnregister(self, request, context):
-        """Forgets a region of GPU memory, or all of them. Not served yet.
+        """Forgets a region of GPU memory, or all of them; requests that use one are finished. Peers of other machines get
+        PERMISSION_DENIED, unless the server allows it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

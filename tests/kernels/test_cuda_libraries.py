@@ -88,6 +88,27 @@ else:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_runtime_of_the_provider_comes_before_those_of_wheels_and_system(tmp_path):
+    """Two of them in one process would each have a state of its own."""
+    used = compile_library(tmp_path / "site" / "nvidia" / "cu13" / "lib" / "libcudart.so.13")
+    other = compile_library(tmp_path / "site" / "nvidia" / "cuda_runtime" / "lib" / "libcudart.so.12")
+    compile_library(tmp_path / "capi" / "libonnxruntime_providers_cuda.so", used)
+    program = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(tmp_path / "site")!r})
+from kernels import cuda_libraries
+cuda_libraries.find_library = lambda: Path({str(tmp_path / "capi" / "libonnxruntime.so")!r})
+found = cuda_libraries.find_runtimes()
+assert found[0] == {str(used)!r}, found
+assert {str(other)!r} in found, found
+assert found[-2:] == ["libcudart.so.13", "libcudart.so.12"], found
+(Path({str(tmp_path)!r}) / "capi" / "libonnxruntime_providers_cuda.so").unlink()
+assert cuda_libraries.find_runtimes()[:2] == [{str(used)!r}, {str(other)!r}]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_every_provider_has_a_file_name():
     """As ONNX Runtime's wheels name them."""
     assert set(cuda_libraries.PROVIDERS) == {"CUDA", "TensorRT"}

@@ -56,7 +56,10 @@ def test_read_config_tells_silence_about_batches_from_zero(tmp_path):
         ("input { allow_ragged_batch: true }", "input.allow_ragged_batch"),
         ("output { is_shape_tensor: true }", "output.is_shape_tensor"),
         ("optimization { graph { level: 1 } }", "optimization.graph"),
-        ("optimization { cuda { graphs: true } }", "optimization.cuda"),
+        (
+            "optimization { cuda { graph_spec { graph_lower_bound { batch_size: 1 } } } }",
+            "optimization.cuda.graph_spec.graph_lower_bound",
+        ),
         ("instance_group { passive: true }", "instance_group.passive"),
         ('instance_group { profile: ["a"] }', "instance_group.profile"),
     ],
@@ -142,13 +145,18 @@ def test_read_config_with_fields_without_effect_names_them(tmp_path):
         """metric_tags { key: "team" value: "a" }
         input { name: "x" format: FORMAT_NCHW }
         instance_group { name: "first" count: 2 }
-        optimization { priority: PRIORITY_MAX input_pinned_memory { enable: true } }""",
+        optimization {
+          priority: PRIORITY_MAX input_pinned_memory { enable: true }
+          cuda { busy_wait_events: true output_copy_stream: true }
+        }""",
     )
     assert set(written.without_effect) == {
         "metric_tags",
         "input.format",
         "instance_group.name",
         "optimization.priority",
+        "optimization.cuda.busy_wait_events",
+        "optimization.cuda.output_copy_stream",
         "optimization.input_pinned_memory",
     }
     assert written.instance_count == 2

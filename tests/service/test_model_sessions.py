@@ -9,6 +9,7 @@ from kernels.engine import Engine
 from kernels.providers import available_providers
 from kernels.session import DeviceError
 from service.config_text import ModelConfigError
+from service.gpus import Gpu
 from service.model_config import read_config
 from service.model_sessions import list_usable_gpus, open_sessions
 from service.pb.model_config_pb2 import ModelInstanceGroup
@@ -69,6 +70,66 @@ def test_group_of_gpus_without_any_is_refused(tmp_path):
 def test_library_without_provider_has_no_usable_gpu():
     """Whatever the machine has."""
     assert list_usable_gpus() == []
+
+
+def test_limit_of_memory_is_checked_with_the_gpu_that_there_is(tmp_path, monkeypatch):
+    """Before the model is read; a GPU that nobody can tell of is left to ONNX Runtime."""
+    gpus = [Gpu(number=0, uuid="GPU-1", name="small", memory_bytes=1024)]
+    monkeypatch.setattr("service.model_sessions.list_gpus", lambda: gpus)
+    limit = 'parameters { key: "gpu_mem_limit" value { string_value: "2048" } }'
+    with pytest.raises(ModelConfigError, match=r"the 1024 bytes of cuda:0 \(small\), given 2048"):
+        open_with(tmp_path, "instance_group { kind: KIND_GPU gpus: [0] }" + limit, gpus=[0])
+
+
+def test_repository_records_the_sizes_that_are_asked_for(tmp_path, monkeypatch):
+    """From the configuration to the answer, on the CPU in the place of a GPU; clients are told the sizes."""
+    monkeypatch.setattr("service.model_sessions.place_instances", lambda *_: ["cpu:staged:0"])
+    opened = []
+    monkeypatch.setattr("service.version_loader.open_sessions", lambda *given: keep(opened, open_sessions(*given)))
+    save(identity(), tmp_path, "same", config="max_batch_size: 6 optimization { cuda { graphs: true } }")
+    engine = Engine(workers=2)
+    _, repository = serve_folder(tmp_path, engine)
+    entry = repository.find("same")
+    assert (entry.state, entry.reason) == (State.READY, "")
+    assert [spec.batch_size for spec in entry.config.proto.optimization.cuda.graph_spec] == [1, 2, 4, 6]
+    [sessions] = opened
+    assert [session.recorded_sizes for session in sessions.sessions] == [(1, 2, 4, 6)]
+    rows = np.arange(12, dtype=np.float32).reshape(3, 4)
+    np.testing.assert_array_equal(infer(engine, "same", rows), rows.reshape(-1))
+    engine.close()
+
+
+def test_model_that_cannot_be_recorded_is_refused_with_the_field(tmp_path, monkeypatch):
+    """Where a GPU would record it; what of the model does not fit is said."""
+    monkeypatch.setattr("service.model_sessions.place_instances", lambda *_: ["cpu:staged:0"])
+    config = "max_batch_size: 6 optimization { cuda { graphs: true } }"
+    save(identity(shape=("batch", "length")), tmp_path, "open", config=config)
+    engine = Engine(workers=2)
+    _, repository = serve_folder(tmp_path, engine)
+    entry = repository.find("open")
+    assert entry.state is State.UNAVAILABLE
+    assert entry.reason.startswith("config.pbtxt: optimization.cuda.graphs: runs can be recorded where all inputs and")
+    engine.close()
+
+
+def keep(list_of_all, made):
+    """What was made, which is kept in a list too."""
+    list_of_all.append(made)
+    return made
+
+
+def test_sizes_to_record_are_nothing_to_the_cpu(tmp_path):
+    """One configuration goes for machines with GPUs and without; its values are checked all the same."""
+    save(identity(), tmp_path, "same", config="max_batch_size: 6 optimization { cuda { graphs: true } }")
+    wrong = "max_batch_size: 6 optimization { cuda { graphs: true graph_spec { batch_size: 7 } } }"
+    save(identity(), tmp_path, "wrong", config=wrong)
+    engine = Engine(workers=2)
+    _, repository = serve_folder(tmp_path, engine)
+    assert (repository.find("same").state, repository.find("same").reason) == (State.READY, "")
+    entry = repository.find("wrong")
+    assert entry.state is State.UNAVAILABLE
+    assert "graph_spec.batch_size: expected 1 to max_batch_size (6), given 7" in entry.reason
+    engine.close()
 
 
 @pytest.mark.parametrize("text", [SETS, "instance_group { count: 2 }" + SETS, FALL_BACK, SETS + FALL_BACK])

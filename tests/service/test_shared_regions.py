@@ -3,11 +3,13 @@
 import grpc
 import pytest
 
+from kernels.cuda_runtime import CudaRuntime
 from kernels.engine import Engine
 from service.pb import open_inference_pb2 as pb
 from service.pb import open_inference_pb2_grpc
 from service.permissions import Permissions
 from tests.aio_server import running_server
+from tests.host_cuda import NAMES, GpuMemory, build_host_cuda
 from tests.kernels.memory_objects import MemoryObject
 from tests.service.servicers import make_servicer, serve_folder
 
@@ -18,8 +20,10 @@ FORWARDED = (("x-forwarded-for", "192.0.2.7"),)
 
 @pytest.fixture
 def serve(tmp_path):
-    """Serve the servicer by permissions; give a stub on it."""
+    """Serve the servicer by permissions; give a stub on it. Memory of GPUs is that of host_cuda.c."""
     engine = Engine(workers=1)
+    folder = build_host_cuda()
+    engine.shared_memory.use_cuda(CudaRuntime(str(folder / NAMES[0]), str(folder / NAMES[1])))
     opened = []
 
     def start(permissions):
@@ -115,13 +119,76 @@ def test_callers_of_other_machines_are_refused_unless_allowed(serve, memory):
         getattr(allowing, name)(request, timeout=TIMEOUT_S, metadata=FORWARDED)
 
 
-def test_memory_of_gpus_is_told_to_be_none(stub):
-    """No region is there, none can be registered, and to forget what is not there is no error."""
-    assert not stub.CudaSharedMemoryStatus(pb.CudaSharedMemoryStatusRequest(), timeout=TIMEOUT_S).regions
-    code, _ = refused(stub.CudaSharedMemoryStatus, pb.CudaSharedMemoryStatusRequest(name="none"))
-    assert code is grpc.StatusCode.NOT_FOUND
-    request = pb.CudaSharedMemoryRegisterRequest(name="frames", raw_handle=bytes(64), device_id=0, byte_size=64)
-    code, text = refused(stub.CudaSharedMemoryRegister, request)
-    assert (code, "'frames' cannot be registered" in text) == (grpc.StatusCode.INVALID_ARGUMENT, True)
-    for name in ("", "frames"):
-        stub.CudaSharedMemoryUnregister(pb.CudaSharedMemoryUnregisterRequest(name=name), timeout=TIMEOUT_S)
+# ---- of GPUs
+
+
+def register_cuda(stub, name, memory, byte_size=64, device_id=0, **options):
+    """Register a region of a GPU's memory."""
+    request = pb.CudaSharedMemoryRegisterRequest(
+        name=name, raw_handle=memory.handle, device_id=device_id, byte_size=byte_size
+    )
+    return stub.CudaSharedMemoryRegister(request, timeout=TIMEOUT_S, **options)
+
+
+def list_cuda_regions(stub, name=""):
+    """What the server says that there is."""
+    answer = stub.CudaSharedMemoryStatus(pb.CudaSharedMemoryStatusRequest(name=name), timeout=TIMEOUT_S)
+    return {name: (row.name, row.device_id, row.byte_size) for name, row in answer.regions.items()}
+
+
+def test_regions_of_gpus_are_registered_told_and_unregistered(stub, memory):
+    """One by its name, or all; those of the system stay."""
+    register(stub, "plain", memory.key)
+    with GpuMemory(bytes(64)) as first, GpuMemory(bytes(128), gpu=1) as second:
+        register_cuda(stub, "first", first)
+        register_cuda(stub, "second", second, byte_size=128, device_id=1)
+        rows = {"first": ("first", 0, 64), "second": ("second", 1, 128)}
+        assert list_cuda_regions(stub) == rows
+        assert list_cuda_regions(stub, "second") == {"second": rows["second"]}
+        for name, left in (("first", {"second"}), ("first", {"second"}), ("plain", {"second"}), ("", set())):
+            request = pb.CudaSharedMemoryUnregisterRequest(name=name)
+            stub.CudaSharedMemoryUnregister(request, timeout=TIMEOUT_S)
+            assert set(list_cuda_regions(stub)) == left
+        assert (first.opened, second.opened) == (0, 0)
+    assert set(list_regions(stub)) == {"plain"}
+
+
+def test_wrong_registrations_of_gpus_have_the_contracts_statuses(stub, memory):
+    """A name that is taken or unknown, a handle that is none, a GPU that is not there, too large a size."""
+    register(stub, "plain", memory.key)
+    with GpuMemory(bytes(64)) as given:
+        for arguments, code, text in [
+            ({"name": "plain"}, "ALREADY_EXISTS", "'plain' is registered already"),
+            ({"raw_handle": b"short"}, "INVALID_ARGUMENT", "raw_handle: expected the 64 bytes"),
+            ({"raw_handle": bytes(64)}, "INVALID_ARGUMENT", "'new' cannot be registered: invalid resource handle"),
+            ({"device_id": 7}, "INVALID_ARGUMENT", "'new' cannot be registered: device_id: there is no GPU 7"),
+            ({"byte_size": 65}, "INVALID_ARGUMENT", "byte_size: the region has 65 bytes, and the memory 64"),
+            ({"byte_size": 0}, "INVALID_ARGUMENT", "byte_size: expected at least 1"),
+            ({"name": ""}, "INVALID_ARGUMENT", "name: expected 1 to 255 bytes"),
+        ]:
+            whole = {"name": "new", "raw_handle": given.handle, "device_id": 0, "byte_size": 64, **arguments}
+            found = refused(stub.CudaSharedMemoryRegister, pb.CudaSharedMemoryRegisterRequest(**whole))
+            assert (found[0], text in found[1]) == (grpc.StatusCode[code], True), found
+        assert given.opened == 0
+    found = refused(stub.CudaSharedMemoryStatus, pb.CudaSharedMemoryStatusRequest(name="plain"))
+    assert found == (grpc.StatusCode.NOT_FOUND, "unknown shared memory region 'plain'")
+
+
+def test_callers_of_other_machines_may_not_share_gpus(serve):
+    """Unless the same setting allows it as for system shared memory."""
+    with GpuMemory(bytes(64)) as memory:
+        calls = {
+            "CudaSharedMemoryRegister": pb.CudaSharedMemoryRegisterRequest(
+                name="r", raw_handle=memory.handle, byte_size=1
+            ),
+            "CudaSharedMemoryStatus": pb.CudaSharedMemoryStatusRequest(),
+            "CudaSharedMemoryUnregister": pb.CudaSharedMemoryUnregisterRequest(),
+        }
+        stub = serve(Permissions())
+        for name, request in calls.items():
+            code, text = refused(getattr(stub, name), request, metadata=FORWARDED)
+            assert (code, "remote_controls" in text) == (grpc.StatusCode.PERMISSION_DENIED, True)
+        assert memory.opened == 0
+        allowing = serve(Permissions(["shared_memory"]))
+        for name, request in calls.items():
+            getattr(allowing, name)(request, timeout=TIMEOUT_S, metadata=FORWARDED)

@@ -1,0 +1,429 @@
+"""Memory of GPUs that clients share: which can be registered, and tensors that lie in it.
+
+The GPUs are host_cuda.c's, whose memory is the host's: a session on "cpu:staged:0" can therefore run on tensors where
+they are, as one on a GPU does.
+"""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx_models
+import pytest
+from engine_calls import refusal_of, submit_all
+from host_cuda import HANDLE_BYTES, NAMES, GpuMemory, build_host_cuda, count_copies
+from inference_messages import build_request, decode_reply, write_raw
+from memory_objects import MemoryObject, place_tensor
+from onnx import TensorProto
+
+from kernels import status
+from kernels.cuda_libraries import find_runtimes, load_cuda_libraries
+from kernels.cuda_runtime import CudaError, CudaRuntime
+from kernels.engine import Engine, InferError
+from kernels.session import Session
+from kernels.shared_memory import SharedMemory, SharedMemoryError
+from service.pb.open_inference_pb2 import ModelInferResponse
+
+ROWS = np.arange(8, dtype=np.float32).reshape(2, 4)
+SIZE = ROWS.nbytes
+STRINGS = np.array([[b"a\0b", b"", "ü".encode(), b"x" * 300]], dtype=object)
+REGION_BYTES = 1024
+# Where CUDA's kernels may expect a tensor to begin, and where not.
+ALIGNED, UNALIGNED = 512, 516
+HAS_CUDA = bool(load_cuda_libraries()) or any(path.startswith("/") for path in find_runtimes())
+MANY_ITERATIONS = 300_000.0
+
+
+def host_cuda():
+    """The runtime that stands in for CUDA's."""
+    folder = build_host_cuda()
+    return CudaRuntime(str(folder / NAMES[0]), str(folder / NAMES[1]))
+
+
+@pytest.fixture
+def regions():
+    """A table of regions that takes host_cuda.c for CUDA."""
+    made = SharedMemory()
+    made.use_cuda(host_cuda())
+    return made
+
+
+@pytest.fixture
+def memory():
+    """Memory of GPU 0 whose bytes are their own numbers."""
+    with GpuMemory(bytes(range(256)) * (REGION_BYTES // 256)) as made:
+        yield made
+
+
+@pytest.fixture
+def engine():
+    """An engine that takes host_cuda.c for CUDA."""
+    made = Engine(workers=4)
+    made.shared_memory.use_cuda(host_cuda())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def load(engine, tmp_path):
+    """Load a model on a device: load(model, device, **options of Engine.load)."""
+
+    def load_model(model, device="cpu:staged:0", name="same", **options):
+        path = onnx_models.save(model, tmp_path, name)
+        sets = 2 if device != "cpu" else 0
+        engine.load(name, 1, Session(path, device=device), buffer_sets=sets, **{"max_batch_size": 8, **options})
+
+    return load_model
+
+
+def refused(regions, *arguments):
+    """Code and text of a registration that must fail."""
+    with pytest.raises(SharedMemoryError) as refusal:
+        regions.register_cuda(*arguments)
+    return refusal.value.code, str(refusal.value)
+
+
+def request_in(rows=ROWS, offset=None, region="gpu", **options):
+    """A request whose input lies in a region."""
+    request = build_request("same", {"input": rows}, **options)
+    size = len(request.raw_input_contents.pop())
+    place_tensor(request.inputs[0], region, size, offset)
+    return request
+
+
+def infer(engine, request):
+    """The reply's message."""
+    return ModelInferResponse.FromString(engine.infer(request.SerializeToString()))
+
+
+# ---- registration
+
+
+def test_region_is_known_until_it_is_unregistered(regions, memory):
+    """By its name; and it is open for just as long."""
+    regions.register_cuda("one", memory.handle, 0, 32)
+    regions.register_cuda("two", memory.handle, 0, REGION_BYTES)
+    assert regions.cuda_regions() == {"one": (0, 32), "two": (0, REGION_BYTES)}
+    assert regions.regions() == {}
+    assert memory.opened == 2
+    regions.unregister_cuda("one")
+    regions.unregister_cuda("one")
+    assert (list(regions.cuda_regions()), memory.opened) == (["two"], 1)
+    regions.unregister_all_cuda()
+    assert (regions.cuda_regions(), memory.opened) == ({}, 0)
+
+
+def test_regions_of_a_table_that_goes_away_are_closed(memory):
+    """Whoever registered them has not said good-bye."""
+    regions = SharedMemory()
+    regions.use_cuda(host_cuda())
+    regions.register_cuda("one", memory.handle, 0, 32)
+    del regions
+    assert memory.opened == 0
+
+
+def test_system_and_gpu_regions_have_one_name_space(regions, memory):
+    """A request names a region, and not its kind; each kind is unregistered by its own call."""
+    with MemoryObject(bytes(64)) as plain:
+        regions.register("plain", plain.key, 0, 64)
+        regions.register_cuda("gpu", memory.handle, 0, 64)
+        assert refused(regions, "plain", memory.handle, 0, 8)[0] == status.ALREADY_EXISTS
+        with pytest.raises(SharedMemoryError, match="'gpu' is registered already"):
+            regions.register("gpu", plain.key, 0, 64)
+        regions.unregister("gpu")
+        regions.unregister_cuda("plain")
+        regions.unregister_all()
+        assert (regions.regions(), list(regions.cuda_regions())) == ({}, ["gpu"])
+    assert memory.opened == 1
+
+
+@pytest.mark.parametrize(
+    ("gpu", "size", "text"),
+    [
+        (0, REGION_BYTES + 1, "bytes, and the memory 1024"),
+        (0, 2**63 - 1, "bytes, and the memory 1024"),
+        (0, 0, "byte_size: expected at least 1"),
+        (0, 2**63, "less than 2^63"),
+        (0, 2**64 - 1, "less than 2^63"),
+        (2, 8, "device_id: there is no GPU 2"),
+        (-1, 8, "device_id: there is no GPU -1"),
+        (2**32, 8, "device_id: there is no GPU 4294967296"),
+        (1, 8, "invalid resource handle"),
+    ],
+)
+def test_region_that_is_not_on_its_gpu_is_refused(regions, memory, gpu, size, text):
+    """Nothing of it stays open."""
+    code, said = refused(regions, "gpu", memory.handle, gpu, size)
+    assert (code, text in said) == (status.INVALID, True), said
+    assert (memory.opened, regions.cuda_regions()) == (0, {})
+
+
+@pytest.mark.parametrize(
+    ("handle", "text"),
+    [
+        (b"", "expected the 64 bytes of a CUDA IPC handle, given 0"),
+        (bytes(HANDLE_BYTES - 1), "given 63"),
+        (bytes(HANDLE_BYTES + 1), "given 65"),
+        (bytes(HANDLE_BYTES), "invalid resource handle"),
+        (b"/sluice-gpu0-none".ljust(HANDLE_BYTES, b"\0"), "invalid resource handle"),
+    ],
+)
+def test_handle_of_nothing_is_refused(regions, handle, text):
+    """By its size, or by CUDA."""
+    code, said = refused(regions, "gpu", handle, 0, 8)
+    assert (code, text in said) == (status.INVALID, True), said
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="this machine has CUDA's runtime")
+def test_registration_without_cuda_is_refused():
+    """Again and again, with what the loader says of each library that it could have been."""
+    regions = SharedMemory()
+    for _ in range(2):
+        code, said = refused(regions, "gpu", bytes(HANDLE_BYTES), 0, 8)
+        assert code == status.INVALID
+        assert said.startswith("CUDA shared memory region 'gpu' cannot be registered: this server has no CUDA: ")
+
+
+def test_library_that_is_none_of_cudas_is_refused(tmp_path):
+    """With the loader's own words."""
+    with pytest.raises(CudaError, match="cannot open shared object file"):
+        CudaRuntime(str(tmp_path / "libcudart.so"))
+    with pytest.raises(CudaError, match="cudaGetErrorString"):
+        CudaRuntime("libc.so.6")
+
+
+# ---- tensors
+
+
+def copies_of(engine, request):
+    """The reply's message, and how many copies to or from a GPU it took."""
+    before = count_copies()
+    reply = infer(engine, request)
+    return reply, count_copies() - before
+
+
+@pytest.mark.parametrize(
+    ("device", "offset", "copies"),
+    [
+        ("cpu:staged:0", 0, 0),
+        ("cpu:staged:0", ALIGNED, 0),
+        ("cpu:staged:0", UNALIGNED, 1),
+        ("cpu:staged:1", 0, 1),
+        ("cpu:staged", 0, 1),
+        ("cpu", 0, 1),
+    ],
+)
+def test_input_is_read_where_it_is_or_copied(engine, load, memory, device, offset, copies):
+    """Where it is by a session on its GPU, if it lies as CUDA's allocations do."""
+    load(onnx_models.identity(), device)
+    memory.write(ROWS.tobytes(), offset)
+    engine.shared_memory.register_cuda("gpu", memory.handle, 0, REGION_BYTES)
+    reply, made = copies_of(engine, request_in(offset=offset))
+    assert reply.raw_output_contents[0] == ROWS.tobytes()
+    assert made == copies
+
+
+@pytest.mark.parametrize(
+    ("device", "offset", "copies"),
+    [
+        ("cpu:staged:0", 0, 0),
+        ("cpu:staged:0", ALIGNED, 0),
+        ("cpu:staged:0", UNALIGNED, 1),
+        ("cpu:staged:1", 0, 1),
+        ("cpu:staged", 0, 1),
+        ("cpu", 0, 1),
+    ],
+)
+def test_output_is_written_where_it_goes_or_copied(engine, load, memory, device, offset, copies):
+    """The reply says where it is; what lies around it is left as it was."""
+    load(onnx_models.identity(), device)
+    engine.shared_memory.register_cuda("gpu", memory.handle, 0, REGION_BYTES)
+    request = build_request("same", {"input": ROWS}, outputs=["output"])
+    place_tensor(request.outputs[0], "gpu", SIZE + 8, offset)
+    before = memory.read()
+    reply, made = copies_of(engine, request)
+    assert made == copies
+    assert reply.raw_output_contents == [b""]
+    assert reply.outputs[0].parameters["shared_memory_region"].string_param == "gpu"
+    assert reply.outputs[0].parameters["shared_memory_byte_size"].int64_param == SIZE
+    assert memory.read() == before[:offset] + ROWS.tobytes() + before[offset + SIZE :]
+
+
+def test_tensors_of_one_request_may_lie_in_several_places(engine, load, memory):
+    """One input of a GPU, one in the message; one output there, one in system shared memory."""
+    a, b = np.full((2, 4), 5, np.float32), np.full((2, 4), 2, np.float32)
+    load(onnx_models.add_and_subtract(4))
+    memory.write(a.tobytes())
+    with MemoryObject(bytes(SIZE)) as plain:
+        engine.shared_memory.register_cuda("gpu", memory.handle, 0, REGION_BYTES)
+        engine.shared_memory.register("plain", plain.key, 0, SIZE)
+        request = build_request("same", {"a": a, "b": b}, outputs=["sum", "difference"])
+        del request.raw_input_contents[0]
+        place_tensor(request.inputs[0], "gpu", SIZE)
+        place_tensor(request.outputs[0], "gpu", SIZE, ALIGNED)
+        place_tensor(request.outputs[1], "plain", SIZE)
+        _, made = copies_of(engine, request)
+        assert made == 0
+        assert memory.read(ALIGNED, SIZE) == (a + b).tobytes()
+        assert plain.read() == (a - b).tobytes()
+
+
+def test_output_over_an_input_is_copied(engine, load, memory):
+    """The run might write what it has still to read."""
+    a, b = np.full((2, 4), 5, np.float32), np.full((2, 4), 2, np.float32)
+    load(onnx_models.add_and_subtract(4))
+    memory.write(a.tobytes() + bytes(256 - SIZE) + b.tobytes())
+    engine.shared_memory.register_cuda("gpu", memory.handle, 0, REGION_BYTES)
+    engine.shared_memory.register_cuda("again", memory.handle, 0, REGION_BYTES)
+    request = build_request("same", {"a": a, "b": b}, outputs=["sum", "difference"])
+    del request.raw_input_contents[:]
+    place_tensor(request.inputs[0], "gpu", SIZE)
+    place_tensor(request.inputs[1], "gpu", SIZE, 256)
+    # The same bytes by another name.
+    place_tensor(request.outputs[0], "again", SIZE)
+    place_tensor(request.outputs[1], "again", SIZE, ALIGNED)
+    _, made = copies_of(engine, request)
+    assert made == 1
+    assert (memory.read(0, SIZE), memory.read(ALIGNED, SIZE)) == ((a + b).tobytes(), (a - b).tobytes())
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:staged:0"])
+def test_batch_of_several_requests_keeps_them_apart(engine, load, device):
+    """From one region to another, each its own rows."""
+    load(onnx_models.identity(), device, queue_delay_us=200_000)
+    rows = np.arange(32, dtype=np.float32).reshape(8, 4)
+    with GpuMemory(rows.tobytes()) as given, GpuMemory(bytes(rows.nbytes), gpu=1) as made:
+        engine.shared_memory.register_cuda("in", given.handle, 0, rows.nbytes)
+        engine.shared_memory.register_cuda("out", made.handle, 1, rows.nbytes)
+        requests = {}
+        for index in range(8):
+            requests[index] = request_in(rows[index : index + 1], 16 * index, "in", outputs=["output"])
+            place_tensor(requests[index].outputs[0], "out", 16, 16 * index)
+        assert {code for _, code, _ in submit_all(engine, requests)} == {status.OK}
+        assert made.read() == rows.tobytes()
+        assert engine.statistics("same", 1)["executions"] == 1
+        engine.shared_memory.unregister_all_cuda()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:staged:0"])
+def test_strings_are_checked_and_given(engine, load, device):
+    """A copy of them, which nobody else can change."""
+    load(onnx_models.identity(TensorProto.STRING), device)
+    content = write_raw(STRINGS)
+    with GpuMemory(content + bytes(64)) as memory, GpuMemory(bytes(512)) as target:
+        engine.shared_memory.register_cuda("gpu", memory.handle, 0, memory.size)
+        engine.shared_memory.register_cuda("out", target.handle, 0, 512)
+        request = request_in(STRINGS, outputs=["output"])
+        place_tensor(request.outputs[0], "out", 512)
+        infer(engine, request)
+        assert target.read(0, len(content)) == content
+        memory.write(b"\xff\xff\xff\xff")
+        code, text = refusal_of(engine, request.SerializeToString())
+        assert (code, "expected 4-byte little-endian length prefixes" in text) == (status.INVALID, True)
+        engine.shared_memory.unregister_all_cuda()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:staged:0"])
+def test_booleans_of_any_value_become_true(engine, load, memory, device):
+    """As those in messages do."""
+    load(onnx_models.identity(TensorProto.BOOL), device)
+    memory.write(bytes([0, 1, 2, 255]))
+    engine.shared_memory.register_cuda("gpu", memory.handle, 0, REGION_BYTES)
+    request = request_in(np.ones((1, 4), np.bool_))
+    assert infer(engine, request).raw_output_contents == [bytes([0, 1, 1, 1])]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:staged:0"])
+def test_output_of_a_size_that_the_model_chooses_is_copied(engine, load, memory, device):
+    """The place that it is given turns out to be too large for it: found out by the run."""
+    load(onnx_models.shorter_than_declared(4), device, max_batch_size=0)
+    engine.shared_memory.register_cuda("gpu", memory.handle, 0, REGION_BYTES)
+    request = build_request("same", {"input": ROWS[:1]}, outputs=["output"])
+    place_tensor(request.outputs[0], "gpu", 16)
+    for _ in range(2):
+        reply, made = copies_of(engine, request)
+        assert made == 1
+        assert reply.outputs[0].parameters["shared_memory_byte_size"].int64_param == 8
+        assert memory.read(0, 8) == ROWS[0, :2].tobytes()
+
+
+def test_region_is_kept_while_a_request_uses_it(engine, load, memory):
+    """Unregistered or not, the run has it to its end; then it is closed."""
+    load(onnx_models.slow_by_value(), "cpu:staged:0")
+    rows = np.full((1, 4), MANY_ITERATIONS, np.float32)
+    memory.write(rows.tobytes())
+    engine.shared_memory.register_cuda("gpu", memory.handle, 0, REGION_BYTES)
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(infer, engine, request_in(rows))
+        while engine.statistics("same", 1)["running"] == 0:
+            pass
+        engine.shared_memory.unregister_cuda("gpu")
+        assert not running.done()
+        assert memory.opened == 1
+        assert decode_reply(running.result().SerializeToString())["output"].tolist() == rows.tolist()
+    assert memory.opened == 0
+    code, text = refusal_of(engine, request_in(rows).SerializeToString())
+    assert (code, "'gpu', which is not registered" in text) == (status.INVALID, True)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:staged:0"])
+def test_regions_may_come_and_go_under_load(engine, load, memory, device):
+    """Each request finds its region or hears that there is none; nothing stays open."""
+    load(onnx_models.identity(), device)
+    memory.write(ROWS.tobytes())
+    ended = threading.Event()
+    message = request_in().SerializeToString()
+
+    def ask():
+        outcomes = set()
+        while not ended.is_set():
+            try:
+                [content] = ModelInferResponse.FromString(engine.infer(message)).raw_output_contents
+                outcomes.add(content)
+            except InferError as error:
+                outcomes.add((error.code, error.message.partition("region ")[2]))
+        return outcomes
+
+    with ThreadPoolExecutor(4) as threads:
+        callers = [threads.submit(ask) for _ in range(4)]
+        for _ in range(300):
+            engine.shared_memory.register_cuda("gpu", memory.handle, 0, REGION_BYTES)
+            engine.shared_memory.unregister_cuda("gpu")
+        engine.shared_memory.register_cuda("gpu", memory.handle, 0, REGION_BYTES)
+        infer(engine, request_in())
+        ended.set()
+        for caller in callers:
+            assert caller.result() <= {ROWS.tobytes(), (status.INVALID, "'gpu', which is not registered")}
+    engine.shared_memory.unregister_cuda("gpu")
+    assert memory.opened == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "offset", "text"),
+    [
+        (SIZE, REGION_BYTES - SIZE + 1, "from byte 993 on of shared memory region 'gpu', which has 1024"),
+        (SIZE, 2**63 - 1, "which has 1024"),
+        (SIZE - 1, 0, "has 31 bytes in shared memory; expected 32"),
+        (2**62, 0, "which has 1024"),
+    ],
+)
+def test_input_beyond_its_region_is_refused(engine, load, memory, size, offset, text):
+    """As in system shared memory: the same checks."""
+    load(onnx_models.identity())
+    engine.shared_memory.register_cuda("gpu", memory.handle, 0, REGION_BYTES)
+    request = request_in()
+    place_tensor(request.inputs[0], "gpu", size, offset)
+    code, said = refusal_of(engine, request.SerializeToString())
+    assert (code, text in said) == (status.INVALID, True), said
+
+
+def test_outputs_in_one_place_are_refused(engine, load, memory):
+    """Also by two names of the same memory."""
+    load(onnx_models.add_and_subtract(4))
+    for name in ("gpu", "again"):
+        engine.shared_memory.register_cuda(name, memory.handle, 0, REGION_BYTES)
+    request = build_request("same", {"a": ROWS, "b": ROWS}, outputs=["sum", "difference"])
+    place_tensor(request.outputs[0], "gpu", SIZE)
+    place_tensor(request.outputs[1], "again", SIZE, 4)
+    code, text = refusal_of(engine, request.SerializeToString())
+    assert (code, "do not overlap" in text) == (status.INVALID, True)
