@@ -346,6 +346,8 @@ cdef void finish_requests(batcher* target, instance* chosen, request* batch, int
         keep_answers(target, batch)
     pthread_mutex_lock(&target.lock)
     count_run(target, chosen, batch, rows, error)
+    # Who comes before the instance is back has no run to wait for all the same.
+    target.taken_ns = 0
     while member != NULL:
         if member.cancelled:
             set_error(member, CANCELLED, "the request was cancelled while it ran")
