@@ -84,6 +84,7 @@ LIBRARIES = {
     "tls": ["ssl", "crypto"],
     "tls_peer": ["ssl", "crypto"],
     "compression": ["z"],
+    "response_cache": ["crypto"],
 }
 
 

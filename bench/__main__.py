@@ -11,7 +11,20 @@ from bench.origin import describe_origin
 from bench.processes import BenchError
 from bench.rows import format_rows, write_rows
 
-MEASUREMENTS = ("engine", "codec", "copy", "convolution", "grpc", "gateway", "memory", "loading", "transport")
+MEASUREMENTS = (
+    "engine",
+    "codec",
+    "copy",
+    "convolution",
+    "grpc",
+    "gateway",
+    "memory",
+    "loading",
+    "ensemble",
+    "transport",
+)
+# Needs a machine that few have, and is made only when it is named.
+NAMED_ONLY = ("gpu",)
 # Of a measurement that takes long, and can be made in parts.
 PARTS = tuple(f"transport.{part}" for part in transport.PARTS)
 RESULTS = Path(__file__).parent / "results"
@@ -40,11 +53,16 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__.partition(":")[2].strip())
-    parser.add_argument("names", nargs="*", metavar="name", help=f"{', '.join((*MEASUREMENTS, *PARTS))}; default: all")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="name",
+        help=f"{', '.join((*MEASUREMENTS, *NAMED_ONLY, *PARTS))}; default: all but gpu",
+    )
     parser.add_argument("--quick", action="store_true", help="show that everything runs; the figures mean nothing")
     parser.add_argument("--results", type=Path, help="folder for the rows; default: bench/results, none with --quick")
     arguments = parser.parse_args()
-    if unknown := set(arguments.names) - {*MEASUREMENTS, *PARTS}:
+    if unknown := set(arguments.names) - {*MEASUREMENTS, *NAMED_ONLY, *PARTS}:
         parser.error(f"no measurement {', '.join(sorted(unknown))}; there are {', '.join(MEASUREMENTS)}")
     return arguments
 

@@ -4,36 +4,48 @@ Every admitted request is settled exactly once: with its reply, with its batch's
 order: a batcher's lock, then the executor's. `done` is called with no lock held.
 """
 
-from libc.stdint cimport INT64_MAX, int32_t, int64_t
+from libc.stdint cimport int32_t, int64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from kernels.executor cimport drop_alarm, executor, schedule, set_alarm, task
+from kernels.admission cimport comes_too_late, workload
+from kernels.batch_start cimport (
+    can_start, choose_pipeline, is_idle, start_or_wait, take_next, take_set, tell_if_idle, wake_by,
+)
+from kernels.buffers cimport close_instance, open_instance
+from kernels.cached_answers cimport keep_answers
+from kernels.executor cimport defer_tasks, drop_alarm, executor, schedule_deferred, task, task_list
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
-from kernels.instance cimport close_instance, execute_batch, instance, open_instance
+from kernels.instance cimport execute_batch, instance
+from kernels.pipeline cimport buffer_set, close_pipeline, open_pipeline, pipeline, pipeline_owner, start_batch
 from kernels.placement cimport open_placement, place_next
 from kernels.request cimport QUEUED, RUNNING, SETTLED, request
-from kernels.signature cimport can_merge, signature
-from kernels.statistics cimport (
-    batch_times, copy_statistics, count_batch, count_failure, counters, free_statistics, statistics,
+from kernels.request_queue cimport (
+    append_request, choose_level, close_queue, is_full, open_queue, queue_level, take_expired, unlink_request,
 )
+from kernels.service_time cimport note_run
+from kernels.session cimport session_core
+from kernels.settle_order cimport take_front
+from kernels.settling cimport fail_request, set_error, settle_list, settle_request
+from kernels.signature cimport signature
+from kernels.statistics cimport batch_times, count_batch, count_expiry, count_failure, count_late, free_statistics
 from kernels.status cimport CANCELLED, EXHAUSTED, EXPIRED, OK
 from kernels.sync cimport (
     CLOCK_MONOTONIC, counter_add, int_load, int_store, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy,
-    pthread_cond_init, pthread_cond_timedwait, pthread_condattr_destroy, pthread_condattr_init,
+    pthread_cond_init, pthread_cond_timedwait, pthread_cond_wait, pthread_condattr_destroy, pthread_condattr_init,
     pthread_condattr_setclock, pthread_condattr_t, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
     pthread_mutex_unlock, timespec,
 )
 from kernels.trace cimport trace_batch
 
-cdef enum:
-    SCANNED_REQUESTS = 256   # how far behind its head a queue is searched for requests that fit the batch
-
 
 cdef int open_batcher(batcher* made, executor* pool, const signature* accepted, const char* name, size_t name_size,
-                      int64_t version, int32_t n_instances) noexcept nogil:
-    """Make an empty queue; limits and delay are the caller's to set. 0, or -1 without memory (close_batcher frees)."""
+                      int64_t version, int32_t n_instances, int32_t n_levels) noexcept nogil:
+    """Make an empty queue; limits and rules are the caller's to set. 0, or -1 without memory (close_batcher frees).
+
+    Without instances, open_lanes must follow.
+    """
     cdef pthread_condattr_t monotonic
     cdef int32_t index
     memset(made, 0, sizeof(batcher))
@@ -51,17 +63,35 @@ cdef int open_batcher(batcher* made, executor* pool, const signature* accepted, 
     made.served.version_size = snprintf(made.served.version, sizeof(made.served.version), "%ld", <long> version)
     made.served.model_size = name_size
     made.served.model = <char*> malloc(name_size + 1)
-    made.instances = <instance*> calloc(n_instances, sizeof(instance))
-    if made.served.model == NULL or made.instances == NULL:
+    made.instances = <instance*> calloc(n_instances + 1, sizeof(instance))
+    if open_queue(&made.queue, n_levels) != 0 or made.served.model == NULL or made.instances == NULL:
         return -1
     memcpy(made.served.model, name, name_size)
     made.served.model[name_size] = 0
     made.n_instances = n_instances
     for index in range(n_instances):
-        if open_instance(&made.instances[index], &made.accepted, &made.served) != 0:
+        if open_instance(&made.instances[index], &made.accepted, made.accepted.core, &made.served) != 0:
             return -1
         made.instances[index].next = made.unused
         made.unused = &made.instances[index]
+    return 0
+
+
+cdef int open_lanes(batcher* made, session_core** cores, int32_t n_cores, int32_t n_sets) noexcept nogil:
+    """Give each session a lane and `n_sets` sets of buffers. 0, or -1 without memory or thread (close_batcher frees)."""
+    cdef int32_t index
+    made.owner.pool = made.pool
+    made.owner.batcher = made
+    made.owner.settle = settle_run
+    made.owner.session_freed = start_next
+    made.owner.set_freed = take_back
+    made.pipelines = <pipeline*> calloc(n_cores, sizeof(pipeline))
+    if made.pipelines == NULL:
+        return -1
+    made.n_pipelines = n_cores
+    for index in range(n_cores):
+        if open_pipeline(&made.pipelines[index], &made.owner, &made.accepted, cores[index], &made.served, n_sets) != 0:
+            return -1
     return 0
 
 
@@ -69,13 +99,42 @@ cdef void close_batcher(batcher* used) noexcept nogil:
     """Free an idle batcher that nobody can reach any more."""
     cdef int32_t index
     drop_alarm(used.pool, &used.task)
+    for index in range(used.n_pipelines):
+        close_pipeline(&used.pipelines[index])
+    free(used.pipelines)
     for index in range(used.n_instances):
         close_instance(&used.instances[index])
     free(used.instances)
     free(used.served.model)
+    close_queue(&used.queue)
     free_statistics(&used.counts)
     pthread_mutex_destroy(&used.lock)
     pthread_cond_destroy(&used.idle)
+
+
+cdef void hold_batcher(batcher* held) noexcept nogil:
+    """Keep a batcher that can be reached from being freed until it is released."""
+    pthread_mutex_lock(&held.lock)
+    held.holds += 1
+    pthread_mutex_unlock(&held.lock)
+
+
+cdef void release_batcher(batcher* held) noexcept nogil:
+    pthread_mutex_lock(&held.lock)
+    held.holds -= 1
+    pthread_cond_broadcast(&held.idle)
+    pthread_mutex_unlock(&held.lock)
+
+
+cdef void wait_released(batcher* target) noexcept nogil:
+    """Wait until nobody holds a batcher that no table leads to: it is admitted to no more. What it has runs at once."""
+    pthread_mutex_lock(&target.lock)
+    target.closing = True
+    start_or_wait(target, monotonic_ns())
+    while target.holds > 0:
+        pthread_cond_wait(&target.idle, &target.lock)
+    target.closing = False
+    pthread_mutex_unlock(&target.lock)
 
 
 # ---- callers' side
@@ -84,32 +143,53 @@ cdef void close_batcher(batcher* used) noexcept nogil:
 cdef void admit_request(batcher* target, request* admitted) noexcept nogil:
     """Queue a bound request, or settle it as refused."""
     cdef int64_t bytes_waiting = counter_add(target.pending_bytes, admitted.held_bytes)
-    cdef bint full = bytes_waiting > target.max_pending_bytes
+    cdef bint refused = bytes_waiting > target.max_pending_bytes
     admitted.batcher = target
-    if full:
-        snprintf(admitted.error.text, FAILURE_TEXT_BYTES, "the server holds %ld bytes of requests; at most %ld may wait",
-                 <long> bytes_waiting, <long> target.max_pending_bytes)
+    pthread_mutex_lock(&target.lock)
+    if refused:
+        refuse_bytes(target, admitted, bytes_waiting)
     else:
-        pthread_mutex_lock(&target.lock)
-        full = target.queued >= target.max_queued
-        if full:
-            snprintf(admitted.error.text, FAILURE_TEXT_BYTES, "the queue of model '%s' version %s is full: %ld requests wait",
-                     target.served.model, target.served.version, <long> target.queued)
-        else:
-            append_request(target, admitted)
-            start_or_wait(target, admitted.arrival_ns)
-        pthread_mutex_unlock(&target.lock)
-    if full:
-        admitted.error.code = EXHAUSTED
-        count_refusal(target, admitted)
+        refused = queue_request(target, admitted) != 0
+    pthread_mutex_unlock(&target.lock)
+    if refused:
         settle_request(admitted)
 
 
-cdef void count_refusal(batcher* target, const request* refused) noexcept nogil:
-    """Count a request that is not admitted, by its error."""
-    pthread_mutex_lock(&target.lock)
-    count_failure(&target.counts, refused.error.code, 0)
-    pthread_mutex_unlock(&target.lock)
+cdef void refuse_bytes(batcher* target, request* refused, int64_t bytes_waiting) noexcept nogil:
+    refused.error.code = EXHAUSTED
+    snprintf(refused.error.text, FAILURE_TEXT_BYTES, "the server holds %ld bytes of requests; at most %ld may wait",
+             <long> bytes_waiting, <long> target.max_pending_bytes)
+    count_failure(&target.counts, EXHAUSTED, 0)
+
+
+cdef int queue_request(batcher* target, request* admitted) noexcept nogil:
+    """Put a request into the queue and start what may run now. 0, or -1 when it is refused, with its error set."""
+    cdef queue_level* level = choose_level(&target.queue, admitted.priority)
+    cdef bint is_level_full = is_full(level)
+    cdef int64_t due_ns
+    if is_level_full or target.queue.requests >= target.max_queued:
+        admitted.error.code = EXHAUSTED
+        snprintf(admitted.error.text, FAILURE_TEXT_BYTES, "the queue of model '%s' version %s is full: %ld requests wait%s",
+                 target.served.model, target.served.version,
+                 <long> (level.requests if is_level_full else target.queue.requests),
+                 b" at this priority" if is_level_full and target.queue.n_levels > 1 else b"")
+        count_failure(&target.counts, EXHAUSTED, 0)
+        return -1
+    if admitted.deadline_ns != 0 and target.refuses_late and is_too_late(target, admitted):
+        count_late(&target.counts)
+        return -1
+    due_ns = append_request(&target.queue, level, admitted)
+    if due_ns != 0:
+        wake_by(target, due_ns)
+    start_or_wait(target, admitted.arrival_ns)
+    return 0
+
+
+cdef bint is_too_late(batcher* target, request* admitted) noexcept nogil:
+    cdef workload load = workload(
+        &target.queue, &target.known, target.accepted.max_batch_size, max(target.n_instances, target.n_pipelines),
+        can_start(target), target.taken_ns, target.taken_rows)
+    return comes_too_late(&load, admitted)
 
 
 cdef void cancel_request(request* unwanted) noexcept nogil:
@@ -125,7 +205,7 @@ cdef void cancel_request(request* unwanted) noexcept nogil:
     state = int_load(&unwanted.state)
     queued = state == QUEUED
     if queued:
-        unlink_request(home, unwanted)
+        unlink_request(&home.queue, unwanted)
         int_store(&unwanted.state, SETTLED)
         count_failure(&home.counts, CANCELLED, monotonic_ns() - unwanted.arrival_ns)
         tell_if_idle(home)
@@ -134,15 +214,6 @@ cdef void cancel_request(request* unwanted) noexcept nogil:
     pthread_mutex_unlock(&home.lock)
     if queued:
         fail_request(unwanted, CANCELLED, "the request was cancelled while it was queued")
-
-
-cdef void settle_request(request* settled) noexcept nogil:
-    """Hand a request with its reply or error to its owner. The engine touches it no more."""
-    cdef batcher* home = <batcher*> settled.batcher
-    if home != NULL:
-        counter_add(home.pending_bytes, -settled.held_bytes)
-    int_store(&settled.state, SETTLED)
-    settled.done(settled)
 
 
 cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil:
@@ -162,205 +233,71 @@ cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil:
     return idle
 
 
-cdef int64_t read_counts(batcher* target, counters* total, int64_t* running, bint* is_inline) noexcept nogil:
-    """Copy the counters, how many batches run, and where, as they are at one moment; return how many requests wait."""
-    cdef int64_t queued
-    pthread_mutex_lock(&target.lock)
-    total[0] = target.counts.total
-    queued = target.queued
-    running[0] = target.running
-    is_inline[0] = target.task.is_inline
-    pthread_mutex_unlock(&target.lock)
-    return queued
-
-
-cdef void set_trace_rate(batcher* target, int64_t rate) noexcept nogil:
-    """Trace one request in `rate` from now on, beginning with the next; none for 0."""
-    pthread_mutex_lock(&target.lock)
-    target.traced.rate = rate
-    target.traced.passed = 0
-    pthread_mutex_unlock(&target.lock)
-
-
-cdef int64_t read_statistics(batcher* target, statistics* copied) noexcept nogil:
-    """Copy all that is counted, to be freed by free_statistics; return how many requests wait, -1 without memory."""
-    cdef int64_t queued
-    pthread_mutex_lock(&target.lock)
-    queued = target.queued if copy_statistics(copied, &target.counts) == 0 else -1
-    pthread_mutex_unlock(&target.lock)
-    return queued
-
-
-cdef void reset_counts(batcher* target) noexcept nogil:
-    """Forget what was counted so far: a warm-up is nobody's use of the model."""
-    pthread_mutex_lock(&target.lock)
-    free_statistics(&target.counts)
-    memset(&target.counts, 0, sizeof(statistics))
-    pthread_mutex_unlock(&target.lock)
-
-
-# ---- the queue; all under the batcher's lock
-
-
-cdef void append_request(batcher* target, request* admitted) noexcept nogil:
-    admitted.next = NULL
-    admitted.previous = target.last
-    if target.last == NULL:
-        target.first = admitted
-    else:
-        target.last.next = admitted
-    target.last = admitted
-    target.queued += 1
-    target.queued_rows += admitted.rows
-    int_store(&admitted.state, QUEUED)
-    if admitted.deadline_ns != 0:
-        wake_by(target, admitted.deadline_ns)
-        if admitted.deadline_ns <= target.first.arrival_ns + target.delay_ns:
-            target.hurried = True
-
-
-cdef void unlink_request(batcher* target, request* leaving) noexcept nogil:
-    if leaving.previous == NULL:
-        target.first = leaving.next
-    else:
-        leaving.previous.next = leaving.next
-    if leaving.next == NULL:
-        target.last = leaving.previous
-    else:
-        leaving.next.previous = leaving.previous
-    leaving.next = NULL
-    leaving.previous = NULL
-    target.queued -= 1
-    target.queued_rows -= leaving.rows
-
-
-cdef bint is_idle(batcher* target) noexcept nogil:
-    return target.queued == 0 and target.running == 0 and not target.scheduled
-
-
-cdef void tell_if_idle(batcher* target) noexcept nogil:
-    if is_idle(target):
-        pthread_cond_broadcast(&target.idle)
-
-
-cdef void wake_by(batcher* target, int64_t due_ns) noexcept nogil:
-    """Have the timer look at the queue at `due_ns` at the latest."""
-    if target.alarm_ns == 0 or due_ns < target.alarm_ns:
-        target.alarm_ns = due_ns
-        set_alarm(target.pool, &target.task, due_ns)
-
-
-cdef void start_or_wait(batcher* target, int64_t now_ns) noexcept nogil:
-    """Schedule a run when one may start; when only the delay forbids it, have the timer come back."""
-    if target.queued == 0 or target.scheduled or target.unused == NULL:
-        return
-    if (target.delay_ns == 0 or target.closing or target.hurried or target.queued_rows >= target.accepted.max_batch_size
-            or target.first.arrival_ns + target.delay_ns <= now_ns):
-        target.scheduled = True
-        schedule(target.pool, &target.task)
-    else:
-        wake_by(target, target.first.arrival_ns + target.delay_ns)
-
-
-cdef bint has_expired(const request* member, int64_t now_ns) noexcept nogil:
-    return member.deadline_ns != 0 and member.deadline_ns <= now_ns
-
-
-cdef request* take_expired(batcher* target, int64_t now_ns) noexcept nogil:
-    """Unlink every request whose deadline has passed; return them linked by `next`. Sets the next alarm."""
-    cdef request* expired = NULL
-    cdef request* member = target.first
-    cdef request* following
-    cdef int64_t earliest = INT64_MAX
-    while member != NULL:
-        following = member.next
-        if has_expired(member, now_ns):
-            unlink_request(target, member)
-            # Before the lock is left: a cancellation that comes now must not find it queued and settle it again.
-            int_store(&member.state, SETTLED)
-            count_failure(&target.counts, EXPIRED, now_ns - member.arrival_ns)
-            member.next = expired
-            expired = member
-        elif member.deadline_ns != 0:
-            earliest = min(earliest, member.deadline_ns)
-        member = following
-    if earliest != INT64_MAX:
-        wake_by(target, earliest)
-    return expired
-
-
-cdef request* take_batch(batcher* target, int64_t now_ns, int64_t* rows) noexcept nogil:
-    """Unlink the oldest request and those behind it that fit with it, up to max_batch_size rows.
-
-    What has expired is left to the timer, which is on its way to settle it.
-    """
-    cdef request* head = target.first
-    cdef request* tail
-    cdef request* member
-    cdef request* following
-    cdef int32_t scanned = 0
-    rows[0] = 0
-    while head != NULL and has_expired(head, now_ns):
-        head = head.next
-    if head == NULL:
-        return NULL
-    tail = head
-    member = head.next
-    target.hurried = False
-    start_request(target, head, rows)
-    while member != NULL and rows[0] < target.accepted.max_batch_size and scanned < SCANNED_REQUESTS:
-        following = member.next
-        if (rows[0] + member.rows <= target.accepted.max_batch_size and not has_expired(member, now_ns)
-                and can_merge(&target.accepted, head, member)):
-            start_request(target, member, rows)
-            tail.next = member
-            tail = member
-        member = following
-        scanned += 1
-    return head
-
-
-cdef void start_request(batcher* target, request* member, int64_t* rows) noexcept nogil:
-    unlink_request(target, member)
-    int_store(&member.state, RUNNING)
-    rows[0] += member.rows
-
-
 # ---- executor's side
 
 
 cdef void ring_alarm(task* due) noexcept nogil:
     """Settle what has expired and start what has waited long enough. On the timer thread."""
     cdef batcher* target = <batcher*> due
-    cdef int64_t now_ns = monotonic_ns()
+    cdef int64_t now_ns = monotonic_ns(), wake_ns
     cdef request* expired
+    cdef request* member
     pthread_mutex_lock(&target.lock)
     target.alarm_ns = 0
-    expired = take_expired(target, now_ns)
+    expired = member = take_expired(&target.queue, now_ns, &wake_ns)
+    while member != NULL:
+        count_expiry(&target.counts, member, now_ns)
+        member = member.next
+    if wake_ns != 0:
+        wake_by(target, wake_ns)
     start_or_wait(target, now_ns)
     tell_if_idle(target)
     pthread_mutex_unlock(&target.lock)
-    fail_list(expired, EXPIRED, "Deadline Exceeded while the request was queued")
+    member = expired
+    while member != NULL:
+        set_error(member, EXPIRED, expiry_text(member))
+        member = member.next
+    settle_list(expired)
+
+
+cdef const char* expiry_text(const request* expired) noexcept nogil:
+    if expired.deadline_ns != 0 and expired.deadline_ns <= expired.give_up_ns:
+        return b"Deadline Exceeded while the request was queued"
+    return b"the request's timeout passed while it was queued"
 
 
 cdef void run_ready(task* ready) noexcept nogil:
-    """Form one batch and run it. On a worker or inline; nothing is touched once the batcher may be idle and gone."""
+    """Form one batch and run it, or send it on its way. On a worker or inline.
+
+    Nothing is touched once the batcher may be idle and gone.
+    """
     cdef batcher* target = <batcher*> ready
     cdef int64_t now_ns = monotonic_ns(), rows
+    cdef pipeline* free_lane = NULL
+    cdef buffer_set* taken
     cdef instance* chosen
     cdef request* batch
     cdef bint decides
     pthread_mutex_lock(&target.lock)
     target.scheduled = False
     chosen = target.unused
-    batch = take_batch(target, now_ns, &rows)
+    if chosen == NULL:
+        # A full batch may be one no longer, after cancellations: then it stays open.
+        free_lane = choose_pipeline(target)
+    batch = take_next(target, now_ns, chosen != NULL or free_lane != NULL, &rows)
     if batch == NULL:
         tell_if_idle(target)
         pthread_mutex_unlock(&target.lock)
         return
+    if free_lane != NULL:
+        taken = take_set(free_lane)
+        taken.buffers.taken_ns = now_ns
+        start_or_wait(target, now_ns)
+        pthread_mutex_unlock(&target.lock)
+        start_batch(taken, batch, rows)
+        return
     target.unused = chosen.next
     chosen.taken_ns = now_ns
-    target.running += 1
     decides = not target.is_placing
     target.is_placing = True
     start_or_wait(target, now_ns)
@@ -400,44 +337,91 @@ cdef void run_requests(batcher* target, instance* chosen, request* batch, int64_
 cdef void finish_requests(batcher* target, instance* chosen, request* batch, int64_t rows,
                           const failure* error) noexcept nogil:
     """Count a run and settle its requests, with `error` when it failed."""
-    cdef request* following
     cdef request* member = batch
+    cdef task_list ready = task_list(NULL, NULL)
+    cdef executor* pool = target.pool
+    cdef bint has_steps = False
+    if target.cache != NULL and error.code == OK:
+        keep_answers(target, batch)
     pthread_mutex_lock(&target.lock)
     count_run(target, chosen, batch, rows, error)
-    # From here on a cancellation comes too late: whoever takes the lock next finds the request settled.
     while member != NULL:
+        if member.cancelled:
+            set_error(member, CANCELLED, "the request was cancelled while it ran")
+        elif error.code != OK:
+            member.error = error[0]
+        # From here on a cancellation comes too late: whoever takes the lock next finds the request settled.
         int_store(&member.state, SETTLED)
+        has_steps = has_steps or member.kept != NULL
         member = member.next
+    if target.order.is_kept:
+        settle_in_order(target)
+        batch = NULL
     pthread_mutex_unlock(&target.lock)
-    while batch != NULL:
-        following = batch.next
-        if batch.cancelled:
-            fail_request(batch, CANCELLED, "the request was cancelled while it ran")
-        else:
-            if error.code != OK:
-                batch.error = error[0]
-            settle_request(batch)
-        batch = following
+    if has_steps:
+        # So that the steps that follow of all of them run as one batch.
+        defer_tasks(&ready)
+    settle_list(batch)
+    if has_steps:
+        schedule_deferred(pool, &ready)
+
+
+cdef void settle_in_order(batcher* target) noexcept nogil:
+    """Settle whose turn has come, one thread at a time; the lock, which is held, is left meanwhile.
+
+    Whoever leaves that to another thread leaves it to a run that is not over, so that the batcher is not idle.
+    """
+    cdef request* front
+    cdef request* following
+    if target.order.is_settling:
+        return
+    target.order.is_settling = True
+    front = take_front(&target.order)
+    while front != NULL:
+        pthread_mutex_unlock(&target.lock)
+        while front != NULL:
+            following = front.after
+            settle_request(front)
+            front = following
+        pthread_mutex_lock(&target.lock)
+        front = take_front(&target.order)
+    target.order.is_settling = False
 
 
 cdef void count_run(batcher* target, const instance* chosen, const request* batch, int64_t rows,
                     const failure* error) noexcept nogil:
-    cdef batch_times spent = batch_times(
-        chosen.taken_ns, chosen.ended_ns, chosen.gather_ns, chosen.run_ns, chosen.encode_ns)
+    cdef batch_times spent = batch_times(chosen.taken_ns + chosen.wait_ns, chosen.ended_ns, chosen.gather_ns,
+                                         chosen.run_ns, chosen.encode_ns)
     count_batch(&target.counts, batch, rows, &spent, error.code == OK)
+    if target.refuses_late and error.code == OK:
+        note_run(&target.known, rows, spent.run_ns)
     if target.traced.rate > 0:
         trace_batch(&target.traced, target.served.model, target.version, batch, &spent)
 
 
-cdef void fail_request(request* refused, int code, const char* text) noexcept nogil:
-    refused.error.code = code
-    snprintf(refused.error.text, FAILURE_TEXT_BYTES, "%s", text)
-    settle_request(refused)
+# ---- what pipelines tell
 
 
-cdef void fail_list(request* refused, int code, const char* text) noexcept nogil:
-    cdef request* following
-    while refused != NULL:
-        following = refused.next
-        fail_request(refused, code, text)
-        refused = following
+cdef void settle_run(pipeline_owner* owner, instance* used, request* batch, int64_t rows,
+                     const failure* error) noexcept nogil:
+    finish_requests(<batcher*> owner.batcher, used, batch, rows, error)
+
+
+cdef void start_next(pipeline_owner* owner) noexcept nogil:
+    """Start what has waited for a session to come free. On the lane, most often."""
+    cdef batcher* target = <batcher*> owner.batcher
+    pthread_mutex_lock(&target.lock)
+    start_or_wait(target, monotonic_ns())
+    pthread_mutex_unlock(&target.lock)
+
+
+cdef void take_back(pipeline_owner* owner, buffer_set* used) noexcept nogil:
+    """Count a batch as done; nothing is touched afterwards."""
+    cdef batcher* target = <batcher*> owner.batcher
+    pthread_mutex_lock(&target.lock)
+    target.running -= 1
+    used.next = used.home.unused
+    used.home.unused = used
+    start_or_wait(target, monotonic_ns())
+    tell_if_idle(target)
+    pthread_mutex_unlock(&target.lock)

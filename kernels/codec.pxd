@@ -81,6 +81,7 @@ cdef struct request_view:
 cdef int init_request_view(request_view* out) noexcept nogil
 cdef void free_request_view(request_view* out) noexcept nogil
 cdef void clear_request_view(request_view* out) noexcept nogil
+cdef int reserve_tensors(request_view* out, int32_t inputs, int32_t outputs, int32_t parameters) noexcept nogil
 cdef int decode_request(const uint8_t* data, size_t size, request_view* out) noexcept nogil
 cdef const parameter_view* find_parameter(const request_view* request, int32_t owner, const char* key,
                                           size_t size) noexcept nogil

@@ -119,6 +119,15 @@ cdef int init_request_view(request_view* out) noexcept nogil:
     return status
 
 
+cdef int reserve_tensors(request_view* out, int32_t inputs, int32_t outputs, int32_t parameters) noexcept nogil:
+    """Make room in a view that is filled in, not decoded: for raw inputs, outputs and parameters. 0, or a DECODE status."""
+    cdef int status
+    out.n_inputs, out.n_raw, out.n_outputs, out.n_parameters = inputs - 1, inputs - 1, outputs - 1, parameters - 1
+    status = reserve_input(out) or reserve_raw(out) or reserve_output(out) or reserve_parameter(out)
+    out.n_inputs = out.n_raw = out.n_outputs = out.n_parameters = 0
+    return status
+
+
 cdef void free_request_view(request_view* out) noexcept nogil:
     """Free a view's memory and leave it empty and usable."""
     free(out.inputs)

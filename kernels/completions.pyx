@@ -47,6 +47,7 @@ cdef class Call:
     cdef bytes message           # kept alive until the engine is done with it
     cdef bytes version_hint
     cdef readonly object context
+    cdef readonly int64_t retry_ns   # of a refused request: when it may be tried again; 0 for no idea
 
     def cancel(self):
         """Withdraw the request: waiting it is settled at once, running its reply is dropped, settled nothing happens."""
@@ -172,6 +173,7 @@ cdef class CompletionQueue:
         except MemoryError:
             # One reply that does not fit must not take the others of this turn with it.
             code, payload = EXHAUSTED, "no memory for the reply"
+        call.retry_ns = asked.retry_ns
         call.asked = NULL
         call.message = None
         self.in_flight -= 1

@@ -5,6 +5,7 @@ from libc.stdint cimport int64_t
 from kernels.batcher cimport batcher
 from kernels.executor cimport executor
 from kernels.request cimport request, request_pool
+from kernels.response_cache cimport response_cache
 from kernels.sync cimport read_sections
 from kernels.trace cimport trace_book
 
@@ -14,6 +15,7 @@ cdef struct engine_core:
     request_pool requests
     read_sections sections
     trace_book traces
+    response_cache cache
     void* table              # route_table*, exchanged atomically
     char apart[64]           # keeps what every request reads off the line that every request writes
     int64_t pending_bytes    # of messages that wait or run

@@ -4,14 +4,18 @@ A batcher is found through an immutable table inside a read section: no lock, no
 freed before the section has been left.
 """
 
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport strlen
 
-from kernels.batcher cimport admit_request, batcher, cancel_request, count_refusal, settle_request
+from kernels.batcher cimport admit_request, batcher, cancel_request, settle_request
+from kernels.batcher_counts cimport count_refusal
+from kernels.cached_answers cimport find_answer
 from kernels.codec cimport (
-    DECODE_LIMIT, DECODE_NO_MEMORY, OWNER_REQUEST, PARAMETER_BOOL, bytes_view, decode_request, find_parameter,
-    parameter_view,
+    DECODE_LIMIT, DECODE_NO_MEMORY, OWNER_REQUEST, PARAMETER_BOOL, PARAMETER_INT64, PARAMETER_UINT64, bytes_view,
+    decode_request, find_parameter, parameter_view,
 )
+from kernels.ensemble_run cimport cancel_ensemble, start_ensemble
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.request cimport QUEUED, RUNNING, give_back_request, request, take_request
 from kernels.routes cimport find_route, route, route_key, route_table
@@ -27,8 +31,11 @@ cdef enum:
     SHOWN_NAME_BYTES = 100     # of a name that a client sent, in an error
     MAX_LABEL_BYTES = 64       # as service/version_policy.py has it
 
-# A request's parameter: true has the reply say how long the request waited and ran.
+# A request's parameters: true has the reply say how long the request waited and ran; 1 is the most urgent, and 0 as
+# urgent as the model has it; how long it may wait in the queue, in microseconds, and 0 as long as the model has it.
 cdef const char* TIMING = b"server_timing"
+cdef const char* PRIORITY = b"priority"
+cdef const char* TIMEOUT = b"timeout"
 
 
 cdef request* open_request(engine_core* core) noexcept nogil:
@@ -44,18 +51,23 @@ cdef void close_request(engine_core* core, request* used) noexcept nogil:
 cdef void submit_request(engine_core* core, request* submitted) noexcept nogil:
     """Decode, check and queue a request. Its `done` is called exactly once, perhaps before this returns."""
     cdef int phase
-    cdef batcher* target
+    cdef const route* found
     submitted.arrival_ns = monotonic_ns()
     if decode_message(submitted) != 0 or (submitted.view.n_parameters > 0 and read_parameters(submitted) != 0):
         settle_request(submitted)
         return
     phase = section_enter(&core.sections)
-    target = route_request(<route_table*> pointer_load(&core.table), submitted)
-    if target != NULL and bind_request(&target.accepted, submitted) == 0 and check_deadline(submitted) == 0:
-        admit_request(target, submitted)
+    found = route_request(<route_table*> pointer_load(&core.table), submitted)
+    if found != NULL and bind_request(&found.target.accepted, submitted) == 0 and check_deadline(submitted) == 0:
+        if found.plan != NULL:
+            start_ensemble(&core.requests, found.plan, submitted)
+        elif found.target.cache != NULL and find_answer(found.target, submitted):
+            settle_request(submitted)
+        else:
+            admit_request(found.target, submitted)
     else:
-        if target != NULL:
-            count_refusal(target, submitted)
+        if found != NULL:
+            count_refusal(found.target, submitted)
         settle_request(submitted)
     section_leave(&core.sections, phase)
 
@@ -74,7 +86,10 @@ cdef void withdraw_request(engine_core* core, request* unwanted) noexcept nogil:
     """Cancel a submitted request that has not been given back; nothing happens when its reply stands already."""
     cdef int phase = section_enter(&core.sections)
     if int_load(&unwanted.state) in (QUEUED, RUNNING):
-        cancel_request(unwanted)
+        if unwanted.ensemble_run == NULL:
+            cancel_request(unwanted)
+        else:
+            cancel_ensemble(unwanted)
     section_leave(&core.sections, phase)
 
 
@@ -102,12 +117,28 @@ cdef int decode_message(request* target) noexcept nogil:
 cdef int read_parameters(request* target) noexcept nogil:
     """Look for what the engine itself reads of a request's parameters."""
     cdef const parameter_view* found = find_parameter(&target.view, OWNER_REQUEST, TIMING, strlen(TIMING))
+    cdef uint64_t timeout_us = 0
+    if found != NULL:
+        if found.kind != PARAMETER_BOOL:
+            snprintf(target.error.text, FAILURE_TEXT_BYTES, "parameter '%s' is not a bool", TIMING)
+            return refuse(target, INVALID)
+        target.wants_timing = found.value.as_bool
+    if read_number(target, PRIORITY, &target.priority) != 0 or read_number(target, TIMEOUT, &timeout_us) != 0:
+        return -1
+    # What the clock cannot hold is for ever.
+    target.timeout_ns = <int64_t> timeout_us * 1000 if timeout_us <= <uint64_t> INT64_MAX // 1000 else 0
+    return 0
+
+
+cdef int read_number(request* target, const char* name, uint64_t* value) noexcept nogil:
+    """Read a parameter of the request that is a whole number from 0 on, if it is there. 0, or -1 with the error set."""
+    cdef const parameter_view* found = find_parameter(&target.view, OWNER_REQUEST, name, strlen(name))
     if found == NULL:
         return 0
-    if found.kind != PARAMETER_BOOL:
-        snprintf(target.error.text, FAILURE_TEXT_BYTES, "parameter '%s' is not a bool", TIMING)
+    if found.kind != PARAMETER_UINT64 and (found.kind != PARAMETER_INT64 or found.value.as_int64 < 0):
+        snprintf(target.error.text, FAILURE_TEXT_BYTES, "parameter '%s' is not a whole number of at least 0", name)
         return refuse(target, INVALID)
-    target.wants_timing = found.value.as_bool
+    value[0] = found.value.as_uint64
     return 0
 
 
@@ -118,8 +149,8 @@ cdef int check_deadline(request* target) noexcept nogil:
     return refuse(target, EXPIRED)
 
 
-cdef batcher* route_request(const route_table* table, request* target) noexcept nogil:
-    """Return the batcher of the model and version that a decoded request names, or NULL with its error set."""
+cdef const route* route_request(const route_table* table, request* target) noexcept nogil:
+    """Return what serves the model and version that a decoded request names, or NULL with its error set."""
     cdef bytes_view wanted = target.view.model_version if target.view.model_version.size > 0 else target.version_hint
     cdef route_key key
     cdef const route* found
@@ -140,7 +171,8 @@ cdef batcher* route_request(const route_table* table, request* target) noexcept 
         snprintf(target.error.text, FAILURE_TEXT_BYTES, "model '%s'%s%.*s is unavailable: %s", found.key.name,
                  b" version " if wanted.size > 0 else b"", <int> wanted.size, <const char*> wanted.data, found.reason)
         refuse(target, UNAVAILABLE)
-    return found.target
+        return NULL
+    return found
 
 
 cdef void refuse_unknown(const route_table* table, request* target, route_key* key, bytes_view wanted) noexcept nogil:

@@ -1,10 +1,12 @@
 """The Python object around one engine_core; a transport keeps it alive and uses its core."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t
 
 from kernels.batcher cimport batcher
 from kernels.dispatch cimport engine_core
 from kernels.shared_memory cimport SharedMemory
+from kernels.signature cimport signature
+from kernels.version_table cimport LoadedVersion
 
 
 cdef class Engine:
@@ -14,7 +16,9 @@ cdef class Engine:
     cdef dict _versions      # (name, version) -> LoadedVersion or str, the reason why it is unavailable
     cdef dict _trace_rates   # model name, "" for all others -> one request in so many, 0 for none
     cdef dict _labels        # name -> {label: version}
+    cdef dict _faults        # (name, version) of each ensemble -> None, or the reason why it cannot run
     cdef set _apart          # LoadedVersions that nobody can reach, not yet or no longer, until they are retired
+    cdef int64_t _serial     # of the version that was prepared last
     cdef bint _closed
     cdef int _placement      # placement_mode of every version
     cdef int64_t _inline_limit_ns
@@ -25,7 +29,10 @@ cdef class Engine:
 
     cdef int64_t find_trace_rate(self, str name) except -1
     cdef batcher* find_queue(self, str name, int64_t version) except NULL
+    cdef LoadedVersion open_version(self, LoadedVersion made, str name, int64_t version, signature* accepted,
+                                    int32_t n_instances, int32_t n_levels, object max_queue_requests)
     cdef int check_open(self) except -1
+    cdef int open_instances(self, LoadedVersion made, int32_t buffer_sets) except -1
     cdef int reserve_alarms(self, size_t reachable) except -1
     cdef dict choose_labels(self, dict versions, dict changed)
     cdef int retire_version(self, object entry) except -1

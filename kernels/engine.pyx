@@ -13,24 +13,30 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from kernels.batcher cimport (
-    batcher, close_batcher, open_batcher, read_counts, read_statistics, reset_counts, set_trace_rate, wait_idle,
-)
+from kernels.batcher cimport batcher, close_batcher, open_batcher, wait_idle, wait_released
+from kernels.batcher_counts cimport read_counts, read_statistics, reset_counts, set_trace_rate
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request
+from kernels.ensemble cimport Ensemble
+from kernels.ensemble_resolver cimport resolve_ensembles
 from kernels.executor cimport close_executor, open_executor, reserve_alarm
+from kernels.instances cimport start_lanes
 from kernels.interface cimport Interface
 from kernels.placement cimport PLACE_INLINE, PLACE_MEASURED, PLACE_WORKER
+from kernels.queue_options cimport apply_options
 from kernels.request cimport close_pool, open_pool, request
+from kernels.response_cache cimport cache_usage, close_cache, forget_version, open_cache, read_usage
 from kernels.routes cimport create_routes, free_routes, route_table
 from kernels.session cimport Session
 from kernels.shared_memory cimport SharedMemory
 from kernels.signature cimport signature
 from kernels.statistics cimport counters, describe_counters, describe_statistics, free_statistics, statistics
-from kernels.sync cimport deadline_after, sections_wait
+from kernels.sync cimport counter_load, deadline_after, sections_wait
 from kernels.trace cimport close_traces, open_traces, take_traces
 from kernels.version_table cimport LoadedVersion, publish_routes
 
+from kernels.instances import check_instances
+from kernels.queue_options import QueueOptions, check_options
 from kernels.runtime import decode_error
 from kernels.version_table import check_batchable
 
@@ -78,13 +84,16 @@ cdef class Engine:
         measured and is quick, "never", or "always".
     inline_limit_us : int
         What a quick model's largest batch takes at most, in microseconds, at the 99th percentile.
+    response_cache_bytes : int
+        Replies that are kept in all, for the versions that are prepared with `cache_replies`; 0 keeps none.
     """
 
     def __cinit__(self, *, int workers=0, int64_t max_queue_requests=DEFAULT_QUEUE_REQUESTS,
                   int64_t max_pending_bytes=DEFAULT_PENDING_BYTES, str inline="auto",
-                  int64_t inline_limit_us=DEFAULT_INLINE_LIMIT_US):
-        if workers < 0 or max_queue_requests < 1 or max_pending_bytes < 1:
-            raise ValueError("workers must be at least 0, max_queue_requests and max_pending_bytes at least 1")
+                  int64_t inline_limit_us=DEFAULT_INLINE_LIMIT_US, int64_t response_cache_bytes=0):
+        if workers < 0 or response_cache_bytes < 0 or max_queue_requests < 1 or max_pending_bytes < 1:
+            raise ValueError("workers and response_cache_bytes must be at least 0, max_queue_requests and "
+                             "max_pending_bytes at least 1")
         if inline not in PLACEMENTS:
             raise ValueError(f"inline is {inline!r}; expected one of {', '.join(PLACEMENTS)}")
         if not 0 <= inline_limit_us <= MAX_INLINE_LIMIT_US:
@@ -97,6 +106,7 @@ cdef class Engine:
         self._versions = {}
         self._trace_rates = {"": 0}
         self._labels = {}
+        self._faults = {}
         self._apart = set()
         self._closed = True
         self.shared_memory = SharedMemory()
@@ -106,7 +116,8 @@ cdef class Engine:
             self.core = NULL
             raise MemoryError
         memset(self.core, 0, sizeof(engine_core))
-        if open_pool(&self.core.requests) != 0 or open_traces(&self.core.traces) != 0:
+        if (open_pool(&self.core.requests) != 0 or open_traces(&self.core.traces) != 0
+                or open_cache(&self.core.cache, response_cache_bytes) != 0):
             raise MemoryError
         self.core.table = create_routes(0)
         if self.core.table == NULL:
@@ -123,32 +134,46 @@ cdef class Engine:
         free_routes(<route_table*> self.core.table)
         close_pool(&self.core.requests)
         close_traces(&self.core.traces)
+        close_cache(&self.core.cache)
         free(self.core)
 
-    def load(self, str name not None, int64_t version, Session session not None, **options):
+    def load(self, str name not None, int64_t version, session not None, **options):
         """Serve a session as (name, version); one that serves under it already is swapped out and drained.
 
         Options are those of `prepare`, and so are the errors.
         """
         self.retire(self.exchange({(name, version): self.prepare(name, version, session, **options)}))
 
-    def prepare(self, str name not None, int64_t version, Session session not None, *, int64_t max_batch_size=0,
-                int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None, Interface interface=None):
+    def prepare(self, str name not None, int64_t version, session not None, *, int64_t max_batch_size=0,
+                int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None, int32_t buffer_sets=0,
+                bint cache_replies=False, Interface interface=None, queueing=QueueOptions()):
         """Make a version that nobody can call yet, for `exchange`; what comes to nothing is for `retire`.
 
         Parameters
         ----------
+        session : Session, or sequence of them
+            Several sessions of one model are its instances; they need lanes.
         max_batch_size : int
             Rows in a batch; 0 when the model's first dimension is no batch.
         queue_delay_us : int
             How long, in microseconds, a batch that is not full waits for more.
         instance_count : int
-            Batches that may run at the same time.
+            Batches that may run at the same time, all in one session, at most on half of the workers; without lanes only.
+        buffer_sets : int
+            0 runs batches on the engine's workers. Another number gives each session a lane, the one thread that runs
+            it, and so many sets of buffers to be gathered, run and encoded side by side: for GPUs, at least 2. The
+            largest batch is run once on each set before anything is served.
+        cache_replies : bool
+            Whether a request is answered by the reply that the same inputs got before, while that is kept.
         interface : Interface
-            How callers see the session's tensors, where that is not as the model has them.
+            How callers see the session's tensors, where that is not as the model has them; of the first session.
+        queueing : QueueOptions
+            Who waits where and for how long, and when a batch that is not full runs all the same.
 
         Raises
         ------
+        DeviceError
+            The largest batch does not fit into the device's memory.
         ValueError
             A number is out of range, or the model's first dimensions cannot be a batch.
         """
@@ -156,27 +181,83 @@ cdef class Engine:
             raise ValueError("version, instance_count and max_queue_requests must be at least 1")
         if not 0 <= queue_delay_us <= MAX_DELAY_US or max_batch_size < 0:
             raise ValueError(f"max_batch_size must be at least 0, queue_delay_us from 0 to {MAX_DELAY_US}")
-        if interface is not None and interface.session is not session:
+        cdef tuple sessions = (session,) if isinstance(session, Session) else tuple(session)
+        check_instances(sessions, instance_count, buffer_sets)
+        check_options(queueing, max_batch_size)
+        if interface is not None and interface.session is not sessions[0]:
             raise ValueError("the interface is of another session")
         if max_batch_size > 0:
-            check_batchable(session)
+            check_batchable(sessions[0])
+        # More would leave none of the workers to other models while this one is overloaded.
+        instance_count = min(instance_count, (self.core.pool.max_threads + 1) // 2)
         cdef LoadedVersion made = LoadedVersion.__new__(LoadedVersion)
-        made.session = session
-        cdef bytes encoded = name.encode()
+        made.sessions = sessions
         cdef signature accepted
         made.interface = interface
-        fill_signature(&accepted, session, interface)
+        fill_signature(&accepted, sessions[0], interface)
         accepted.max_batch_size = max_batch_size
+        self.open_version(made, name, version, &accepted, 0 if buffer_sets > 0 else instance_count,
+                          max(1, len(queueing.levels)), max_queue_requests)
+        if cache_replies and self.core.cache.max_bytes > 0:
+            made.queue.cache = &self.core.cache
+        made.queue.rules.delay_ns = queue_delay_us * 1000
+        apply_options(&made.queue, queueing)
+        if buffer_sets > 0:
+            made.queue.task.is_inline = made.queue.place.is_inline = False
+            self.open_instances(made, buffer_sets)
+        return made
+
+    def prepare_ensemble(self, str name not None, int64_t version, Ensemble ensemble not None, *,
+                         int64_t max_batch_size=0, max_queue_requests=None):
+        """As prepare, of an ensemble, which runs on what serves under its steps' names when it is asked.
+
+        Parameters
+        ----------
+        max_batch_size : int
+            Rows of a request at most; 0 when the first dimension is no batch.
+        max_queue_requests : int
+            Requests that may be in it at a time; one more gets EXHAUSTED.
+        """
+        if version < 1 or max_batch_size < 0 or (max_queue_requests is not None and max_queue_requests < 1):
+            raise ValueError("version and max_queue_requests must be at least 1, max_batch_size at least 0")
+        cdef LoadedVersion made = LoadedVersion.__new__(LoadedVersion)
+        cdef signature accepted
+        made.ensemble = ensemble
+        memset(&accepted, 0, sizeof(signature))
+        accepted.core = &ensemble.seen
+        accepted.inputs = ensemble.seen.inputs
+        accepted.outputs = ensemble.seen.outputs
+        accepted.labels = ensemble.labels.lists if ensemble.labels is not None else NULL
+        accepted.max_batch_size = max_batch_size
+        return self.open_version(made, name, version, &accepted, 0, 1, max_queue_requests)
+
+    def find_fault(self, LoadedVersion ensemble not None):
+        """Return why what `prepare_ensemble` made could not run on the versions that there are now, or None."""
+        cdef tuple key = (ensemble.queue.served.model.decode(), ensemble.queue.version)
+        with self._lock:
+            fault = resolve_ensembles({**self._versions, key: ensemble})[key]
+        return fault if isinstance(fault, str) else None
+
+    def ensembles(self):
+        """Return {(name, version): None when it can run, else the reason why not} for all ensembles."""
+        with self._lock:
+            return dict(self._faults)
+
+    cdef LoadedVersion open_version(self, LoadedVersion made, str name, int64_t version, signature* accepted,
+                                    int32_t n_instances, int32_t n_levels, object max_queue_requests):
+        """Open the queue of a version that nobody can call yet."""
+        cdef bytes encoded = name.encode()
         accepted.regions = self.shared_memory.table
         accepted.max_shared_bytes = self.max_pending_bytes
         with self._lock:
             self.check_open()
             self.reserve_alarms(len(self._versions) + 1)
-            if open_batcher(&made.queue, &self.core.pool, &accepted, encoded, len(encoded), version,
-                            instance_count) != 0:
+            if open_batcher(&made.queue, &self.core.pool, accepted, encoded, len(encoded), version, n_instances,
+                            n_levels) != 0:
                 raise MemoryError
             self._apart.add(made)
-        made.queue.delay_ns = queue_delay_us * 1000
+            self._serial += 1
+            made.queue.serial = self._serial
         made.queue.max_queued = max_queue_requests or self.max_queue_requests
         made.queue.pending_bytes = &self.core.pending_bytes
         made.queue.max_pending_bytes = self.max_pending_bytes
@@ -185,6 +266,16 @@ cdef class Engine:
         made.queue.place.limit_ns = self._inline_limit_ns
         made.queue.task.is_inline = made.queue.place.is_inline = self._placement == PLACE_INLINE
         return made
+
+    cdef int open_instances(self, LoadedVersion made, int32_t buffer_sets) except -1:
+        """Give a version's sessions their lanes, or let go of it."""
+        try:
+            start_lanes(&made.queue, made.sessions, buffer_sets)
+        except BaseException:
+            with self._lock:
+                self._apart.discard(made)
+            raise
+        return 0
 
     def exchange(self, dict changes not None, dict labels=None):
         """Put all changes into place at one moment; requests that were admitted before are finished.
@@ -222,8 +313,10 @@ cdef class Engine:
                 if isinstance(entry, LoadedVersion):
                     reset_counts(&(<LoadedVersion> entry).queue)
                     set_trace_rate(&(<LoadedVersion> entry).queue, self.find_trace_rate(name))
-            publish_routes(self.core, versions, chosen)
+            plans = resolve_ensembles(versions)
+            publish_routes(self.core, versions, chosen, plans)
             self._versions, self._labels = versions, chosen
+            self._faults = {key: plan if isinstance(plan, str) else None for key, plan in plans.items()}
             self._apart.difference_update(changes.values())
             self._apart.update(replaced)
         return replaced
@@ -244,7 +337,10 @@ cdef class Engine:
     def versions(self):
         """Return {(name, version): None when it serves, else the reason why not}."""
         with self._lock:
-            return {key: None if isinstance(entry, LoadedVersion) else entry for key, entry in self._versions.items()}
+            return {
+                key: self._faults.get(key) if isinstance(entry, LoadedVersion) else entry
+                for key, entry in self._versions.items()
+            }
 
     def statistics(self, str name not None, int64_t version):
         """Return the counters of a serving version, as {name: count or nanoseconds}, with how many requests are
@@ -272,6 +368,13 @@ cdef class Engine:
         finally:
             free_statistics(&copied)
 
+    def cache_usage(self):
+        """Return {"max_bytes", "bytes", "entries", "evictions"} of the response cache."""
+        cdef cache_usage usage
+        with nogil:
+            read_usage(&self.core.cache, &usage)
+        return usage
+
     def set_tracing(self, dict rates not None):
         """Sample requests for take_traces: one in so many by model name, "" for all others; 0 for none."""
         with self._lock:
@@ -279,6 +382,11 @@ cdef class Engine:
             for (name, _), entry in self._versions.items():
                 if isinstance(entry, LoadedVersion):
                     set_trace_rate(&(<LoadedVersion> entry).queue, self.find_trace_rate(name))
+
+    @property
+    def pending_bytes(self):
+        """Bytes of messages, and of tensors between the steps of ensembles, that wait or run now."""
+        return counter_load(&self.core.pending_bytes)
 
     cdef int64_t find_trace_rate(self, str name) except -1:
         return self._trace_rates.get(name, self._trace_rates[""])
@@ -305,7 +413,8 @@ cdef class Engine:
         if not self._retiring.acquire(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX)):
             return False
         try:
-            for entry in self._loaded():
+            # Ensembles first: until they are idle, their steps get requests.
+            for entry in sorted(self._loaded(), key=lambda entry: (<LoadedVersion> entry).ensemble is None):
                 queue = &(<LoadedVersion> entry).queue
                 with nogil:
                     idle = wait_idle(queue, until_ns) and idle
@@ -318,9 +427,9 @@ cdef class Engine:
         with self._lock:
             if self._closed:
                 return
-            publish_routes(self.core, {}, {})
+            publish_routes(self.core, {}, {}, {})
             self._closed = True
-            reachable, self._versions, self._labels = self._versions, {}, {}
+            reachable, self._versions, self._labels, self._faults = self._versions, {}, {}, {}
             entries = [*reachable.values(), *self._apart]
         self.retire(entries)
         with nogil:
@@ -353,6 +462,8 @@ cdef class Engine:
         cdef batcher* queue = NULL
         cdef request* asked
         if target is not None:
+            if target.ensemble is not None:
+                raise ValueError("an ensemble runs only where its steps serve")
             queue = &target.queue
         asked = open_request(self.core)
         if asked == NULL:
@@ -401,14 +512,17 @@ cdef class Engine:
             if queue.pool == NULL:
                 return 0
             with nogil:
+                wait_released(queue)
                 wait_idle(queue, INT64_MAX)
             with self._lock, nogil:
                 # A cancellation may have found a request of this queue still running just before it became idle.
                 sections_wait(&self.core.sections)
             with nogil:
                 close_batcher(queue)
+                forget_version(&self.core.cache, queue.serial)
             queue.pool = NULL
-            retired.session = None
+            retired.sessions = ()
+            retired.ensemble = None
             retired.interface = None
             self._apart.discard(retired)
         return 0

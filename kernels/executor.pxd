@@ -1,4 +1,4 @@
-"""Worker threads shared by all batchers, and one timer thread for their deadlines and delays.
+"""Worker threads shared by all batchers, and a timer for their deadlines and delays.
 
 A task is embedded as the first member of what it belongs to. Threads do not grow with models: a model that waits for
 nothing costs none.
@@ -7,6 +7,10 @@ nothing costs none.
 from libc.stdint cimport int32_t, int64_t
 
 from kernels.sync cimport pthread_cond_t, pthread_mutex_t, pthread_t
+
+
+cdef enum:
+    TIMER_THREADS = 2            # one keeps watch while the other runs what an alarm brought about
 
 
 cdef struct task:
@@ -34,15 +38,18 @@ cdef struct executor:
     int32_t max_threads
     bint stopping
     pthread_t* handles
-    pthread_mutex_t timer_lock   # guards the heap; taken after any other lock
-    pthread_cond_t timer_wake
+    pthread_mutex_t timer_lock   # guards what follows; taken after any other lock
+    pthread_cond_t timer_wake    # for the thread that is on watch
+    pthread_cond_t timer_relief  # for the one that is not
     pthread_cond_t timer_rang
     task** heap                  # the earliest alarm first
     int32_t alarms
     int32_t capacity
     task* ringing                # whose ring runs now
+    bint is_watched              # a thread is on watch
+    bint is_relieved             # the other one can take over at once
     bint timer_stopping
-    pthread_t timer
+    pthread_t[TIMER_THREADS] timers
 
 
 cdef int open_executor(executor* pool, int32_t max_threads) noexcept nogil
@@ -53,3 +60,5 @@ cdef void set_alarm(executor* pool, task* sleeper, int64_t due_ns) noexcept nogi
 cdef void drop_alarm(executor* pool, task* sleeper) noexcept nogil
 cdef void collect_tasks(task_list* mine) noexcept nogil
 cdef task* take_collected(task_list* mine) noexcept nogil
+cdef void defer_tasks(task_list* mine) noexcept nogil
+cdef void schedule_deferred(executor* pool, task_list* mine) noexcept nogil

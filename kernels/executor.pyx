@@ -1,6 +1,10 @@
 """Runs ready tasks on a bounded set of threads, first come first served, and rings alarms at their time.
 
 No thread here ever takes the GIL. Workers are started on demand, up to the limit, when work is ready and none is idle.
+
+Two threads share the timer. The one on watch rings an alarm; when that makes a task ready and a worker is idle, it has the
+other one take over and runs the task itself: waking the worker would take longer than all else between a delay's end and
+the run (bench: timing).
 """
 
 from libc.stdint cimport int32_t, int64_t
@@ -10,19 +14,36 @@ from kernels.sync cimport (
     CLOCK_MONOTONIC, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal,
     pthread_cond_timedwait, pthread_cond_wait, pthread_condattr_destroy, pthread_condattr_init,
     pthread_condattr_setclock, pthread_condattr_t, pthread_create, pthread_join, pthread_mutex_destroy,
-    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, pthread_t, timespec,
+    pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, pthread_setname_np, pthread_t, timespec,
 )
+
+# A thread has the name of whoever started it, until it is given its own.
+cdef const char* WORKER_NAME = b"sluice-worker"
+cdef const char* TIMER_NAME = b"sluice-timer"
 
 cdef extern from *:
     """
     static _Thread_local void *collected;
+    static _Thread_local void *deferred;
     """
     void* collected  # task_list* of the calling thread, NULL unless it runs inline tasks itself
+    void* deferred   # likewise, NULL unless it keeps back what it schedules
+
+cdef extern from *:
+    """
+    static _Thread_local void *rung;
+    """
+    void* rung       # of a timer's thread that rings an alarm: where the task goes that becomes ready, a task**
+
+cdef extern from "<sys/prctl.h>" nogil:
+    int PR_SET_TIMERSLACK
+    int prctl(int option, unsigned long argument, unsigned long, unsigned long, unsigned long) noexcept
 
 
 cdef int open_executor(executor* pool, int32_t max_threads) noexcept nogil:
     """Start the timer and one worker; others follow when there is work. 0, or -1 without memory or threads."""
     cdef pthread_condattr_t monotonic
+    cdef int index
     pool.max_threads = max_threads
     pool.handles = <pthread_t*> calloc(max_threads, sizeof(pthread_t))
     if pool.handles == NULL:
@@ -31,13 +52,17 @@ cdef int open_executor(executor* pool, int32_t max_threads) noexcept nogil:
     pthread_cond_init(&pool.work, NULL)
     pthread_mutex_init(&pool.timer_lock, NULL)
     pthread_cond_init(&pool.timer_rang, NULL)
+    pthread_cond_init(&pool.timer_relief, NULL)
     pthread_condattr_init(&monotonic)
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC)
     pthread_cond_init(&pool.timer_wake, &monotonic)
     pthread_condattr_destroy(&monotonic)
-    if pthread_create(&pool.timer, NULL, run_timer, pool) != 0:
-        free_executor(pool)
-        return -1
+    for index in range(TIMER_THREADS):
+        if pthread_create(&pool.timers[index], NULL, run_timer, pool) != 0:
+            stop_timers(pool, index)
+            free_executor(pool)
+            return -1
+        pthread_setname_np(pool.timers[index], TIMER_NAME)
     if start_worker(pool) != 0:
         close_executor(pool)
         return -1
@@ -55,12 +80,19 @@ cdef void close_executor(executor* pool) noexcept nogil:
     pthread_mutex_unlock(&pool.lock)
     for index in range(pool.threads):
         pthread_join(pool.handles[index], NULL)
+    stop_timers(pool, TIMER_THREADS)
+    free_executor(pool)
+
+
+cdef void stop_timers(executor* pool, int started) noexcept nogil:
+    cdef int index
     pthread_mutex_lock(&pool.timer_lock)
     pool.timer_stopping = True
     pthread_cond_signal(&pool.timer_wake)
+    pthread_cond_broadcast(&pool.timer_relief)
     pthread_mutex_unlock(&pool.timer_lock)
-    pthread_join(pool.timer, NULL)
-    free_executor(pool)
+    for index in range(started):
+        pthread_join(pool.timers[index], NULL)
 
 
 cdef void free_executor(executor* pool) noexcept nogil:
@@ -69,6 +101,7 @@ cdef void free_executor(executor* pool) noexcept nogil:
     pthread_mutex_destroy(&pool.timer_lock)
     pthread_cond_destroy(&pool.timer_wake)
     pthread_cond_destroy(&pool.timer_rang)
+    pthread_cond_destroy(&pool.timer_relief)
     free(pool.handles)
     free(pool.heap)
     pool.handles = NULL
@@ -82,7 +115,13 @@ cdef void schedule(executor* pool, task* ready) noexcept nogil:
     """Append a task to the ready list, or to the calling thread's own. It must not be in a list already."""
     ready.next = NULL
     if ready.is_inline and collected != NULL:
-        append_collected(<task_list*> collected, ready)
+        append_task(<task_list*> collected, ready)
+        return
+    if deferred != NULL:
+        append_task(<task_list*> deferred, ready)
+        return
+    if rung != NULL and (<task**> rung)[0] == NULL:
+        (<task**> rung)[0] = ready
         return
     pthread_mutex_lock(&pool.lock)
     if pool.last == NULL:
@@ -102,6 +141,7 @@ cdef void schedule(executor* pool, task* ready) noexcept nogil:
 cdef int start_worker(executor* pool) noexcept nogil:
     if pthread_create(&pool.handles[pool.threads], NULL, run_worker, pool) != 0:
         return -1
+    pthread_setname_np(pool.handles[pool.threads], WORKER_NAME)
     pool.threads += 1
     return 0
 
@@ -146,7 +186,7 @@ cdef void collect_tasks(task_list* mine) noexcept nogil:
     collected = mine
 
 
-cdef void append_collected(task_list* mine, task* ready) noexcept nogil:
+cdef void append_task(task_list* mine, task* ready) noexcept nogil:
     if mine.last == NULL:
         mine.first = ready
     else:
@@ -162,6 +202,25 @@ cdef task* take_collected(task_list* mine) noexcept nogil:
         if mine.first == NULL:
             mine.last = NULL
     return ready
+
+
+# ---- tasks that are to wait for others
+
+
+cdef void defer_tasks(task_list* mine) noexcept nogil:
+    """Have the calling thread keep back what it schedules, but for inline tasks, until it calls schedule_deferred."""
+    global deferred
+    deferred = mine
+
+
+cdef void schedule_deferred(executor* pool, task_list* mine) noexcept nogil:
+    """Schedule what was kept back, and keep nothing back from now on."""
+    global deferred
+    cdef task* ready = take_collected(mine)
+    deferred = NULL
+    while ready != NULL:
+        schedule(pool, ready)
+        ready = take_collected(mine)
 
 
 # ---- alarms: a binary heap of tasks, each at most once
@@ -248,9 +307,34 @@ cdef void sink(executor* pool, task* moved, int32_t place) noexcept nogil:
 
 
 cdef void* run_timer(void* argument) noexcept nogil:
+    """Keep watch, or run what an alarm of this thread's watch brought about, or wait to take over."""
     cdef executor* pool = <executor*> argument
-    cdef task* due
+    cdef task* ready
+    # By default the system may let a sleep last 50 µs longer.
+    prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
     pthread_mutex_lock(&pool.timer_lock)
+    while not pool.timer_stopping:
+        if pool.is_watched:
+            pool.is_relieved = True
+            pthread_cond_wait(&pool.timer_relief, &pool.timer_lock)
+            pool.is_relieved = False
+            continue
+        pool.is_watched = True
+        ready = watch_alarms(pool)
+        pool.is_watched = False
+        if ready != NULL:
+            pthread_cond_signal(&pool.timer_relief)
+            pthread_mutex_unlock(&pool.timer_lock)
+            ready.run(ready)
+            pthread_mutex_lock(&pool.timer_lock)
+    pthread_mutex_unlock(&pool.timer_lock)
+    return NULL
+
+
+cdef task* watch_alarms(executor* pool) noexcept nogil:
+    """Ring alarms until one brings about a task that is best run here; NULL when the timer stops. Under its lock."""
+    cdef task* due
+    cdef task* ready
     while not pool.timer_stopping:
         if pool.alarms == 0:
             pthread_cond_wait(&pool.timer_wake, &pool.timer_lock)
@@ -261,12 +345,36 @@ cdef void* run_timer(void* argument) noexcept nogil:
             remove_alarm(pool, due)
             pool.ringing = due
             pthread_mutex_unlock(&pool.timer_lock)
-            due.ring(due)
+            ready = ring(due)
             pthread_mutex_lock(&pool.timer_lock)
             pool.ringing = NULL
             pthread_cond_broadcast(&pool.timer_rang)
-    pthread_mutex_unlock(&pool.timer_lock)
+            if ready != NULL and pool.is_relieved and has_idle_worker(pool):
+                return ready
+            if ready != NULL:
+                pthread_mutex_unlock(&pool.timer_lock)
+                schedule(pool, ready)
+                pthread_mutex_lock(&pool.timer_lock)
     return NULL
+
+
+cdef task* ring(task* due) noexcept nogil:
+    """Ring an alarm; return the task that it made ready, which nobody else runs, or NULL."""
+    global rung
+    cdef task* ready = NULL
+    rung = &ready
+    due.ring(due)
+    rung = NULL
+    return ready
+
+
+cdef bint has_idle_worker(executor* pool) noexcept nogil:
+    """Whether a task could run at once: with fewer, those that are ready come first."""
+    cdef bint idle
+    pthread_mutex_lock(&pool.lock)
+    idle = pool.ready < pool.idle or (pool.ready == 0 and pool.threads < pool.max_threads)
+    pthread_mutex_unlock(&pool.lock)
+    return idle
 
 
 cdef void wait_until(executor* pool, int64_t due_ns) noexcept nogil:

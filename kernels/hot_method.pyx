@@ -23,6 +23,7 @@ from kernels.output cimport write_prefix
 from kernels.python_calls cimport report_failure
 from kernels.reply cimport FULL_TEXT, fail_call, send_outgoing, send_status
 from kernels.request cimport request
+from kernels.retry_info cimport append_retry
 from kernels.status cimport (
     CANCELLED, EXHAUSTED, EXPIRED, INTERNAL, INVALID, NOT_FOUND, OK, UNAVAILABLE, UNFORESEEN_TEXT, UNIMPLEMENTED,
 )
@@ -202,6 +203,8 @@ cdef void answer_unary(exchange* finished) noexcept nogil:
     if asked == NULL:
         fail_call(home, GRPC_RESOURCE_EXHAUSTED, b"no memory for the request")
     elif asked.error.code != OK:
+        if asked.retry_ns > 0:
+            append_retry(&home.trailing, grpc_code(asked.error.code), asked.error.text, asked.retry_ns)
         fail_call(home, grpc_code(asked.error.code), client_text(home, asked))
     elif home.deadline_ns != 0 and home.deadline_ns <= home.thread.now_ns:
         # The sweep, which ends late calls, may not have come yet.

@@ -6,7 +6,7 @@ from kernels.codec cimport output_view
 from kernels.failure cimport failure
 from kernels.ort cimport OrtValue
 from kernels.request cimport request
-from kernels.session cimport tensor_data
+from kernels.session cimport session_core, tensor_data
 from kernels.signature cimport signature
 
 
@@ -20,6 +20,7 @@ cdef struct version_name:
 cdef struct instance:
     instance* next
     const signature* accepted
+    session_core* core       # what runs its batches; of the same model as the signature's
     const version_name* served
     OrtValue** inputs        # alive during a run only
     OrtValue** outputs
@@ -33,16 +34,22 @@ cdef struct instance:
     output_view* views       # one reply's outputs
     int64_t* shapes          # one reply's shapes, MAX_RANK for each output
     bint own_outputs         # Run allocates its outputs: their shapes are not known before
-    bint is_encoded          # the last run wrote its output into the reply
+    bint is_encoded          # the run writes its output into the reply
     int64_t taken_ns         # when the last batch left the queue
     int64_t rows             # of it
+    int64_t phase_ns         # when the phase began that it is in
+    int64_t wait_ns          # how long it waited, gathered, for the session, and run, for a worker
     int64_t gather_ns        # how long its phases took
     int64_t run_ns
     int64_t encode_ns
     int64_t ended_ns         # when they had ended
 
 
-cdef int open_instance(instance* made, const signature* accepted, const version_name* served) noexcept nogil
-cdef void close_instance(instance* used) noexcept nogil
 cdef int execute_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil
+cdef int prepare_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil
+cdef int prepare_zeros(instance* used, failure* error) noexcept nogil
+cdef int run_prepared(instance* used, failure* error) noexcept nogil
+cdef int finish_batch(instance* used, request* batch, int64_t rows, int failed, failure* error) noexcept nogil
+cdef int64_t end_phase(instance* used) noexcept nogil
+cdef void finish_zeros(instance* used) noexcept nogil
 cdef int run_zeros(instance* used, failure* error) noexcept nogil

@@ -1,22 +1,24 @@
 """Gathers a batch into one buffer per input, runs the session and encodes each caller's rows from the outputs.
 
 Each input tensor is copied once, from the message to the batch's buffer, and each output once, to its caller's reply. The
-large tensors of a batch of one are not copied: the session reads them in the message and writes its output into the
-reply.
-A batch is a list of bound requests linked by `next`; nothing here settles them.
+large tensors of a batch of one are not copied on the CPU: the session reads them in the message and writes its output
+into the reply.
+A batch is a list of bound requests linked by `next`; nothing here settles them. The three steps may each take place on
+another thread, one after the other: prepare_batch, run_prepared, finish_batch.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.stdio cimport snprintf
-from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset, strstr
 
-from kernels.codec cimport bytes_view, encode_response, output_view, response_size, response_view
+from kernels.answer cimport write_answer
+from kernels.buffers cimport reserve, trim_buffers
+from kernels.codec cimport bytes_view, output_view
 from kernels.datatype cimport DT_BOOL, DT_BYTES, datatype_size
 from kernels.deliveries cimport deliver_outputs
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
 from kernels.interface cimport convert_in_place, fits
-from kernels.request cimport bound_tensor, request, reserve_reply
+from kernels.request cimport bound_tensor, request
 from kernels.response cimport response_parameter
 from kernels.session cimport (
     MAX_RANK, bind_tensor, create_strings, describe_value, fill_strings, read_numbers, read_strings, release_values,
@@ -26,156 +28,102 @@ from kernels.status cimport EXHAUSTED, INTERNAL, OK
 from kernels.sync cimport monotonic_ns
 from kernels.timing cimport TIMING_PARAMETERS, describe_timing
 
-cdef extern from "<stdlib.h>" nogil:
-    int posix_memalign(void** place, size_t alignment, size_t size) noexcept
-
 cdef enum:
-    ALIGNMENT = 64                  # a cache line, and enough for every vector instruction
     IN_PLACE_BYTES = 4096           # smaller tensors are copied, which costs as little and keeps to one way
-    KEPT_BYTES = 8 * 1024 * 1024    # a larger buffer whose size the client chose is freed after its run
 
 # In every text of ONNX Runtime about an output that does not fit the buffer it was given, and in no other.
 cdef const char* OUTPUT_OF_OTHER_SHAPE = b"OrtValue"
 
 
-cdef int open_instance(instance* made, const signature* accepted, const version_name* served) noexcept nogil:
-    """Allocate the tables; the buffers grow with the first batches. 0, or -1 without memory (close_instance frees)."""
-    cdef size_t n_inputs = accepted.core.n_inputs + 1, n_outputs = accepted.core.n_outputs + 1
-    made.accepted = accepted
-    made.served = served
-    made.own_outputs = not (accepted.core.batched_outputs if accepted.max_batch_size > 0 else accepted.core.fixed_outputs)
-    made.inputs = <OrtValue**> calloc(n_inputs, sizeof(void*))
-    made.outputs = <OrtValue**> calloc(n_outputs, sizeof(void*))
-    made.input_buffers = <uint8_t**> calloc(n_inputs, sizeof(void*))
-    made.input_capacities = <size_t*> calloc(n_inputs, sizeof(size_t))
-    made.output_buffers = <uint8_t**> calloc(n_outputs, sizeof(void*))
-    made.output_capacities = <size_t*> calloc(n_outputs, sizeof(size_t))
-    made.offsets = <size_t**> calloc(n_outputs, sizeof(void*))
-    made.offsets_capacities = <size_t*> calloc(n_outputs, sizeof(size_t))
-    made.results = <tensor_data*> calloc(n_outputs, sizeof(tensor_data))
-    made.views = <output_view*> calloc(n_outputs, sizeof(output_view))
-    made.shapes = <int64_t*> calloc(n_outputs * MAX_RANK, sizeof(int64_t))
-    if (made.inputs == NULL or made.outputs == NULL or made.input_buffers == NULL or made.input_capacities == NULL
-            or made.output_buffers == NULL or made.output_capacities == NULL or made.offsets == NULL
-            or made.offsets_capacities == NULL or made.results == NULL or made.views == NULL or made.shapes == NULL):
-        return -1
-    return 0
-
-
-cdef void close_instance(instance* used) noexcept nogil:
-    """Free everything open_instance and the runs allocated; an instance of zeros is fine."""
-    if used.accepted != NULL:
-        free_buffers(used.input_buffers, used.accepted.core.n_inputs)
-        free_buffers(used.output_buffers, used.accepted.core.n_outputs)
-        free_buffers(<uint8_t**> used.offsets, used.accepted.core.n_outputs)
-    free(used.inputs)
-    free(used.outputs)
-    free(used.input_buffers)
-    free(used.input_capacities)
-    free(used.output_buffers)
-    free(used.output_capacities)
-    free(used.offsets)
-    free(used.offsets_capacities)
-    free(used.results)
-    free(used.views)
-    free(used.shapes)
-
-
-cdef void free_buffers(uint8_t** buffers, int32_t count) noexcept nogil:
-    cdef int32_t index
-    if buffers == NULL:
-        return
-    for index in range(count):
-        free(buffers[index])
-
-
 cdef int execute_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil:
     """Run a batch and encode its replies. 0, or -1 with `error` set and no reply valid."""
-    cdef session_core* core = used.accepted.core
-    cdef int64_t started = monotonic_ns(), gathered, ran
-    cdef int failed = gather_batch(used, batch, rows, error)
-    gathered = monotonic_ns()
-    used.rows = rows
-    used.gather_ns = gathered - started
+    cdef int failed = prepare_batch(used, batch, rows, error)
     if failed == 0:
-        failed = run_batch(used, batch, rows, error)
-    ran = monotonic_ns()
-    used.run_ns = ran - gathered
+        failed = run_prepared(used, error)
+    return finish_batch(used, batch, rows, failed, error)
+
+
+cdef int prepare_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil:
+    """Gather a batch and give its outputs a place. 0, or -1 with `error` set; finish_batch must follow either way."""
+    cdef int failed
+    used.rows = rows
+    used.wait_ns = used.run_ns = 0
+    used.phase_ns = monotonic_ns()
+    failed = gather_batch(used, batch, rows, error)
+    if failed == 0:
+        failed = bind_outputs(used, batch, rows, error)
+    used.gather_ns = end_phase(used)
+    return failed
+
+
+cdef int finish_batch(instance* used, request* batch, int64_t rows, int failed, failure* error) noexcept nogil:
+    """Encode the replies of a batch unless it failed, and let go of its tensors. 0, or -1 with `error` set."""
+    if failed == 0:
+        failed = read_results(used, rows, error)
     if failed == 0 and not used.is_encoded:
         failed = encode_batch(used, batch, error)
-    release_values(core, used.inputs, core.n_inputs)
-    release_values(core, used.outputs, core.n_outputs)
+    release_tensors(used)
     trim_buffers(used)
-    used.ended_ns = monotonic_ns()
-    used.encode_ns = used.ended_ns - ran
+    used.encode_ns = end_phase(used)
+    used.ended_ns = used.phase_ns
     return failed
+
+
+cdef int64_t end_phase(instance* used) noexcept nogil:
+    """Return how long the phase took that ends now; the next begins."""
+    cdef int64_t now_ns = monotonic_ns(), spent_ns = now_ns - used.phase_ns
+    used.phase_ns = now_ns
+    return spent_ns
 
 
 cdef int run_zeros(instance* used, failure* error) noexcept nogil:
     """Run the largest batch of a model whose inputs are numbers of fixed size, on zeros, for its time alone."""
-    cdef session_core* core = used.accepted.core
-    cdef int64_t started = monotonic_ns(), gathered
-    cdef int64_t rows = used.accepted.max_batch_size
-    cdef int64_t shape[MAX_RANK]
-    cdef const tensor_spec* spec
-    cdef size_t size
-    cdef int32_t index
-    cdef int failed = 0
-    for index in range(core.n_inputs):
-        spec = &core.inputs[index]
-        memcpy(shape, spec.dims, spec.rank * sizeof(int64_t))
-        if rows > 0:
-            shape[0] = rows
-        size = <size_t> (shape[0] * spec.inner_elements) * datatype_size(spec.datatype)
-        if failed == 0:
-            failed = reserve(&used.input_buffers[index], &used.input_capacities[index], size, error)
-        if failed == 0:
-            memset(used.input_buffers[index], 0, size)
-            failed = bind_tensor(core, spec, used.input_buffers[index], size, shape, &used.inputs[index], error)
-    gathered = monotonic_ns()
+    cdef int failed = prepare_zeros(used, error)
     if failed == 0:
-        failed = run_batch(used, NULL, rows, error)
-    used.gather_ns = gathered - started
-    used.run_ns = monotonic_ns() - gathered
-    release_values(core, used.inputs, core.n_inputs)
-    release_values(core, used.outputs, core.n_outputs)
+        failed = run_prepared(used, error)
+    finish_zeros(used)
     return failed
 
 
-cdef int reserve(uint8_t** buffer, size_t* capacity, size_t needed, failure* error) noexcept nogil:
-    """Make a buffer at least `needed` bytes large; what it held is lost."""
-    if needed <= capacity[0] and buffer[0] != NULL:
-        return 0
-    free(buffer[0])
-    buffer[0] = NULL
-    capacity[0] = 0
-    if posix_memalign(<void**> buffer, ALIGNMENT, needed + ALIGNMENT) != 0:
-        buffer[0] = NULL
-        error.code = EXHAUSTED
-        snprintf(error.text, FAILURE_TEXT_BYTES, "no memory for a batch buffer of %zu bytes", needed)
-        return -1
-    capacity[0] = needed
-    return 0
-
-
-cdef void trim_buffers(instance* used) noexcept nogil:
-    """Free what a large request left: an input of open size, and strings with their offsets."""
-    cdef session_core* core = used.accepted.core
+cdef int prepare_zeros(instance* used, failure* error) noexcept nogil:
+    """Make the largest batch of a model as run_zeros takes it. 0, or -1; finish_zeros must follow either way."""
     cdef int32_t index
-    for index in range(core.n_inputs):
-        if used.accepted.max_batch_size == 0 or core.inputs[index].inner_elements < 0:
-            trim(<void**> &used.input_buffers[index], &used.input_capacities[index])
-    for index in range(core.n_outputs):
-        if core.outputs[index].datatype == DT_BYTES:
-            trim(<void**> &used.output_buffers[index], &used.output_capacities[index])
-            trim(<void**> &used.offsets[index], &used.offsets_capacities[index])
+    cdef int failed = 0
+    used.wait_ns = used.run_ns = 0
+    used.phase_ns = monotonic_ns()
+    for index in range(used.core.n_inputs):
+        if failed == 0:
+            failed = fill_zeros(used, index, error)
+    if failed == 0:
+        failed = bind_outputs(used, NULL, used.accepted.max_batch_size, error)
+    used.gather_ns = end_phase(used)
+    return failed
 
 
-cdef void trim(void** buffer, size_t* capacity) noexcept nogil:
-    if capacity[0] > KEPT_BYTES:
-        free(buffer[0])
-        buffer[0] = NULL
-        capacity[0] = 0
+cdef int fill_zeros(instance* used, int32_t index, failure* error) noexcept nogil:
+    cdef session_core* core = used.core
+    cdef const tensor_spec* spec = &core.inputs[index]
+    cdef int64_t shape[MAX_RANK]
+    cdef size_t size
+    memcpy(shape, spec.dims, spec.rank * sizeof(int64_t))
+    if used.accepted.max_batch_size > 0:
+        shape[0] = used.accepted.max_batch_size
+    size = <size_t> (spec.inner_elements * (shape[0] if spec.rank > 0 else 1)) * datatype_size(spec.datatype)
+    if reserve(&core.place, &used.input_buffers[index], &used.input_capacities[index], size, error) != 0:
+        return -1
+    memset(used.input_buffers[index], 0, size)
+    return bind_tensor(core, spec, used.input_buffers[index], size, shape, &used.inputs[index], error)
+
+
+cdef void finish_zeros(instance* used) noexcept nogil:
+    """Let go of the tensors of a run whose outputs nobody takes."""
+    release_tensors(used)
+    trim_buffers(used)
+
+
+cdef void release_tensors(instance* used) noexcept nogil:
+    release_values(used.core, used.inputs, used.core.n_inputs)
+    release_values(used.core, used.outputs, used.core.n_outputs)
 
 
 # ---- gather
@@ -183,7 +131,7 @@ cdef void trim(void** buffer, size_t* capacity) noexcept nogil:
 
 cdef int gather_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil:
     """Make one OrtValue per model input from the rows of every request."""
-    cdef session_core* core = used.accepted.core
+    cdef session_core* core = used.core
     cdef int64_t shape[MAX_RANK]
     cdef int32_t index
     for index in range(core.n_inputs):
@@ -202,17 +150,18 @@ cdef int gather_batch(instance* used, request* batch, int64_t rows, failure* err
 
 cdef int gather_numbers(instance* used, request* batch, int32_t index, const int64_t* shape,
                         failure* error) noexcept nogil:
-    cdef session_core* core = used.accepted.core
+    cdef session_core* core = used.core
     cdef request* member = batch
     cdef size_t total = 0
     cdef uint8_t* target
-    if batch.next == NULL and can_bind_in_place(&batch.inputs[index], core.inputs[index].datatype):
+    if (batch.next == NULL and core.place.reads_messages
+            and can_bind_in_place(&batch.inputs[index], core.inputs[index].datatype)):
         return bind_tensor(core, &core.inputs[index], <void*> batch.inputs[index].data, batch.inputs[index].size, shape,
                            &used.inputs[index], error)
     while member != NULL:
         total += member.inputs[index].size
         member = member.next
-    if reserve(&used.input_buffers[index], &used.input_capacities[index], total, error) != 0:
+    if reserve(&core.place, &used.input_buffers[index], &used.input_capacities[index], total, error) != 0:
         return -1
     target = used.input_buffers[index]
     member = batch
@@ -245,7 +194,7 @@ cdef void copy_numbers(uint8_t* target, const uint8_t* source, size_t size, int 
 
 cdef int gather_strings(instance* used, request* batch, int32_t index, const int64_t* shape,
                         failure* error) noexcept nogil:
-    cdef session_core* core = used.accepted.core
+    cdef session_core* core = used.core
     cdef request* member = batch
     cdef int64_t filled, element = 0
     if create_strings(core, shape, core.inputs[index].rank, &used.inputs[index], error) != 0:
@@ -263,35 +212,41 @@ cdef int gather_strings(instance* used, request* batch, int32_t index, const int
 # ---- run
 
 
-cdef int run_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil:
-    """Run the session and describe its outputs in `results`. `batch` is NULL when nobody takes them."""
-    cdef session_core* core = used.accepted.core
-    cdef int32_t index
-    used.is_encoded = False
-    if not used.own_outputs and bind_outputs(used, batch, rows, error) != 0:
-        return -1
-    if run_session(core, used.inputs, used.outputs, error) != 0:
-        if used.own_outputs or strstr(error.text, OUTPUT_OF_OTHER_SHAPE) == NULL:
-            return -1
+cdef int run_prepared(instance* used, failure* error) noexcept nogil:
+    """Run the session on what was prepared. 0, or -1 with `error` set."""
+    cdef int failed = run_session(used.core, used.inputs, used.outputs, error)
+    if failed != 0 and not used.own_outputs and strstr(error.text, OUTPUT_OF_OTHER_SHAPE) != NULL:
         # The model's symbolic dimension promised more than it keeps: let ONNX Runtime size the outputs from now on.
         used.own_outputs = True
         used.is_encoded = False
         error.code = OK
-        release_values(core, used.outputs, core.n_outputs)
-        if run_session(core, used.inputs, used.outputs, error) != 0:
-            return -1
-    for index in range(core.n_outputs):
+        release_values(used.core, used.outputs, used.core.n_outputs)
+        failed = run_session(used.core, used.inputs, used.outputs, error)
+    used.run_ns = end_phase(used)
+    return failed
+
+
+cdef int read_results(instance* used, int64_t rows, failure* error) noexcept nogil:
+    """Describe the outputs of a run in `results`."""
+    cdef int32_t index
+    for index in range(used.core.n_outputs):
         if read_result(used, index, rows, error) != 0:
             return -1
     return 0
 
 
 cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil:
-    """Give Run a place for each output of numbers, whose size is known: in a reply, or in a buffer."""
-    cdef session_core* core = used.accepted.core
+    """Give Run a place for each output of numbers whose size is known: in a reply, or in a buffer.
+
+    `batch` is NULL when nobody takes them.
+    """
+    cdef session_core* core = used.core
     cdef const tensor_spec* spec
     cdef tensor_data* result
     cdef int32_t index
+    used.is_encoded = False
+    if used.own_outputs:
+        return 0
     for index in range(core.n_outputs):
         spec = &core.outputs[index]
         if spec.datatype == DT_BYTES:
@@ -304,7 +259,7 @@ cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* err
             result.data = batch.reply + (batch.reply_size - result.size)
             used.is_encoded = True
         else:
-            if reserve(&used.output_buffers[index], &used.output_capacities[index], result.size, error) != 0:
+            if reserve(&core.place, &used.output_buffers[index], &used.output_capacities[index], result.size, error) != 0:
                 return -1
             result.data = used.output_buffers[index]
         if bind_tensor(core, spec, <void*> result.data, result.size, result.shape, &used.outputs[index], error) != 0:
@@ -314,8 +269,8 @@ cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* err
 
 cdef bint can_encode_in_place(const session_core* core, const request* batch, size_t size) noexcept nogil:
     """Whether a batch's only output can be written into its only reply, which is then complete before the run."""
-    return (batch.next == NULL and core.n_outputs == batch.n_outputs == 1 and size >= IN_PLACE_BYTES
-            and not batch.wants_timing and not batch.has_deliveries)
+    return (batch.next == NULL and core.place.reads_messages and core.n_outputs == batch.n_outputs == 1
+            and size >= IN_PLACE_BYTES and not batch.wants_timing and not batch.has_deliveries)
 
 
 cdef void size_result(const tensor_spec* spec, tensor_data* result, int64_t rows) noexcept nogil:
@@ -330,7 +285,7 @@ cdef void size_result(const tensor_spec* spec, tensor_data* result, int64_t rows
 
 
 cdef int read_result(instance* used, int32_t index, int64_t rows, failure* error) noexcept nogil:
-    cdef session_core* core = used.accepted.core
+    cdef session_core* core = used.core
     cdef const tensor_spec* spec = &core.outputs[index]
     cdef tensor_data* result = &used.results[index]
     if not used.own_outputs and spec.datatype != DT_BYTES:
@@ -379,37 +334,18 @@ cdef int encode_reply(instance* used, request* member, int64_t first, failure* e
 
     Without a reply where an output cannot be delivered: the request then has an error of its own.
     """
-    cdef response_view reply
     cdef response_parameter[TIMING_PARAMETERS] timing
-    cdef int32_t index
-    cdef uint8_t* target
-    cdef size_t size, content = 0
-    reply.model_name = bytes_view(<const uint8_t*> used.served.model, used.served.model_size)
-    reply.model_version = bytes_view(<const uint8_t*> used.served.version, used.served.version_size)
-    reply.id = member.view.id
-    reply.parameters = timing
-    reply.n_parameters = 0
+    cdef int32_t index, n_timing = 0
     if member.wants_timing:
-        reply.n_parameters = describe_timing(
-            used.taken_ns - member.arrival_ns, used.gather_ns, used.run_ns, used.rows, timing)
-    reply.outputs = used.views
-    reply.n_outputs = member.n_outputs
+        n_timing = describe_timing(
+            used.taken_ns + used.wait_ns - member.arrival_ns, used.gather_ns, used.run_ns, used.rows, timing)
     for index in range(member.n_outputs):
         slice_output(used, member.outputs[index], first, member.rows, index)
     if member.has_deliveries:
         member.error.code = OK  # that of a run with others may stand there
         if deliver_outputs(used.accepted, member, used.views) != 0:
             return 0
-    if member.n_outputs > 0:
-        content = used.views[member.n_outputs - 1].content.size
-    size = response_size(&reply)
-    target = reserve_reply(member, size, size - content)
-    if target == NULL:
-        error.code = EXHAUSTED
-        snprintf(error.text, FAILURE_TEXT_BYTES, "no memory for a reply of %zu bytes", size)
-        return -1
-    encode_response(&reply, target)
-    return 0
+    return write_answer(member, used.served, used.views, timing, n_timing, error)
 
 
 cdef void slice_output(instance* used, int32_t output, int64_t first, int64_t rows, int32_t place) noexcept nogil:

@@ -18,13 +18,18 @@ cdef struct interface_core:   # each array NULL where callers see what the model
     label_list* labels        # one list per output
 
 
+cdef class Labels:
+    cdef label_list* lists    # one per output
+    cdef int32_t count
+    cdef list _kept           # the bytes objects behind the views
+
+
 cdef class Interface:
     cdef interface_core core
     cdef readonly Session session   # whose tensors they are
-    cdef list _kept                 # the bytes objects of labels, and blocks of views
+    cdef Labels _labels
 
     cdef tensor_spec* reshape(self, const tensor_spec* specs, int32_t count, object shapes) except NULL
-    cdef int keep_labels(self, label_list* target, list labels) except -1
 
 
 cdef void convert_shape(const tensor_spec* known, const int64_t* shape, const tensor_spec* wanted,

@@ -11,6 +11,41 @@ from kernels.wire cimport bytes_view
 
 @final
 @no_gc_clear
+cdef class Labels:
+    """The names of classes of each output.
+
+    Parameters
+    ----------
+    labels : sequence of list of bytes
+        One list for each output; an empty one for none.
+    """
+
+    def __cinit__(self, list labels not None):
+        cdef bytes_view* views
+        cdef bytes label
+        self._kept = [list(given) for given in labels]
+        self.lists = <label_list*> calloc(len(labels) + 1, sizeof(label_list))
+        if self.lists == NULL:
+            raise MemoryError
+        for given in self._kept:
+            views = <bytes_view*> calloc(len(given) + 1, sizeof(bytes_view))
+            if views == NULL:
+                raise MemoryError
+            self.lists[self.count].labels = views
+            self.lists[self.count].count = len(given)
+            self.count += 1
+            for index, label in enumerate(given):
+                views[index] = bytes_view(<const uint8_t*> <const char*> label, len(label))
+
+    def __dealloc__(self):
+        cdef int32_t index
+        for index in range(self.count):
+            free(<void*> self.lists[index].labels)
+        free(self.lists)
+
+
+@final
+@no_gc_clear
 cdef class Interface:
     """What callers of a model version see; goes to Engine.load beside the session.
 
@@ -35,7 +70,6 @@ cdef class Interface:
 
     def __cinit__(self, Session session not None, *, inputs=None, outputs=None, made=None, labels=None):
         self.session = session
-        self._kept = []
         if inputs is not None:
             self.core.inputs = self.reshape(session.core.inputs, session.core.n_inputs, inputs)
             check_pairs(self.core.inputs, session.core.inputs, session.core.n_inputs)
@@ -44,18 +78,10 @@ cdef class Interface:
             self.core.made = self.reshape(session.core.outputs, session.core.n_outputs, made)
             check_pairs(self.core.outputs, self.core.made, session.core.n_outputs)
         if labels is not None:
-            self.core.labels = <label_list*> calloc(session.core.n_outputs + 1, sizeof(label_list))
-            if self.core.labels == NULL:
-                raise MemoryError
-            for index, (given, _) in enumerate(zip(labels, session.outputs, strict=True)):
-                self.keep_labels(&self.core.labels[index], list(given))
+            self._labels = Labels([given for given, _ in zip(labels, session.outputs, strict=True)])
+            self.core.labels = self._labels.lists
 
     def __dealloc__(self):
-        cdef int32_t index
-        if self.core.labels != NULL:
-            for index in range(self.session.core.n_outputs):
-                free(<void*> self.core.labels[index].labels)
-        free(self.core.labels)
         free(self.core.inputs)
         free(self.core.outputs)
         free(self.core.made)
@@ -74,18 +100,6 @@ cdef class Interface:
                 copied[index].dims[axis] = dimension
             count_inner_elements(&copied[index])
         return copied
-
-    cdef int keep_labels(self, label_list* target, list labels) except -1:
-        cdef bytes_view* views = <bytes_view*> calloc(len(labels) + 1, sizeof(bytes_view))
-        cdef bytes label
-        if views == NULL:
-            raise MemoryError
-        target.labels = views
-        target.count = len(labels)
-        for index, label in enumerate(labels):
-            views[index] = bytes_view(<const uint8_t*> <const char*> label, len(label))
-        self._kept.append(labels)
-        return 0
 
 
 cdef int check_pairs(const tensor_spec* one, const tensor_spec* other, int32_t count) except -1:

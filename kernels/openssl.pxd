@@ -1,4 +1,4 @@
-"""Declarations of OpenSSL 3, as far as the transport uses it."""
+"""Declarations of OpenSSL 3, as far as the transport and the response cache use it."""
 
 from libc.stdint cimport uint64_t
 
@@ -160,6 +160,19 @@ cdef extern from "openssl/err.h" nogil:
     int ERR_LIB_PEM
     void ERR_clear_error() noexcept
     void ERR_error_string_n(unsigned long code, char* buffer, size_t size) noexcept
+
+cdef extern from "openssl/evp.h" nogil:
+    ctypedef struct EVP_MD:
+        pass
+    ctypedef struct EVP_MD_CTX:
+        pass
+    EVP_MD* EVP_MD_fetch(void* context, const char* algorithm, const char* properties) noexcept
+    void EVP_MD_free(EVP_MD* digest) noexcept
+    EVP_MD_CTX* EVP_MD_CTX_new() noexcept
+    void EVP_MD_CTX_free(EVP_MD_CTX* state) noexcept
+    int EVP_DigestInit_ex(EVP_MD_CTX* state, const EVP_MD* digest, void* engine) noexcept
+    int EVP_DigestUpdate(EVP_MD_CTX* state, const void* data, size_t size) noexcept
+    int EVP_DigestFinal_ex(EVP_MD_CTX* state, unsigned char* digest, unsigned int* size) noexcept
 
 cdef extern from "openssl/x509.h" nogil:
     int X509_up_ref(X509* certificate) noexcept

@@ -23,4 +23,5 @@ cdef struct placement:
 
 
 cdef void open_placement(placement* made, const signature* accepted) noexcept nogil
+cdef bint can_run_zeros(const signature* accepted) noexcept nogil
 cdef void place_next(placement* place, instance* used) noexcept nogil

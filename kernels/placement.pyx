@@ -11,6 +11,7 @@ from libc.stdint cimport int64_t
 from kernels.datatype cimport DT_BYTES, datatype_size
 from kernels.failure cimport failure
 from kernels.instance cimport instance, run_zeros
+from kernels.session cimport tensor_spec
 from kernels.signature cimport signature
 from kernels.status cimport OK
 
@@ -27,13 +28,11 @@ cdef void open_placement(placement* made, const signature* accepted) noexcept no
     """Say whether the model can be measured: inputs of fixed size but for the batch, and no strings."""
     cdef int64_t rows = max(accepted.max_batch_size, <int64_t> 1), elements, total = 0
     cdef int index
-    made.is_measurable = True
+    made.is_measurable = can_run_zeros(accepted)
+    if not made.is_measurable:
+        return
     for index in range(accepted.core.n_inputs):
         elements = accepted.core.inputs[index].inner_elements
-        if (elements < 0 or accepted.core.inputs[index].datatype == DT_BYTES or accepted.core.inputs[index].rank == 0
-                or (accepted.max_batch_size == 0 and accepted.core.inputs[index].dims[0] < 0)):
-            made.is_measurable = False
-            return
         if accepted.max_batch_size == 0:
             rows = accepted.core.inputs[index].dims[0]
         if elements > MAX_INPUT_BYTES or rows > MAX_INPUT_BYTES:
@@ -41,6 +40,18 @@ cdef void open_placement(placement* made, const signature* accepted) noexcept no
             return
         total += rows * elements * <int64_t> datatype_size(accepted.core.inputs[index].datatype)
     made.is_measurable = total <= MAX_INPUT_BYTES
+
+
+cdef bint can_run_zeros(const signature* accepted) noexcept nogil:
+    """Tell whether the largest batch can be made up: inputs of fixed size but for the batch, and no strings."""
+    cdef const tensor_spec* spec
+    cdef int index
+    for index in range(accepted.core.n_inputs):
+        spec = &accepted.core.inputs[index]
+        if (spec.inner_elements < 0 or spec.datatype == DT_BYTES or spec.rank == 0
+                or (accepted.max_batch_size == 0 and spec.dims[0] < 0)):
+            return False
+    return True
 
 
 cdef void place_next(placement* place, instance* used) noexcept nogil:

@@ -5,10 +5,11 @@ back after its reply has been read. `done` is called exactly once for each submi
 the GIL and without a lock held; after it the engine touches the request no more.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 
 from kernels.codec cimport bytes_view, request_view
 from kernels.failure cimport failure
+from kernels.kept_outputs cimport kept_outputs
 from kernels.shared_memory cimport region
 from kernels.sync cimport pthread_mutex_t
 
@@ -19,6 +20,10 @@ cdef enum request_state:
     QUEUED = 1     # linked into its batcher's queue
     RUNNING = 2    # part of a batch
     SETTLED = 3    # its reply or failure stands
+
+
+cdef enum:
+    CACHE_KEY_BYTES = 32       # SHA-256
 
 
 cdef struct bound_tensor:
@@ -49,9 +54,20 @@ cdef struct request:
     void* context             # the transport's, for `done`
     void* call                # the transport's, for the reader of the reply
     void* batcher             # where it is queued, NULL before admission
+    uint64_t priority         # as the caller gave it: 1 is the most urgent, 0 the model's default
+    int64_t timeout_ns        # how long it may wait in the queue, as the caller gave it; 0 as the model has it
+    void* level               # of its queue, while it waits
+    bint is_postponed         # in the queue behind those that are in time
+    int64_t postpone_ns       # when it gets there; monotonic, 0 for never
+    int64_t give_up_ns        # when it is settled should it still wait; monotonic, 0 for never
+    request* after            # who left the queue next, where answers keep the order
+    int64_t retry_ns          # refused: in what time it would not have been, as far as is known; 0 for no idea
     int state                 # request_state, read by cancel without the lock
     bint cancelled            # cancelled while running: the reply is dropped
     bint wants_timing         # its reply says how long it waited and ran
+    bint is_missed            # the response cache had no answer: the reply is kept under cache_key
+    uint8_t[CACHE_KEY_BYTES] cache_key
+    int64_t lookup_ns         # how long it was looked for
     int64_t rows              # size of its batch dimension; 1 for a model that does not batch
     request_view view
     bound_tensor* inputs      # one per model input, in the model's order
@@ -75,6 +91,8 @@ cdef struct request:
     size_t reply_size
     uint8_t* reply_block      # the memory in which it lies
     size_t reply_capacity
+    kept_outputs* kept        # of a step of an ensemble: where its outputs are described, which make up `reply`
+    void* ensemble_run        # of a request for an ensemble, once it is RUNNING: what runs its steps
     failure error             # code 0 when `reply` holds
 
 
@@ -91,3 +109,4 @@ cdef void give_back_request(request_pool* pool, request* used) noexcept nogil
 cdef int keep_region(request* target, region* held) noexcept nogil
 cdef int reserve(void** buffer, size_t* capacity, size_t size) noexcept nogil
 cdef uint8_t* reserve_reply(request* target, size_t size, size_t aligned) noexcept nogil
+cdef void drop_reply(request* target) noexcept nogil

@@ -83,6 +83,14 @@ cdef uint8_t* reserve_reply(request* target, size_t size, size_t aligned) noexce
     return target.reply
 
 
+cdef void drop_reply(request* target) noexcept nogil:
+    """Give a reply's memory back before the request is, if it is large; nobody may read it any more."""
+    if target.reply_capacity > KEPT_BYTES:
+        free(target.reply_block)
+        target.reply_block = target.reply = NULL
+        target.reply_capacity = 0
+
+
 cdef int keep_region(request* target, region* held) noexcept nogil:
     """Have a region dropped when the request is given back. 0, or -1 without memory, when it is still the caller's."""
     cdef int32_t wanted
@@ -111,10 +119,7 @@ cdef int reserve(void** buffer, size_t* capacity, size_t size) noexcept nogil:
 
 cdef void reset_request(request* used) noexcept nogil:
     clear_request_view(&used.view)
-    if used.reply_capacity > KEPT_BYTES:
-        free(used.reply_block)
-        used.reply_block = used.reply = NULL
-        used.reply_capacity = 0
+    drop_reply(used)
     trim(<void**> &used.scratch, &used.scratch_capacity)
     trim(<void**> &used.classes, &used.classes_capacity)
     while used.n_regions > 0:
@@ -129,7 +134,12 @@ cdef void reset_request(request* used) noexcept nogil:
     used.state = FRESH
     used.cancelled = False
     used.wants_timing = False
+    used.is_missed = False
+    used.priority = 0
+    used.timeout_ns = used.retry_ns = 0
     used.reply_size = 0
+    used.kept = NULL
+    used.ensemble_run = NULL
     used.error.code = OK
 
 

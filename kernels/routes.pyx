@@ -4,6 +4,8 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, strlen
 
+from kernels.ensemble_plan cimport drop_plan, ensemble_plan, hold_plan
+
 
 cdef route_table* create_routes(size_t count) noexcept nogil:
     """Make a table with room for `count` routes, or return NULL without memory."""
@@ -30,11 +32,14 @@ cdef void free_routes(route_table* table) noexcept nogil:
         free(<void*> table.places[place].key.name)
         free(<void*> table.places[place].key.label)
         free(table.places[place].reason)
+        if table.places[place].plan != NULL:
+            drop_plan(table.places[place].plan)
     free(table.places)
     free(table)
 
 
-cdef int add_route(route_table* table, const route_key* key, batcher* target, const char* reason) noexcept nogil:
+cdef int add_route(route_table* table, const route_key* key, batcher* target, ensemble_plan* plan,
+                   const char* reason) noexcept nogil:
     """Add a route that is not in the table yet; its texts are copied. 0, or -1 without memory."""
     cdef size_t place = hash_key(key) & table.mask
     cdef route* added
@@ -54,6 +59,9 @@ cdef int add_route(route_table* table, const route_key* key, batcher* target, co
     added.key.label_size = key.label_size
     added.key.version = key.version
     added.target = target
+    if plan != NULL:
+        hold_plan(plan)
+        added.plan = plan
     return 0 if added.key.name != NULL else -1
 
 

@@ -14,3 +14,4 @@ cdef struct ort_runtime:
 cdef ort_runtime* open_runtime() except NULL
 cdef int check_status(ort_table api, OrtStatus* status, failure* error) noexcept nogil
 cdef int raise_status(ort_table api, OrtStatus* status) except -1
+cdef bint is_out_of_memory(const char* text) noexcept nogil

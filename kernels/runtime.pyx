@@ -11,10 +11,11 @@ import threading
 from pathlib import Path
 
 from libc.stdio cimport snprintf
+from libc.string cimport strstr
 
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.ort cimport *
-from kernels.status cimport INTERNAL, INVALID
+from kernels.status cimport EXHAUSTED, INTERNAL, INVALID
 
 cdef extern from "<dlfcn.h>" nogil:
     void* dlopen(const char* path, int flags) noexcept
@@ -148,10 +149,24 @@ cdef int check_status(ort_table api, OrtStatus* status, failure* error) noexcept
     """Return 0, or -1 with the library's message moved into `error`; the status is freed."""
     if status == NULL:
         return 0
-    error.code = INVALID if ort_GetErrorCode(api, status) == ORT_STATUS_INVALID_ARGUMENT else INTERNAL
-    snprintf(error.text, FAILURE_TEXT_BYTES, "ONNX Runtime: %s", ort_GetErrorMessage(api, status))
+    cdef const char* text = ort_GetErrorMessage(api, status)
+    if is_out_of_memory(text):
+        error.code = EXHAUSTED
+    else:
+        error.code = INVALID if ort_GetErrorCode(api, status) == ORT_STATUS_INVALID_ARGUMENT else INTERNAL
+    snprintf(error.text, FAILURE_TEXT_BYTES, "ONNX Runtime: %s", text)
     ort_ReleaseStatus(api, status)
     return -1
+
+
+cdef bint is_out_of_memory(const char* text) noexcept nogil:
+    """Tell whether an error's text is that of memory which is not there: there is no code for it.
+
+    The arena's own words, CUDA's, those of its libraries' status names, and C++'s.
+    """
+    return (strstr(text, b"Failed to allocate memory") != NULL or strstr(text, b"Available memory of") != NULL
+            or strstr(text, b"out of memory") != NULL or strstr(text, b"ALLOC_FAILED") != NULL
+            or strstr(text, b"bad_alloc") != NULL)
 
 
 cdef int raise_status(ort_table api, OrtStatus* status) except -1:

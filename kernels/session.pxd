@@ -2,6 +2,7 @@
 
 from libc.stdint cimport int32_t, int64_t, uint8_t
 
+from kernels.device cimport device
 from kernels.failure cimport failure
 from kernels.ort cimport OrtSession, OrtValue
 from kernels.runtime cimport ort_runtime
@@ -24,6 +25,7 @@ cdef struct tensor_spec:
 cdef struct session_core:
     ort_runtime* runtime
     OrtSession* handle
+    device place
     int32_t n_inputs
     int32_t n_optional        # of them, the last ones
     int32_t n_outputs
@@ -49,7 +51,9 @@ cdef class Session:
     cdef readonly tuple inputs
     cdef readonly tuple outputs
     cdef readonly str path
+    cdef readonly str device
 
+    cdef int open_device(self, found) except -1
     cdef tuple describe_tensors(self, bint is_input, object optional)
 
 

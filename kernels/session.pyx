@@ -5,6 +5,7 @@ every buffer it binds and must keep it until the OrtValue over it is released.
 """
 
 import os
+import re
 from collections import namedtuple
 
 from cython cimport final
@@ -14,15 +15,22 @@ from libc.stdlib cimport calloc, free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
 from kernels.datatype cimport datatype_from_onnx, datatype_name
+from kernels.device cimport close_device, open_host, open_staging
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.ort cimport *
-from kernels.runtime cimport check_status, open_runtime, raise_status
+from kernels.providers cimport append_cuda, append_tensorrt
+from kernels.runtime cimport check_status, is_out_of_memory, open_runtime, raise_status
 from kernels.status cimport EXHAUSTED, INTERNAL
 
+from kernels.cuda_libraries import load_cuda_libraries
+from kernels.providers import ProviderError
 from kernels.runtime import RuntimeLibraryError
 
 cdef enum:
     ONNX_STRING = 8
+
+# The CPU, a GPU by its number, and the CPU as if it were a GPU: its tensors in memory that the session allocates.
+DEVICE = re.compile(r"(?P<kind>cpu|cuda)(:(?P<ordinal>[0-9]{1,4}))?|(?P<staged>cpu:staged)")
 
 cdef enum:  # where a tensor of a model is described
     INPUT = 0
@@ -35,6 +43,10 @@ TensorSpec.__doc__ = """A model's input or output: name, wire datatype, shape (-
 
 class SessionError(Exception):
     """A model cannot be loaded; the text says why, in ONNX Runtime's words where they are the better ones."""
+
+
+class DeviceError(SessionError):
+    """A model cannot be loaded where it was meant to run, and perhaps could be elsewhere."""
 
 
 @final
@@ -52,12 +64,22 @@ cdef class Session:
     arena : bool
         Whether freed CPU memory is kept for the next run.
     device : str
-        "cpu".
+        "cpu", or "cuda:N" for a GPU by its number. "cpu:staged" is the CPU in the way of a GPU, with tensors in memory
+        that the session allocates and never in messages: what can be tested of a GPU where there is none.
+    cuda_options, tensorrt_options : mapping of str to str
+        Options of ONNX Runtime's providers by their names, but for device_id. TensorRT is tried first when its options,
+        none of them perhaps, are given.
+    session_config : mapping of str to str
+        Entries of ONNX Runtime's session configuration.
+    profile : path, optional
+        Prefix of a file that says what every run did and on which thread; whole once the session is gone.
     optional_inputs : sequence of str
         Initializers that requests may replace: they become inputs, behind those that are needed.
 
     Raises
     ------
+    DeviceError
+        The device, its provider or its libraries are missing, an option is unknown there, or the model does not fit.
     SessionError
         The file is missing or broken, its opset is newer than the library, a tensor has a type or rank that the
         protocol cannot carry, or an optional input has no value of the model's.
@@ -68,10 +90,13 @@ cdef class Session:
     """
 
     def __cinit__(self, path not None, *, int intra_op_threads=0, int inter_op_threads=0, int optimization_level=99,
-                  bint arena=True, str device="cpu", optional_inputs=()):
-        if device != "cpu":
-            raise SessionError(f"device is {device!r}; expected 'cpu'")
+                  bint arena=True, str device="cpu", cuda_options=None, tensorrt_options=None, session_config=None,
+                  profile=None, optional_inputs=()):
+        found = DEVICE.fullmatch(device)
+        if found is None or (found["kind"] == "cpu" and found["ordinal"]) or (found["kind"] == "cuda" and not found[2]):
+            raise SessionError(f"device is {device!r}; expected 'cpu' or 'cuda:' and a number")
         self.path = os.fspath(path)
+        self.device = device
         if intra_op_threads < 0 or inter_op_threads < 0:
             raise SessionError("thread counts must be at least 0")
         self._keep = []
@@ -80,11 +105,17 @@ cdef class Session:
             self.core.runtime = open_runtime()
             raise_status(self.core.runtime.api, ort_CreateSessionOptions(self.core.runtime.api, &options))
             set_options(self.core.runtime.api, options, intra_op_threads, inter_op_threads, optimization_level, arena)
+            set_entries(self.core.runtime.api, options, session_config or {}, profile)
+            if found["kind"] == "cuda":
+                append_providers(self.core.runtime.api, options, found["ordinal"], cuda_options, tensorrt_options)
             create_session(&self.core, os.fsencode(self.path), options)
+            self.open_device(found)
             self.inputs = self.describe_tensors(True, list_optional(&self.core, optional_inputs))
             self.outputs = self.describe_tensors(False, [])
+        except ProviderError as error:
+            raise DeviceError(f"{device}: {error}") from None
         except RuntimeLibraryError as error:
-            raise SessionError(str(error)) from None
+            raise load_error(str(error), device, self.path) from None
         finally:
             if options != NULL:
                 ort_ReleaseSessionOptions(self.core.runtime.api, options)
@@ -92,6 +123,7 @@ cdef class Session:
         self.core.fixed_outputs = all(min(spec.shape, default=0) >= 0 for spec in self.outputs)
 
     def __dealloc__(self):
+        close_device(&self.core.place)
         if self.core.handle != NULL:
             with nogil:  # a large model takes a while to free
                 ort_ReleaseSession(self.core.runtime.api, self.core.handle)
@@ -99,6 +131,16 @@ cdef class Session:
         free(self.core.outputs)
         free(self.core.input_names)
         free(self.core.output_names)
+
+    cdef int open_device(self, found) except -1:
+        """Choose the memory that batches are gathered in."""
+        if found["kind"] == "cuda":
+            open_staging(&self.core.place, self.core.runtime, self.core.handle, "CudaPinned", int(found["ordinal"]))
+        elif found["staged"]:
+            open_staging(&self.core.place, self.core.runtime, self.core.handle, "Cpu", 0)
+        else:
+            open_host(&self.core.place, self.core.runtime)
+        return 0
 
     def narrow_inputs(self, shapes):
         """Accept only inputs of these shapes, which a model's configuration may draw closer than its file does.
@@ -181,6 +223,32 @@ cdef int set_options(ort_table api, OrtSessionOptions* options, int intra_op_thr
     raise_status(api, ort_AddSessionConfigEntry(api, options, "session.intra_op.allow_spinning", "0"))
     raise_status(api, ort_AddSessionConfigEntry(api, options, "session.inter_op.allow_spinning", "0"))
     return 0
+
+
+cdef int set_entries(ort_table api, OrtSessionOptions* options, entries, profile) except -1:
+    for name, value in entries.items():
+        raise_status(api, ort_AddSessionConfigEntry(api, options, name.encode(), value.encode()))
+    if profile is not None:
+        raise_status(api, ort_EnableProfiling(api, options, os.fsencode(profile)))
+    return 0
+
+
+cdef int append_providers(ort_table api, OrtSessionOptions* options, ordinal, cuda_options, tensorrt_options) except -1:
+    """Have a GPU run what its providers can, TensorRT's part first when it is asked for; the CPU runs the rest."""
+    load_cuda_libraries("CUDA")
+    if tensorrt_options is not None:
+        load_cuda_libraries("TensorRT")
+        append_tensorrt(api, options, {**tensorrt_options, "device_id": ordinal})
+    append_cuda(api, options, {**(cuda_options or {}), "device_id": ordinal})
+    return 0
+
+
+def load_error(text, device, path):
+    """Return the error for a model that ONNX Runtime did not load; for want of memory, with the model's size."""
+    cdef bytes encoded = text.encode()
+    if not is_out_of_memory(encoded):
+        return SessionError(text)
+    return DeviceError(f"the model does not fit on {device}: its file has {os.path.getsize(path)} bytes; {text}")
 
 
 cdef int create_session(session_core* core, bytes path, OrtSessionOptions* options) except -1:
@@ -272,7 +340,7 @@ cdef int bind_tensor(session_core* core, const tensor_spec* spec, void* data, si
                      OrtValue** value, failure* error) noexcept nogil:
     """Make an OrtValue over `size` bytes at `data`, which must outlive it. 0, or -1 with `error` set."""
     return check_status(core.runtime.api, ort_CreateTensorWithDataAsOrtValue(
-        core.runtime.api, core.runtime.memory, data, size, shape, spec.rank, spec.onnx_type, value), error)
+        core.runtime.api, core.place.memory, data, size, shape, spec.rank, spec.onnx_type, value), error)
 
 
 cdef int create_strings(session_core* core, const int64_t* shape, int32_t rank, OrtValue** value,
@@ -305,7 +373,7 @@ cdef int run_session(session_core* core, OrtValue** inputs, OrtValue** outputs, 
     if core.n_optional > 0:
         return run_given(core, inputs, outputs, error)
     return check_status(core.runtime.api, ort_Run(
-        core.runtime.api, core.handle, core.input_names, <const OrtValue* const*> inputs, core.n_inputs,
+        core.runtime.api, core.handle, NULL, core.input_names, <const OrtValue* const*> inputs, core.n_inputs,
         core.output_names, core.n_outputs, outputs), error)
 
 
@@ -326,7 +394,7 @@ cdef int run_given(session_core* core, OrtValue** inputs, OrtValue** outputs, fa
             values[given] = inputs[index]
             given += 1
     failed = check_status(core.runtime.api, ort_Run(
-        core.runtime.api, core.handle, <const char**> room, <const OrtValue* const*> values, given,
+        core.runtime.api, core.handle, NULL, <const char**> room, <const OrtValue* const*> values, given,
         core.output_names, core.n_outputs, outputs), error)
     free(room)
     return failed

@@ -10,19 +10,23 @@ from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
+from kernels.batch_rules cimport STAY
 from kernels.request cimport request
 from kernels.status cimport CANCELLED, EXHAUSTED, EXPIRED, INVALID, OK
 from kernels.sync cimport bit_length, epoch_ms
 
 BatchCounts = namedtuple("BatchCounts", "rows executions gather_ns run_ns encode_ns")
 BatchCounts.__doc__ = """The executions of one number of rows, and how long their phases took in all."""
-VersionStatistics = namedtuple("VersionStatistics", "name version counts histograms batches queued")
+VersionStatistics = namedtuple("VersionStatistics", "name version counts histograms batches queued dispatches")
 VersionStatistics.__doc__ = """What one model version has done, at one moment.
 
 ``counts`` holds the fields of struct counters; ``histograms`` by phase, how many took up to each of DURATION_BOUNDS_US
-and, last, longer; ``batches`` a BatchCounts for each number of rows that ran; ``queued`` is how many requests wait.
+and, last, longer; ``batches`` a BatchCounts for each number of rows that ran; ``queued`` is how many requests wait;
+``dispatches`` how many batches left the queue, by each of REASONS.
 """
 
+# Why a batch leaves the queue, in the order of kernels.batch_rules, which says more.
+REASONS = ("full", "preferred", "delay", "deadline", "alone", "drain")
 # What the buckets of histograms are for, but for the last, which has no bound.
 DURATION_BOUNDS_US = tuple(1 << index for index in range(DURATION_BUCKETS - 1))
 
@@ -35,6 +39,8 @@ cdef void count_batch(statistics* target, const request* batch, int64_t rows, co
     """Count an execution of `rows` rows and what it means for each request of the batch."""
     cdef int64_t answered = 0
     while batch != NULL:
+        if batch.kept != NULL:
+            keep_times(batch, spent)
         if batch.cancelled:
             count_failure(target, CANCELLED, spent.ended_ns - batch.arrival_ns)
         elif succeeded and batch.error.code == OK:
@@ -50,6 +56,14 @@ cdef void count_batch(statistics* target, const request* batch, int64_t rows, co
     target.total.request_run_ns += answered * spent.run_ns
     target.total.request_encode_ns += answered * spent.encode_ns
     count_execution(target, rows, spent)
+
+
+cdef void keep_times(const request* step, const batch_times* spent) noexcept nogil:
+    """Tell an ensemble how long its step took."""
+    step.kept.ended_ns = spent.ended_ns
+    step.kept.gather_ns = spent.gather_ns
+    step.kept.run_ns = spent.run_ns
+    step.kept.encode_ns = spent.encode_ns
 
 
 cdef inline void count_success(statistics* target, int64_t arrival_ns, const batch_times* spent) noexcept nogil:
@@ -105,6 +119,24 @@ cdef batch_counts* find_batch(statistics* target, int64_t rows) noexcept nogil:
     return &target.batches[rows]
 
 
+cdef void count_hit(statistics* target, int64_t arrival_ns, int64_t started_ns, int64_t ended_ns) noexcept nogil:
+    """Count a request that the response cache has answered: as one that succeeded, and that waited until then."""
+    cdef int64_t queued_ns = max(started_ns - arrival_ns, <int64_t> 0)
+    target.total.success += 1
+    target.total.success_ns += ended_ns - arrival_ns
+    target.total.queue_ns += queued_ns
+    target.total.cache_hits += 1
+    target.total.cache_hit_ns += ended_ns - started_ns
+    target.durations.request[find_bucket(ended_ns - arrival_ns)] += 1
+    target.durations.queue[find_bucket(queued_ns)] += 1
+
+
+cdef void count_miss(statistics* target, int64_t requests, int64_t spent_ns) noexcept nogil:
+    """Count requests that the response cache had no answer for; their run is counted by itself."""
+    target.total.cache_misses += requests
+    target.total.cache_miss_ns += spent_ns
+
+
 cdef void count_failure(statistics* target, int code, int64_t waited_ns) noexcept nogil:
     """Count a request that got an error, other than by its run, by its code of kernels.status."""
     target.total.failure_ns += waited_ns
@@ -116,6 +148,20 @@ cdef void count_failure(statistics* target, int code, int64_t waited_ns) noexcep
         target.total.rejected += 1
     else:
         target.total.refused += 1
+
+
+cdef void count_expiry(statistics* target, const request* expired, int64_t now_ns) noexcept nogil:
+    """Count a request that was given up in the queue: for its deadline, or for a timeout that came before that."""
+    if expired.deadline_ns != 0 and expired.deadline_ns <= expired.give_up_ns:
+        target.total.expired += 1
+    else:
+        target.total.timed_out += 1
+    target.total.failure_ns += now_ns - expired.arrival_ns
+
+
+cdef void count_late(statistics* target) noexcept nogil:
+    """Count a request that was refused since it could not have been answered by its deadline."""
+    target.total.late += 1
 
 
 # ---- reading
@@ -155,4 +201,5 @@ cdef object describe_statistics(str name, int64_t version, const statistics* kep
         same = &kept.batches[rows]
         if same.executions > 0:
             batches.append(BatchCounts(rows, same.executions, same.gather_ns, same.run_ns, same.encode_ns))
-    return VersionStatistics(name, version, describe_counters(&kept.total), kept.durations, batches, queued)
+    dispatches = {reason: kept.dispatches[STAY + 1 + index] for index, reason in enumerate(REASONS)}
+    return VersionStatistics(name, version, describe_counters(&kept.total), kept.durations, batches, queued, dispatches)

@@ -60,3 +60,4 @@ cdef extern from "<pthread.h>" nogil:
     int pthread_cond_destroy(pthread_cond_t* condition) noexcept
     int pthread_create(pthread_t* thread, void* attributes, void* (*start)(void*) noexcept nogil, void* argument) noexcept
     int pthread_join(pthread_t thread, void** result) noexcept
+    int pthread_setname_np(pthread_t thread, const char* name) noexcept

@@ -2,14 +2,15 @@
 
 from kernels.batcher cimport batcher
 from kernels.dispatch cimport engine_core
+from kernels.ensemble cimport Ensemble
 from kernels.interface cimport Interface
-from kernels.session cimport Session
 
 
 cdef class LoadedVersion:
     cdef batcher queue           # its pool is NULL before it is opened and once it is retired
-    cdef Session session         # whose signature the batcher refers to
+    cdef tuple sessions          # the instances; the batcher refers to the first one's signature; none of an ensemble
+    cdef Ensemble ensemble       # likewise; None of a model
     cdef Interface interface     # likewise; None where callers see the session's own tensors
 
 
-cdef int publish_routes(engine_core* core, dict versions, dict labels) except -1
+cdef int publish_routes(engine_core* core, dict versions, dict labels, dict plans) except -1

@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t
 
 from kernels.batcher cimport close_batcher
 from kernels.dispatch cimport engine_core
+from kernels.ensemble_plan cimport PlanHandle, ensemble_plan
 from kernels.routes cimport add_route, create_routes, free_routes, route_key, route_table
 from kernels.sync cimport pointer_store, sections_wait
 
@@ -15,7 +16,7 @@ from kernels.sync cimport pointer_store, sections_wait
 @final
 @no_gc_clear
 cdef class LoadedVersion:
-    """Owns one batcher and keeps its session alive until the engine has retired it."""
+    """Owns one batcher and keeps its sessions alive until the engine has retired it."""
 
     def __dealloc__(self):
         if self.queue.pool != NULL:
@@ -31,20 +32,24 @@ def check_batchable(session):
                                  "first dimension")
 
 
-cdef int publish_routes(engine_core* core, dict versions, dict labels) except -1:
-    """Make a table of the versions and put it in place; free the old one once nobody reads it."""
+cdef int publish_routes(engine_core* core, dict versions, dict labels, dict plans) except -1:
+    """Make a table of the versions and put it in place; free the old one once nobody reads it.
+
+    `plans` has for each ensemble a PlanHandle, or the reason why it cannot run, which makes it unavailable.
+    """
+    versions = {**versions, **{key: plan for key, plan in plans.items() if isinstance(plan, str)}}
     cdef route_table* made = create_routes(2 * len(versions) + sum(map(len, labels.values())) + 1)
     cdef route_table* old = <route_table*> core.table
     if made == NULL:
         raise MemoryError
     try:
         for (name, version), entry in versions.items():
-            add_entry(made, name, version, b"", entry)
+            add_entry(made, name, version, b"", entry, plans.get((name, version)))
         for name, version in default_versions(versions).items():
-            add_entry(made, name, 0, b"", versions[name, version])
+            add_entry(made, name, 0, b"", versions[name, version], plans.get((name, version)))
         for name, named in labels.items():
             for label, version in named.items():
-                add_entry(made, name, 0, label.encode(), versions[name, version])
+                add_entry(made, name, 0, label.encode(), versions[name, version], plans.get((name, version)))
     except BaseException:
         free_routes(made)
         raise
@@ -55,18 +60,19 @@ cdef int publish_routes(engine_core* core, dict versions, dict labels) except -1
     return 0
 
 
-cdef int add_entry(route_table* table, str name, int64_t version, bytes label, object entry) except -1:
+cdef int add_entry(route_table* table, str name, int64_t version, bytes label, object entry, object plan) except -1:
     cdef bytes encoded = name.encode()
     cdef bytes reason
     cdef route_key key
+    cdef ensemble_plan* steps = (<PlanHandle> plan).plan if isinstance(plan, PlanHandle) else NULL
     cdef int failed
     key.name, key.name_size, key.version = encoded, len(encoded), version
     key.label, key.label_size = label, len(label)
     if isinstance(entry, LoadedVersion):
-        failed = add_route(table, &key, &(<LoadedVersion> entry).queue, NULL)
+        failed = add_route(table, &key, &(<LoadedVersion> entry).queue, steps, NULL)
     else:
         reason = entry.encode()
-        failed = add_route(table, &key, NULL, reason)
+        failed = add_route(table, &key, NULL, NULL, reason)
     if failed != 0:
         raise MemoryError
     return 0

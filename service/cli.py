@@ -8,7 +8,7 @@ import typer
 from service import __version__
 
 # In the order of the help page; each is a function of the same name in a module of the same name.
-COMMANDS = ("up", "serve", "check", "demo", "infer", "models", "certs")
+COMMANDS = ("up", "serve", "check", "demo", "infer", "models", "certs", "doctor")
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -1,4 +1,4 @@
-"""Names of request headers on which gateway and service have agreed."""
+"""Names of headers: those on which gateway and service have agreed, and one of gRPC."""
 
 # Set by the gateway, which removes a client's own: the version to use when the message names none.
 VERSION_HEADER = "sluice-model-version"
@@ -6,3 +6,5 @@ VERSION_HEADER = "sluice-model-version"
 FAILURE_HEADER = "triton_grpc_error"
 # Made by the gateway for each request; logs carry it.
 REQUEST_ID_HEADER = "x-request-id"
+# With an error: a google.rpc.Status that says more than its code and text.
+DETAILS_HEADER = "grpc-status-details-bin"

@@ -9,8 +9,9 @@ import grpc
 from kernels import status
 from kernels.completions import CompletionQueue
 from kernels.engine import Engine
+from kernels.retry_info import encode_status
 from service.allocator import release_memory
-from service.headers import FAILURE_HEADER, REQUEST_ID_HEADER, VERSION_HEADER
+from service.headers import DETAILS_HEADER, FAILURE_HEADER, REQUEST_ID_HEADER, VERSION_HEADER
 from service.logs import LineLimit
 from service.status import GRPC_CODES, UNFORESEEN
 from service.stream_replies import encode_stream_failure, encode_stream_reply
@@ -63,10 +64,10 @@ class InferenceHandler:
 
     async def infer(self, message: bytes, context: grpc.aio.ServicerContext) -> bytes:
         """Answer one ModelInferRequest; the call's deadline bounds its time in the queue."""
-        code, reply = await self._ask(message, context)
+        code, reply, retry_ns = await self._ask(message, context)
         if code == status.OK:
             return reply
-        await context.abort(GRPC_CODES[code], reply)
+        await context.abort(GRPC_CODES[code], reply, describe_retry(GRPC_CODES[code], reply, retry_ns))
 
     async def infer_stream(self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
         """Answer ModelInferRequests in their order, however the model is done with them.
@@ -102,15 +103,18 @@ class InferenceHandler:
         await replies.put(None)
 
     async def _answer_streamed(self, message: bytes, context: grpc.aio.ServicerContext) -> bytes | StreamFailedError:
-        code, reply = await self._ask(message, context)
+        code, reply, _ = await self._ask(message, context)
         if code == status.OK:
             return encode_stream_reply(reply)
         if read_header(context, FAILURE_HEADER) == b"true":
             return StreamFailedError(code, reply)
         return encode_stream_failure(message, reply)
 
-    async def _ask(self, message: bytes, context: grpc.aio.ServicerContext) -> tuple[int, bytes | str]:
-        """The engine's code and reply to one message; for a failure, the text that its caller is to see."""
+    async def _ask(self, message: bytes, context: grpc.aio.ServicerContext) -> tuple[int, bytes | str, int]:
+        """The engine's code and reply to one message; for a failure, the text that its caller is to see.
+
+        Last comes in how many nanoseconds a refused request may be tried again, 0 when nobody knows.
+        """
         settled = self._loop.create_future()
         call = self._queue.submit(message, settled, read_header(context, VERSION_HEADER), read_timeout_us(context))
         if not self._is_flush_due:
@@ -126,7 +130,7 @@ class InferenceHandler:
             self._give_memory_back()
         if code != status.OK:
             self._log_failure(context, code, reply)
-        return code, UNFORESEEN if code == status.INTERNAL else reply
+        return code, UNFORESEEN if code == status.INTERNAL else reply, call.retry_ns
 
     def _log_failure(self, context: grpc.aio.ServicerContext, code: int, reason: str) -> None:
         """Log what the server is to blame for, within a limit, and at debug level what the caller is."""
@@ -159,6 +163,13 @@ def read_timeout_us(context: grpc.aio.ServicerContext) -> int:
     """How long the call has until its deadline; negative without one."""
     remaining = context.time_remaining()
     return -1 if remaining is None else max(0, int(remaining * 1e6))
+
+
+def describe_retry(code: grpc.StatusCode, text: str, retry_ns: int) -> tuple[tuple[str, bytes], ...]:
+    """Trailing metadata that says when a refused request may be tried again; none when nobody knows."""
+    if retry_ns == 0:
+        return ()
+    return ((DETAILS_HEADER, encode_status(code.value[0], text.encode(), retry_ns)),)
 
 
 def read_header(context: grpc.aio.ServicerContext, name: str) -> bytes:

@@ -8,8 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from service.allocator import release_memory
+from service.config_text import ModelConfigError
+from service.ensemble_config import list_step_models
+from service.ensemble_states import EnsembleStates
 from service.model_change import ModelChange, mark_failed
-from service.model_folders import ModelFolder, ModelFolderError, find_model, list_models
+from service.model_config import read_config, read_override
+from service.model_folders import ModelFolder, ModelFolderError, find_config, find_model, list_models
 from service.model_override import ModelOverride, lay_out_files
 from service.model_plan import Makings, ModelPlan, plan_model
 from service.repository import UNLOADED, ModelVersion, Repository, State
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from kernels.version_table import LoadedVersion
 
 LOADING = "the model is loading"
+ENSEMBLE_FIELD = b"ensemble_scheduling"
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +56,9 @@ class Lifecycle:
         self._loader = VersionLoader(engine, default_max_batch_size, self._check_going)
         self._lock = threading.Lock()
         self._turns: dict[str, threading.Lock] = {}
+        # So that what the engine does and what the repository says of it change in the same order.
+        self._changing = threading.Lock()
+        self._ensembles = EnsembleStates(engine)
         # Of each model that serves, what its versions are made of. Written by whoever has the model's turn.
         self._served: dict[str, dict[int, Makings]] = {}
         self._to_load: list[str] = []
@@ -81,12 +89,19 @@ class Lifecycle:
         self._put_in_place(entries)
 
     def load_found(self) -> None:
-        """Load every model that find_models wanted; one that cannot be loaded is UNAVAILABLE and stops no other."""
-        for name in self._to_load:
+        """Load every model that find_models wanted; one that cannot be loaded is UNAVAILABLE and stops no other.
+
+        Ensembles come last: their steps have then been tried.
+        """
+        ensembles = {name for name in self._to_load if self._list_steps(name)}
+        for name in sorted(self._to_load, key=ensembles.__contains__):
             if self._is_stopped:
                 return
             with contextlib.suppress(LoadError, NotFoundError, UnavailableError):
-                self.load(name)
+                if name in ensembles:
+                    self.load(name)
+                else:
+                    self._load_one(name)
 
     def look_around(self) -> None:
         """Learn of folders that came or went since, without loading anything; ModelFolderError as of find_models."""
@@ -112,7 +127,8 @@ class Lifecycle:
     def load(self, name: str, override: ModelOverride | None = None) -> None:
         """Bring a model to what its folder asks for now; versions that serve and have not changed stay as they are.
 
-        Returns when all of it serves and what it replaced has finished.
+        Returns when all of it serves and what it replaced has finished. What an ensemble consists of is loaded before
+        it, unless somebody has loaded it already or has tried to.
 
         Parameters
         ----------
@@ -128,6 +144,10 @@ class Lifecycle:
         UnavailableError
             The server is stopping.
         """
+        self._load_steps(name, (name,), override)
+        self._load_one(name, override)
+
+    def _load_one(self, name: str, override: ModelOverride | None = None) -> None:
         with self._take_turn(name), self._find_folder(name, override) as folder:
             try:
                 plan = plan_model(folder, override)
@@ -137,8 +157,41 @@ class Lifecycle:
                 raise LoadError(f"failed to load {name!r}: {reason}") from None
             self._bring_up(plan)
 
-    def unload(self, name: str) -> None:
+    def _load_steps(self, name: str, outer: tuple[str, ...], override: ModelOverride | None = None) -> None:
+        """Load those models of an ensemble's steps that nobody has loaded yet, the innermost first.
+
+        Without the ensemble's turn, so that two that contain each other do not wait for each other.
+        """
+        for step in self._list_steps(name, override):
+            entries = self._list_known(step)
+            is_new = bool(entries) and all(entry.reason in (UNLOADED, LOADING) for entry in entries)
+            if is_new and step not in outer:
+                self._load_steps(step, (*outer, step))
+                with contextlib.suppress(LoadError, NotFoundError):
+                    self._load_one(step)
+
+    def _list_steps(self, name: str, override: ModelOverride | None = None) -> list[str]:
+        """The models of an ensemble's steps; none of a model, and of what cannot be read."""
+        try:
+            if override:
+                return list_step_models(read_override(override.config, name).proto)
+            folder = find_model(self._root, name)
+            path = find_config(folder) if folder else None
+            # Of most models the configuration need not be parsed for that.
+            if path is None or ENSEMBLE_FIELD not in path.read_bytes():
+                return []
+            return list_step_models(read_config(path, name).proto)
+        except (ModelFolderError, ModelConfigError, OSError):
+            # Whoever loads it comes across the same, and says so.
+            return []
+
+    def unload(self, name: str, *, with_steps: bool = False) -> None:
         """Take a model out of service: requests that come from now on are refused, those admitted are finished.
+
+        Parameters
+        ----------
+        with_steps
+            Whether an ensemble takes the models of its steps along, but for those that another ensemble has too.
 
         Raises
         ------
@@ -147,18 +200,22 @@ class Lifecycle:
         UnavailableError
             The server is stopping.
         """
+        steps = self._ensembles.list_steps(name) if with_steps else []
         with self._take_turn(name):
             entries = self._repository.list_versions(name)
             was_serving = bool(self._served.pop(name, None))
             is_there = self._is_there(name)
             reason = UNLOADED if is_there else None
             changes = {(name, entry.version): reason for entry in entries if entry.version is not None}
-            replaced = self._engine.exchange(changes, {name: {}})
+            replaced = self._exchange(changes, _move(entries, State.UNLOADING) if was_serving else [], {name: {}})
             if was_serving:
-                self._repository.publish(_move(entries, State.UNLOADING), {name: {}})
                 self._engine.retire(replaced)
                 release_memory()
             self._repository.publish(_move(entries, State.UNAVAILABLE if is_there else State.REMOVED))
+        for step in steps:
+            if not self._ensembles.contain(step):
+                with contextlib.suppress(NotFoundError):
+                    self.unload(step, with_steps=True)
 
     @property
     def is_busy(self) -> bool:
@@ -218,8 +275,9 @@ class Lifecycle:
         self._put_in_place([mark_failed(entry, reason) for entry in known.values()])
 
     def _list_known(self, name: str) -> list[ModelVersion]:
+        """The versions of a model; ensembles that wait for their steps as if they were READY, since they are loaded."""
         try:
-            return self._repository.list_versions(name)
+            return [self._ensembles.find_loaded(entry) for entry in self._repository.list_versions(name)]
         except NotFoundError:
             return []
 
@@ -241,8 +299,9 @@ class Lifecycle:
         self._put_in_place(change.list_entries(), labels, change.handles)
         if change.replaces:
             release_memory()
-        if change.failures:
-            reasons = "; ".join(f"version {version}: {reason}" for version, reason in change.failures.items())
+        failures = change.failures | self._ensembles.list_faults(name)
+        if failures:
+            reasons = "; ".join(f"version {version}: {reason}" for version, reason in failures.items())
             raise LoadError(f"failed to load {name!r}: {reasons}")
 
     def _put_in_place(
@@ -265,9 +324,19 @@ class Lifecycle:
             elif entry.version in handles:
                 changes[entry.name, entry.version] = handles[entry.version]
         changes = {key: change for key, change in changes.items() if key[1] is not None}
-        replaced = self._engine.exchange(changes, labels) if changes or labels else []
-        self._repository.publish(entries, labels)
-        self._engine.retire(replaced)
+        self._engine.retire(self._exchange(changes, entries, labels))
+
+    def _exchange(
+        self,
+        changes: "Mapping[tuple[str, int], LoadedVersion | str | None]",
+        entries: Sequence[ModelVersion],
+        labels: Mapping[str, Mapping[str, int]] | None,
+    ) -> "list[LoadedVersion]":
+        """Change what the engine serves, and then what the repository says, of ensembles too that this bears on."""
+        with self._changing:
+            replaced = self._engine.exchange(changes, labels) if changes or labels else []
+            self._repository.publish(self._ensembles.follow(entries), labels)
+        return replaced
 
 
 def _describe_folder(folder: ModelFolder, state: State, reason: str) -> list[ModelVersion]:

@@ -6,7 +6,6 @@ from kernels.session import TensorSpec
 from kernels.shared_memory import SharedMemory
 from service import __version__
 from service.health import HealthBoard
-from service.model_config import PLATFORM
 from service.model_control import ModelControl
 from service.observing import Observed, ObservingServicer
 from service.pb import open_inference_pb2 as pb
@@ -82,7 +81,7 @@ class InferenceServicer(ObservingServicer, SharedMemoryServicer):
         return pb.ModelMetadataResponse(
             name=entry.name,
             versions=[str(one.version) for one in ready],
-            platform=PLATFORM,
+            platform=entry.config.proto.platform,
             inputs=map(_describe_tensor, entry.config.inputs),
             outputs=map(_describe_tensor, entry.config.outputs),
         )

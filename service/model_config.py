@@ -6,8 +6,12 @@ from pathlib import Path
 
 from google.protobuf.message import Message
 
+from kernels.queue_options import QueueOptions
 from service.config_text import FILE_NAME, MAX_FILE_BYTES, ModelConfigError, list_set_fields, parse_json, parse_text
+from service.device_config import DeviceConfig, is_device_parameter, read_devices
+from service.ensemble_fields import ENSEMBLE_PLATFORM, check_ensemble
 from service.pb.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from service.queue_config import BATCHING, QUEUE_FIELDS, QUEUE_PARAMETERS, read_queue_options
 from service.version_policy import LABELS_PARAMETER, check_policy, read_labels
 
 MAX_THREADS = 1024
@@ -16,6 +20,7 @@ MAX_QUEUE_DELAY_US = 10_000_000
 
 PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
+SERVED_KINDS = (ModelInstanceGroup.KIND_CPU, ModelInstanceGroup.KIND_GPU, ModelInstanceGroup.KIND_AUTO)
 THREAD_PARAMETERS = ("intra_op_thread_count", "inter_op_thread_count")
 # Of Triton's ONNX Runtime backend, as those above: 0 has ONNX Runtime keep no memory from one run to the next.
 ARENA_PARAMETER = "enable_mem_arena"
@@ -42,9 +47,17 @@ READ_FIELDS = frozenset(
         "output.reshape.shape",
         "dynamic_batching",
         "dynamic_batching.max_queue_delay_microseconds",
+        *(f"{BATCHING}.{field}" for field in QUEUE_FIELDS),
+        "ensemble_scheduling",
+        "ensemble_scheduling.step",
+        "ensemble_scheduling.step.model_name",
+        "ensemble_scheduling.step.model_version",
+        "ensemble_scheduling.step.input_map",
+        "ensemble_scheduling.step.output_map",
         "instance_group",
         "instance_group.count",
         "instance_group.kind",
+        "instance_group.gpus",
         "input",
         "output",
         "parameters",
@@ -55,12 +68,18 @@ READ_FIELDS = frozenset(
         "version_policy.specific",
         "version_policy.specific.versions",
         "default_model_filename",
+        "response_cache",
+        "response_cache.enable",
         "model_warmup",
         "model_warmup.name",
         "model_warmup.batch_size",
         "model_warmup.count",
         "model_warmup.inputs",
         "optimization",
+        "optimization.execution_accelerators",
+        "optimization.execution_accelerators.gpu_execution_accelerator",
+        "optimization.execution_accelerators.gpu_execution_accelerator.name",
+        "optimization.execution_accelerators.gpu_execution_accelerator.parameters",
     }
 )
 
@@ -76,6 +95,7 @@ WARNED_FIELDS = frozenset(
         "optimization.output_pinned_memory",
         "optimization.gather_kernel_buffer_threshold",
         "optimization.eager_batching",
+        "ensemble_scheduling.max_inflight_requests",
     }
 )
 
@@ -94,6 +114,10 @@ class WrittenConfig:
         What the file says, or the default; 0 threads shares the process's pool.
     uses_arena
         Whether ONNX Runtime keeps the memory of a run for the next.
+    queueing
+        Who waits where and for how long, and when a batch that is not full runs.
+    devices
+        Where instances run, and the options of what runs them there.
     model_file
         Name of the ONNX file in a version's folder.
     labels
@@ -108,10 +132,17 @@ class WrittenConfig:
     instance_count: int
     intra_op_threads: int
     inter_op_threads: int
+    queueing: QueueOptions
+    devices: DeviceConfig
     uses_arena: bool = True
     model_file: str = MODEL_FILE
     labels: Mapping[str, int] = field(default_factory=dict)
     without_effect: tuple[str, ...] = ()
+
+    @property
+    def is_ensemble(self) -> bool:
+        """Whether it is the configuration of a graph of other models."""
+        return self.proto.HasField("ensemble_scheduling")
 
 
 def read_config(path: Path | None, model: str) -> WrittenConfig:
@@ -137,6 +168,7 @@ def _check(parsed: Message, model: str) -> WrittenConfig:
     _check_identity(proto, model)
     check_policy(proto.version_policy)
     parameters = _read_parameters(proto)
+    devices = read_devices(proto)
     delay_us = proto.dynamic_batching.max_queue_delay_microseconds
     _check_range("dynamic_batching.max_queue_delay_microseconds", delay_us, 0, MAX_QUEUE_DELAY_US)
     _check_range("max_batch_size", proto.max_batch_size, 0, 2**31 - 1)
@@ -148,6 +180,8 @@ def _check(parsed: Message, model: str) -> WrittenConfig:
         intra_op_threads=_read_threads(parameters, "intra_op_thread_count"),
         inter_op_threads=_read_threads(parameters, "inter_op_thread_count"),
         uses_arena=_read_switch(parameters, ARENA_PARAMETER),
+        queueing=read_queue_options(proto.dynamic_batching, parameters),
+        devices=devices,
         model_file=proto.default_model_filename or MODEL_FILE,
         labels=read_labels(parameters[LABELS_PARAMETER]) if LABELS_PARAMETER in parameters else {},
         without_effect=without_effect,
@@ -180,6 +214,11 @@ def _read_text(path: Path) -> str:
 
 def _check_identity(proto: ModelConfig, model: str) -> None:
     _check_choice("name", proto.name, model)
+    if proto.HasField("ensemble_scheduling"):
+        check_ensemble(proto)
+        return
+    if proto.platform == ENSEMBLE_PLATFORM:
+        raise ModelConfigError(f"{FILE_NAME}: ensemble_scheduling: expected the steps of the ensemble, given none")
     _check_choice("platform", proto.platform, PLATFORM)
     _check_choice("backend", proto.backend, BACKEND)
 
@@ -195,12 +234,13 @@ def _check_range(field: str, given: int, low: int, high: int) -> None:
 
 
 def _read_parameters(proto: ModelConfig) -> dict[str, str]:
-    parameters = {name: parameter.string_value for name, parameter in proto.parameters.items()}
-    for name in parameters:
-        known = (*THREAD_PARAMETERS, ARENA_PARAMETER, LABELS_PARAMETER)
+    """The parameters that are not about devices, all of which are known."""
+    known = (*THREAD_PARAMETERS, ARENA_PARAMETER, LABELS_PARAMETER, *QUEUE_PARAMETERS)
+    others = [name for name in proto.parameters if not is_device_parameter(name)]
+    for name in others:
         if name not in known:
             raise ModelConfigError(f"{FILE_NAME}: parameters[{name!r}]: expected one of {', '.join(known)}")
-    return parameters
+    return {name: proto.parameters[name].string_value for name in others}
 
 
 def _read_threads(parameters: Mapping[str, str], name: str) -> int:
@@ -223,16 +263,11 @@ def _count_instances(proto: ModelConfig) -> int:
     """Instances over all groups; a group that gives no count has one."""
     total = 0
     for index, group in enumerate(proto.instance_group):
-        if group.kind not in (ModelInstanceGroup.KIND_AUTO, ModelInstanceGroup.KIND_CPU):
-            kind = (
-                ModelInstanceGroup.Kind.Name(group.kind)
-                if group.kind in ModelInstanceGroup.Kind.values()
-                else group.kind
-            )
-            raise ModelConfigError(
-                f"{FILE_NAME}: instance_group[{index}].kind: expected KIND_CPU or KIND_AUTO, given {kind}: this server "
-                "runs models on the CPU"
-            )
+        if group.kind not in SERVED_KINDS:
+            names = " or ".join(ModelInstanceGroup.Kind.Name(kind) for kind in SERVED_KINDS)
+            known = group.kind in ModelInstanceGroup.Kind.values()
+            kind = ModelInstanceGroup.Kind.Name(group.kind) if known else group.kind
+            raise ModelConfigError(f"{FILE_NAME}: instance_group[{index}].kind: expected {names}, given {kind}")
         _check_range(f"instance_group[{index}].count", group.count, 0, MAX_INSTANCES)
         total += group.count or 1
     _check_range("instance_group", max(total, 1), 1, MAX_INSTANCES)

@@ -62,14 +62,16 @@ class ModelControl:
     def unload(self, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
         """Take a model out of service; returns when what it was asked before is answered.
 
-        No model depends on another, so unload_dependents makes no difference.
+        With unload_dependents, an ensemble takes the models of its steps along.
         """
         self._check_allowed(request.repository_name, request.model_name)
+        with_steps = False
         for name, parameter in request.parameters.items():
             if name != DEPENDENTS_PARAMETER or parameter.WhichOneof("parameter_choice") != "bool_param":
                 raise InvalidArgumentError(f"parameter {name!r}: expected {DEPENDENTS_PARAMETER!r}, true or false")
+            with_steps = parameter.bool_param
         with self._take_place():
-            self._lifecycle.unload(request.model_name)
+            self._lifecycle.unload(request.model_name, with_steps=with_steps)
         return pb.RepositoryModelUnloadResponse()
 
     def _check_allowed(self, repository: str, model: str) -> None:

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from service.model_config import WrittenConfig, read_config, read_override
-from service.model_folders import ModelFolder, ModelFolderError, find_config, find_model_file, find_warmup_file
+from service.model_folders import (
+    ModelFolder,
+    ModelFolderError,
+    find_config,
+    find_model_file,
+    find_warmup_file,
+    resolve_inside,
+)
 from service.model_override import ModelOverride
 from service.pb.model_config_pb2 import ModelConfig
 from service.version_policy import check_labels, choose_versions
@@ -50,11 +57,18 @@ class ModelPlan:
         }
         labels = {output.label_filename for output in proto.output if output.label_filename}
         files = [
-            self.find_model_file(version),
+            *self._list_model_files(version),
             *(find_warmup_file(self.folder, name) for name in sorted(warmups)),
             *(self.folder.path / name for name in sorted(labels) if (self.folder.path / name).is_file()),
         ]
         return config, tuple(self._identify(path) for path in files)
+
+    def _list_model_files(self, version: int) -> list[Path]:
+        """The ONNX file; of an ensemble, which has none, the version's folder must be there all the same."""
+        if self.written.is_ensemble:
+            resolve_inside(self.folder.path, str(version))
+            return []
+        return [self.find_model_file(version)]
 
     def _identify(self, path: Path) -> tuple[str, ...]:
         """A file by its place and time in the repository, and by its content where that was given."""

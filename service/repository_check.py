@@ -1,14 +1,20 @@
 """Finds out what a server would make of a model repository, by loading each version as it would, one after another."""
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from kernels.engine import Engine
-from service.model_folders import ModelFolder, list_models
-from service.model_plan import plan_model
+from service.ensemble_config import list_step_models
+from service.model_folders import ModelFolder, find_model, list_models
+from service.model_plan import ModelPlan, plan_model
 from service.serving_config import ServingConfig
 from service.version_loader import VersionLoader, explain_failure
+
+if TYPE_CHECKING:
+    from kernels.version_table import LoadedVersion
 
 LOADS = "loads"
 REFUSED = "refused"
@@ -66,15 +72,58 @@ def _check_model(folder: ModelFolder, engine: Engine, loader: VersionLoader) -> 
         for version in folder.versions or (None,):
             yield Finding(folder.name, version, REFUSED, reason=explain_failure(error, folder, version))
         return
-    for version in sorted({*folder.versions, *plan.versions}):
-        labels = tuple(sorted(label for label, number in plan.written.labels.items() if number == version))
-        if version not in plan.versions:
-            yield Finding(folder.name, version, NOT_SERVED)
+    with _serve_steps(plan, engine, loader):
+        for version in sorted({*folder.versions, *plan.versions}):
+            yield _check_version(plan, version, engine, loader)
+
+
+def _check_version(plan: ModelPlan, version: int, engine: Engine, loader: VersionLoader) -> Finding:
+    name, written = plan.folder.name, plan.written
+    labels = tuple(sorted(label for label, number in written.labels.items() if number == version))
+    if version not in plan.versions:
+        return Finding(name, version, NOT_SERVED)
+    try:
+        prepared = loader.prepare(plan, version)
+    except Exception as error:
+        return Finding(name, version, REFUSED, labels, reason=explain_failure(error, plan.folder, version))
+    fault = engine.find_fault(prepared.handle) if written.is_ensemble else None
+    engine.retire([prepared.handle])
+    if fault:
+        return Finding(name, version, REFUSED, labels, reason=fault)
+    return Finding(name, version, LOADS, labels, prepared.config, written.without_effect)
+
+
+@contextlib.contextmanager
+def _serve_steps(plan: ModelPlan, engine: Engine, loader: VersionLoader) -> Iterator[None]:
+    """Have the models that an ensemble consists of serve meanwhile, as far as they can; those of a model are none."""
+    entries, seen, waiting = {}, {plan.folder.name}, list_step_models(plan.written.proto)
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
             continue
+        seen.add(name)
+        folder = find_model(plan.folder.path.parent, name)
+        if folder is not None:
+            waiting += _load_step(folder, loader, entries)
+    engine.exchange(entries)
+    try:
+        yield
+    finally:
+        engine.retire(engine.exchange(dict.fromkeys(entries)))
+
+
+def _load_step(
+    folder: ModelFolder, loader: VersionLoader, entries: "dict[tuple[str, int], LoadedVersion | str]"
+) -> list[str]:
+    """Add what each version of a model is to the engine: loaded, or the reason why not. The models of its own steps."""
+    try:
+        plan = plan_model(folder)
+    except Exception as error:
+        entries.update({(folder.name, version): explain_failure(error, folder) for version in folder.versions})
+        return []
+    for version in plan.versions:
         try:
-            prepared = loader.prepare(plan, version)
+            entries[folder.name, version] = loader.prepare(plan, version).handle
         except Exception as error:
-            yield Finding(folder.name, version, REFUSED, labels, reason=explain_failure(error, folder, version))
-        else:
-            engine.retire([prepared.handle])
-            yield Finding(folder.name, version, LOADS, labels, prepared.config, plan.written.without_effect)
+            entries[folder.name, version] = explain_failure(error, folder, version)
+    return list_step_models(plan.written.proto)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from kernels.engine import Engine
 from kernels.runtime import configure_runtime, runtime_version
+from service.cache_metrics import describe_cache
 from service.health import HealthBoard
 from service.lifecycle import Lifecycle
 from service.log_settings import LogSettings
@@ -78,6 +79,7 @@ def serve(settings: Settings) -> int:
         max_pending_bytes=settings.max_pending_bytes,
         inline=settings.inline,
         inline_limit_us=settings.inline_limit_us,
+        response_cache_bytes=settings.response_cache_bytes,
     )
     server = InferenceServer(settings, engine)
     server.start()
@@ -125,6 +127,7 @@ class InferenceServer:
             lambda: describe_models(read_statistics(engine, self._repository)),
             lambda: describe_loads(self._repository.index()),
             lambda: describe_transport(self._transport.traffic()),
+            lambda: describe_cache(engine.cache_usage()),
             MachineMetrics().describe,
         )
         self._metrics_server: MetricsServer | None = None

@@ -4,9 +4,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from kernels.queue_options import QueueOptions
 from service.config_text import FILE_NAME, ModelConfigError
+from service.device_config import is_on_gpu
 from service.model_config import BACKEND, MODEL_FILE, PLATFORM, WrittenConfig
 from service.pb.model_config_pb2 import DataType, ModelConfig, ModelInput, ModelInstanceGroup, ModelOutput
+from service.queue_config import check_preferred_sizes
 
 if TYPE_CHECKING:
     from kernels.session import TensorSpec
@@ -39,6 +42,8 @@ class ServingConfig:
         Most rows of one run; 0 runs one request at a time.
     queue_delay_us
         How long a batch may wait for more requests, in microseconds; 0 where there are no batches.
+    queueing
+        Who waits where and for how long, and when a batch that is not full runs.
     inputs, outputs
         As requests see them: the batch first where there is one, -1 for a dimension that may vary.
     model_inputs, model_outputs
@@ -53,6 +58,7 @@ class ServingConfig:
     max_batch_size: int
     queue_delay_us: int
     instance_count: int
+    queueing: QueueOptions
     intra_op_threads: int
     inter_op_threads: int
     inputs: tuple["TensorSpec", ...]
@@ -75,8 +81,14 @@ def complete_config(
     inputs: Sequence["TensorSpec"],
     outputs: Sequence["TensorSpec"],
     default_max_batch_size: int,
+    gpus: Sequence[int] = (),
 ) -> ServingConfig:
     """Fill in from the model file what the configuration leaves out, and check the rest against it.
+
+    Parameters
+    ----------
+    gpus
+        Numbers of the GPUs that the model's sessions were opened on.
 
     Raises
     ------
@@ -84,6 +96,7 @@ def complete_config(
         The configuration and the model file contradict each other; the text names the field, expected and given.
     """
     max_batch_size = _choose_max_batch_size(written, inputs, outputs, default_max_batch_size)
+    check_preferred_sizes(written.queueing, max_batch_size)
     proto = ModelConfig()
     proto.CopyFrom(written.proto)
     proto.name, proto.platform, proto.backend = name, PLATFORM, BACKEND
@@ -100,12 +113,19 @@ def complete_config(
         proto.instance_group.add()
     for index, group in enumerate(proto.instance_group):
         group.name = group.name or f"{name}_{index}"
-        group.count, group.kind = group.count or 1, ModelInstanceGroup.KIND_CPU
+        group.count = group.count or 1
+        if is_on_gpu(group, gpus) and gpus:
+            group.kind = ModelInstanceGroup.KIND_GPU
+            group.gpus[:] = group.gpus or gpus
+        else:
+            group.kind = ModelInstanceGroup.KIND_CPU
+            del group.gpus[:]
     return ServingConfig(
         name=name,
         max_batch_size=max_batch_size,
         queue_delay_us=written.queue_delay_us if max_batch_size > 0 else 0,
         instance_count=written.instance_count,
+        queueing=written.queueing,
         intra_op_threads=written.intra_op_threads,
         inter_op_threads=written.inter_op_threads,
         inputs=seen["input"],

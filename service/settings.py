@@ -156,6 +156,13 @@ class Settings(LimitSettings):
             checks.between(1024, 2**63 - 1),
         ),
     )
+    response_cache_bytes: int = field(
+        default=64 * 1024 * 1024,
+        metadata=about(
+            "Replies that are kept for models with response_cache enabled, in bytes for all together; 0 keeps none.",
+            checks.between(0, 2**62),
+        ),
+    )
     default_max_batch_size: int = field(
         default=64,
         metadata=about(

@@ -36,10 +36,20 @@ def _read_version(engine: Engine, entry: ModelVersion) -> VersionStatistics | No
         return None
 
 
+def count_refusals(counts: dict[str, int]) -> dict[str, int]:
+    """Requests that the queue did not take or gave up, by our reason; Triton has one for all."""
+    return {
+        "full": counts["rejected"],
+        "late": counts["late"],
+        "deadline": counts["expired"],
+        "timeout": counts["timed_out"],
+    }
+
+
 def count_failures(counts: dict[str, int]) -> dict[str, int]:
     """Requests that got an error, by Triton's reason."""
     return {
-        "REJECTED": counts["rejected"] + counts["expired"],
+        "REJECTED": sum(count_refusals(counts).values()),
         "CANCELED": counts["cancelled"],
         "BACKEND": counts["failed"],
         "OTHER": counts["refused"],
@@ -49,6 +59,7 @@ def count_failures(counts: dict[str, int]) -> dict[str, int]:
 def describe_version(read: VersionStatistics) -> pb.ModelStatistics:
     """The message about one version."""
     counts = read.counts
+    computed = counts["success"] - counts["cache_hits"]
     return pb.ModelStatistics(
         name=read.name,
         version=str(read.version),
@@ -59,11 +70,11 @@ def describe_version(read: VersionStatistics) -> pb.ModelStatistics:
             success=_duration(counts["success"], counts["success_ns"]),
             fail=_duration(sum(count_failures(counts).values()), counts["failure_ns"]),
             queue=_duration(counts["success"], counts["queue_ns"]),
-            compute_input=_duration(counts["success"], counts["request_gather_ns"]),
-            compute_infer=_duration(counts["success"], counts["request_run_ns"]),
-            compute_output=_duration(counts["success"], counts["request_encode_ns"]),
-            cache_hit=_duration(0, 0),
-            cache_miss=_duration(0, 0),
+            compute_input=_duration(computed, counts["request_gather_ns"]),
+            compute_infer=_duration(computed, counts["request_run_ns"]),
+            compute_output=_duration(computed, counts["request_encode_ns"]),
+            cache_hit=_duration(counts["cache_hits"], counts["cache_hit_ns"]),
+            cache_miss=_duration(counts["cache_misses"], counts["cache_miss_ns"]),
         ),
         batch_stats=map(_describe_batch, read.batches),
     )

@@ -4,17 +4,17 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kernels.engine import InferError
-from kernels.runtime import start_runtime
-from kernels.session import Session, SessionError
+from kernels.ensemble import EnsembleError
+from kernels.session import SessionError
 from service.config_text import ModelConfigError
+from service.ensemble_config import complete_ensemble, make_ensemble
 from service.low_priority import LowPriorityThreads
-from service.model_config import WrittenConfig
 from service.model_folders import ModelFolder, ModelFolderError
 from service.model_plan import ModelPlan
+from service.model_sessions import list_usable_gpus, open_sessions
 from service.onnx_file import OnnxFileError, check_self_contained
 from service.serving_config import ServingConfig, complete_config
 from service.tensor_interface import make_interface
@@ -30,7 +30,7 @@ class WarmupError(Exception):
 
 
 # Errors whose text tells an operator what is wrong with a model.
-LOAD_ERRORS = (ModelFolderError, ModelConfigError, OnnxFileError, SessionError, WarmupError)
+LOAD_ERRORS = (ModelFolderError, ModelConfigError, OnnxFileError, SessionError, WarmupError, EnsembleError)
 # Sessions that are made at a time, each of which may keep a processor busy.
 PARALLEL_SESSIONS = 4
 UNFORESEEN_FAILURE = "loading failed for a reason that the server's log has"
@@ -63,31 +63,40 @@ class VersionLoader:
         self._default_max_batch_size = default_max_batch_size
         self._check_going = check_going
         self._threads = LowPriorityThreads(PARALLEL_SESSIONS, "loading")
+        self._gpus = list_usable_gpus()
 
     def prepare(self, plan: ModelPlan, version: int) -> PreparedVersion:
         """Load one version and warm it up; blocks. What comes of it is for the engine's exchange, or its retire.
 
         Raises
         ------
-        ModelFolderError, ModelConfigError, OnnxFileError, SessionError, WarmupError
+        ModelFolderError, ModelConfigError, OnnxFileError, SessionError, WarmupError, EnsembleError
             The version cannot serve.
         """
         started_s = time.monotonic()
+        if plan.written.is_ensemble:
+            config, handle = self._prepare_ensemble(plan, version)
+            return PreparedVersion(config, handle, time.monotonic() - started_s)
         path, written = plan.find_model_file(version), plan.written
         check_self_contained(path)
-        session = self._open_session(path, written)
+        opened = open_sessions(path, written, self._gpus, self._threads)
+        first = opened.sessions[0]
         config = complete_config(
-            plan.folder.name, written, session.inputs, session.outputs, self._default_max_batch_size
+            plan.folder.name, written, first.inputs, first.outputs, self._default_max_batch_size, opened.gpus
         )
-        session.narrow_inputs(config.model_inputs)
+        for session in opened.sessions:
+            session.narrow_inputs(config.model_inputs)
         handle = self._engine.prepare(
             plan.folder.name,
             version,
-            session,
+            opened.sessions,
             max_batch_size=config.max_batch_size,
             queue_delay_us=config.queue_delay_us,
-            instance_count=config.instance_count,
-            interface=make_interface(session, config, plan.folder.path),
+            queueing=config.queueing,
+            instance_count=opened.instance_count,
+            buffer_sets=opened.buffer_sets,
+            cache_replies=config.proto.response_cache.enable,
+            interface=make_interface(first, config, plan.folder.path),
         )
         try:
             self._warm_up(config, plan, handle)
@@ -96,15 +105,17 @@ class VersionLoader:
             raise
         return PreparedVersion(config, handle, time.monotonic() - started_s)
 
-    def _open_session(self, path: Path, written: WrittenConfig) -> Session:
-        """Open a model beside serving: at low priority, unless it brings threads of its own, which would keep that."""
-        intra, inter = written.intra_op_threads, written.inter_op_threads
-        optional = [given.name for given in written.proto.input if given.optional]
-        options = {"arena": written.uses_arena, "optional_inputs": optional}
-        if intra or inter:
-            return Session(str(path), intra_op_threads=intra, inter_op_threads=inter, **options)
-        start_runtime()
-        return self._threads.run(Session, str(path), **options)
+    def _prepare_ensemble(self, plan: ModelPlan, version: int) -> tuple[ServingConfig, "LoadedVersion"]:
+        """An ensemble whose steps cannot serve now waits for them, unless it would take the place of one that runs."""
+        name = plan.folder.name
+        config = complete_ensemble(name, plan.written)
+        graph = make_ensemble(config, plan.folder.path)
+        handle = self._engine.prepare_ensemble(name, version, graph, max_batch_size=config.max_batch_size)
+        fault = self._engine.find_fault(handle)
+        if fault and self._engine.ensembles().get((name, version), fault) is None:
+            self._engine.retire([handle])
+            raise EnsembleError(fault)
+        return config, handle
 
     def _warm_up(self, config: ServingConfig, plan: ModelPlan, handle: "LoadedVersion") -> None:
         for run in make_warmups(config, plan.folder):

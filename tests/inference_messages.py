@@ -25,8 +25,8 @@ DTYPES = {
 DATATYPES = {np.dtype(dtype): name for name, dtype in DTYPES.items()} | {np.dtype(object): "BYTES"}
 
 
-def build_request(model, inputs, *, version="", request_id="", outputs=()):
-    """A ModelInferRequest with raw contents; arrays of dtype object hold bytes."""
+def build_request(model, inputs, *, version="", request_id="", outputs=(), priority=None, timeout_us=None):
+    """A ModelInferRequest with raw contents, parameters as tritonclient's; arrays of dtype object hold bytes."""
     request = ModelInferRequest(model_name=model, model_version=version, id=request_id)
     for name, array in inputs.items():
         array = np.asarray(array)
@@ -34,6 +34,10 @@ def build_request(model, inputs, *, version="", request_id="", outputs=()):
         request.raw_input_contents.append(write_raw(array))
     for name in outputs:
         request.outputs.add(name=name)
+    if priority is not None:
+        request.parameters["priority"].uint64_param = priority
+    if timeout_us is not None:
+        request.parameters["timeout"].int64_param = timeout_us
     return request
 
 

@@ -40,19 +40,19 @@ def _value(name, shape, element_type=TensorProto.FLOAT):
     return helper.make_tensor_value_info(name, element_type, shape)
 
 
-def tiny(hidden=64, seed=7):
-    """A 16-64-4 perceptron: FP32 ``input`` [batch, 16] to FP32 ``output`` [batch, 4]."""
+def tiny(hidden=64, seed=7, outputs=4):
+    """A 16-64-4 perceptron: FP32 ``input`` [batch, 16] to FP32 ``output`` [batch, 4], or as many outputs."""
     generator = np.random.default_rng(seed)
     weights = [
         numpy_helper.from_array(generator.standard_normal(shape).astype(np.float32), name)
-        for name, shape in (("w1", (16, hidden)), ("b1", (hidden,)), ("w2", (hidden, 4)), ("b2", (4,)))
+        for name, shape in (("w1", (16, hidden)), ("b1", (hidden,)), ("w2", (hidden, outputs)), ("b2", (outputs,)))
     ]
     nodes = [
         helper.make_node("Gemm", ["input", "w1", "b1"], ["h"]),
         helper.make_node("Relu", ["h"], ["r"]),
         helper.make_node("Gemm", ["r", "w2", "b2"], ["output"]),
     ]
-    return _model(nodes, [_value("input", ["batch", 16])], [_value("output", ["batch", 4])], weights)
+    return _model(nodes, [_value("input", ["batch", 16])], [_value("output", ["batch", outputs])], weights)
 
 
 def identity(element_type=TensorProto.FLOAT, shape=("batch", 4)):
@@ -97,11 +97,28 @@ def scalar_doubler():
     return _model([node], [_value("input", [])], [_value("output", [])])
 
 
-def picker():
-    """INT64 ``index`` [batch] to FP32 ``output`` [batch]: rows of a table of 10; another index fails in the run."""
-    table = numpy_helper.from_array(np.arange(10, dtype=np.float32) * 1.5, "table")
+def picker(rows=10):
+    """INT64 ``index`` [batch] to FP32 ``output`` [batch]: rows of a table, of 10; another index fails in the run."""
+    table = numpy_helper.from_array(np.arange(rows, dtype=np.float32) * 1.5, "table")
     node = helper.make_node("Gather", ["table", "index"], ["output"])
     return _model([node], [_value("index", ["batch"], TensorProto.INT64)], [_value("output", ["batch"])], [table])
+
+
+def dice(columns=4):
+    """input FP32[batch, columns] to output of the same shape, of other numbers at every run."""
+    node = helper.make_node("RandomUniformLike", ["input"], ["output"])
+    shape = ("batch", columns)
+    return _model([node], [_value("input", shape)], [_value("output", shape)])
+
+
+def ones_counter():
+    """INT64 ``size`` [1] to the sum of as many ones, FP32 ``output`` [1]: a request says what memory it takes."""
+    one = numpy_helper.from_array(np.array([1], dtype=np.float32), "one")
+    nodes = [
+        helper.make_node("ConstantOfShape", ["size"], ["ones"], value=one),
+        helper.make_node("ReduceSum", ["ones"], ["output"], keepdims=1),
+    ]
+    return _model(nodes, [_value("size", [1], TensorProto.INT64)], [_value("output", [1])])
 
 
 def convolution(channels=64, size=64, layers=1, seed=11):

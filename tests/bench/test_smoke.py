@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.__main__ import MEASUREMENTS
+from bench.__main__ import MEASUREMENTS, NAMED_ONLY
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NEEDS_H2LOAD = ("grpc", "memory")
-NEEDS_PROGRAMS = ("transport",)
+NEEDS_PROGRAMS = ("ensemble", "transport", "gpu")
 TIMEOUT_S = 240
 
 
@@ -22,7 +22,7 @@ def run_bench(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_S)
 
 
-@pytest.mark.parametrize("name", MEASUREMENTS)
+@pytest.mark.parametrize("name", [*MEASUREMENTS, *NAMED_ONLY])
 def test_measurement_gives_rows(name, tmp_path, request):
     """The row tells where it comes from, and its figures are of the repeats."""
     if name in NEEDS_PROGRAMS:

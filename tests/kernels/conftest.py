@@ -8,6 +8,7 @@ from kernels.session import Session
 from tests.authorities import Authority
 from tests.kernels.raw_service import RawService
 from tests.kernels.tls_service import TlsService
+from tests.kernels.ways import WORKERS
 
 
 @pytest.fixture
@@ -19,12 +20,22 @@ def engine():
 
 
 @pytest.fixture
-def load(engine, tmp_path):
+def way(request):
+    """The way in which models run: on the engine's workers, unless a test is marked with others."""
+    return getattr(request, "param", WORKERS)
+
+
+@pytest.fixture
+def load(engine, tmp_path, way):
     """Load a model into the engine: load(model, "name", version=1, **options of Engine.load)."""
 
-    def load_model(model, name="tiny", version=1, **options):
+    def load_model(model, name="tiny", version=1, *, instance_count=1, **options):
         path = onnx_models.save(model, tmp_path, name, version)
-        engine.load(name, version, Session(path), **options)
+        if way.buffer_sets == 0:
+            engine.load(name, version, Session(path), instance_count=instance_count, **options)
+            return
+        sessions = [Session(path, device=way.device) for _ in range(max(way.sessions, instance_count))]
+        engine.load(name, version, sessions, buffer_sets=way.buffer_sets, **options)
 
     return load_model
 

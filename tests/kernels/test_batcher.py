@@ -9,12 +9,14 @@ import pytest
 from engine_calls import infer, nonce_rows, refusal_of
 from inference_messages import DTYPES, build_request, decode_reply, encode_request
 from onnx import TensorProto
+from ways import every_way
 
 from kernels import reference, status
 from kernels.engine import Engine, InferError
 from kernels.session import Session
 
 
+@every_way
 @pytest.mark.parametrize("datatype", DTYPES)
 @pytest.mark.parametrize("rows", [1, 3, 64])
 def test_identity_returns_every_datatype(engine, load, datatype, rows):
@@ -27,6 +29,7 @@ def test_identity_returns_every_datatype(engine, load, datatype, rows):
     assert infer(engine, "same", {"input": array})["output"].tobytes() == array.tobytes()
 
 
+@every_way
 def test_bool_of_any_value_is_true(engine, load):
     """A byte of 7 is true, and comes back as 1: no kernel sees a bool that is neither."""
     load(onnx_models.identity(TensorProto.BOOL, ("batch", 3)), "same", max_batch_size=4)
@@ -35,6 +38,7 @@ def test_bool_of_any_value_is_true(engine, load):
     assert reply["output"].tobytes() == b"\x00\x01\x01"
 
 
+@every_way
 def test_strings_return_with_nul_and_utf8(engine, load):
     """Strings of any bytes and any length, empty ones among them, merged from several requests."""
     load(onnx_models.identity(TensorProto.STRING, ("batch", 2)), "strings", max_batch_size=8, queue_delay_us=20_000)
@@ -49,6 +53,7 @@ def test_strings_return_with_nul_and_utf8(engine, load):
         assert reply.tolist() == array.tolist()
 
 
+@every_way
 def test_batch_of_many_callers_matches_reference(engine, load):
     """A merged run gives each caller what gathering, one run and scattering by NumPy give."""
     load(onnx_models.tiny(), max_batch_size=64, queue_delay_us=20_000)
@@ -62,6 +67,7 @@ def test_batch_of_many_callers_matches_reference(engine, load):
     assert engine.statistics("tiny", 1)["executions"] < len(arrays) + 1
 
 
+@every_way
 @pytest.mark.parametrize("delay_us", [0, 2000])
 def test_each_caller_gets_own_rows_under_load(engine, load, delay_us):
     """Nonce in, nonce out: sixteen callers, mixed batch sizes, hundreds of requests."""
@@ -77,6 +83,7 @@ def test_each_caller_gets_own_rows_under_load(engine, load, delay_us):
     assert engine.statistics("same", 1)["success"] == 960
 
 
+@every_way
 def test_requests_of_other_inner_shape_are_not_merged(engine, load):
     """Rows of different widths run in different batches, each right."""
     load(onnx_models.identity(shape=("batch", "width")), "same", max_batch_size=32, queue_delay_us=5000)
@@ -90,6 +97,7 @@ def test_requests_of_other_inner_shape_are_not_merged(engine, load):
     assert engine.statistics("same", 1)["failed"] == 0
 
 
+@every_way
 def test_model_without_batch_runs_one_request_at_a_time(engine, load):
     """Where the first dimension is no batch, nothing is merged or cut."""
     load(onnx_models.column_sums(), "sums")
@@ -103,6 +111,7 @@ def test_model_without_batch_runs_one_request_at_a_time(engine, load):
     assert engine.statistics("sums", 1)["executions"] == 80
 
 
+@every_way
 def test_scalar_and_empty_tensors_run(engine, load):
     """Rank 0, and a dimension of 0 that the model leaves open."""
     load(onnx_models.scalar_doubler(), "double")
@@ -111,6 +120,7 @@ def test_scalar_and_empty_tensors_run(engine, load):
     assert infer(engine, "same", {"input": np.zeros((0, 3), np.float32)})["output"].shape == (0, 3)
 
 
+@every_way
 def test_failing_request_does_not_fail_its_batch_mates(engine, load):
     """One index out of the table's range fails alone; the others of its batch get their rows."""
     load(onnx_models.picker(), "picker", max_batch_size=8, queue_delay_us=50_000)
@@ -131,6 +141,7 @@ def test_failing_request_does_not_fail_its_batch_mates(engine, load):
     assert engine.statistics("picker", 1)["failed"] == 2
 
 
+@every_way
 def test_output_that_does_not_follow_the_batch_is_an_error(engine, load):
     """A model that was declared to batch and does not is found out and named, not sliced wrongly."""
     load(onnx_models.identity(), "other", max_batch_size=4)
@@ -140,20 +151,25 @@ def test_output_that_does_not_follow_the_batch_is_an_error(engine, load):
     assert "output 'output' has a first dimension of 2 for a batch of 4 rows" in text
 
 
-def test_expired_request_is_settled_while_the_model_is_busy(engine, load):
+@every_way
+def test_expired_request_is_settled_while_the_model_is_busy(engine, load, way):
     """A deadline in the queue settles the request at once, and it never runs."""
     load(onnx_models.slow(), "slow", max_batch_size=1)
     message = encode_request("slow", {"input": np.zeros((1, 4), np.float32)})
-    with ThreadPoolExecutor(3) as threads:
-        running = [threads.submit(engine.infer, message) for _ in range(2)]
+    busy = way.capacity + 1
+    with ThreadPoolExecutor(busy) as threads:
+        running = [threads.submit(engine.infer, message) for _ in range(busy)]
+        while engine.statistics("slow", 1)["queued"] == 0:
+            pass
         code, _ = refusal_of(engine, message, timeout_us=1000)
         assert code == status.EXPIRED
         assert not all(one.done() for one in running)
         assert all(one.result() for one in running)
-    assert engine.statistics("slow", 1)["executions"] == 2
+    assert engine.statistics("slow", 1)["executions"] == busy
     assert engine.statistics("slow", 1)["expired"] == 1
 
 
+@every_way
 def test_full_queue_refuses_and_serves_those_it_took(load, engine):
     """More than the queue holds are EXHAUSTED; the others get their rows."""
     load(onnx_models.slow(20_000), "slow", max_batch_size=1, max_queue_requests=2)
@@ -182,12 +198,14 @@ def test_bytes_beyond_the_pending_limit_are_refused(tmp_path):
     engine.close()
 
 
+@every_way
 def test_deadline_within_the_delay_starts_the_batch(engine, load):
     """A request that would expire while it waits for company runs without."""
     load(onnx_models.identity(), "same", max_batch_size=4, queue_delay_us=5_000_000)
     assert engine.infer(encode_request("same", {"input": nonce_rows(1, 1)}), timeout_us=2_000_000)
 
 
+@every_way
 def test_empty_tensor_of_huge_outline_is_refused(engine, load):
     """A few bytes must not make a model that reduces over nothing give gigabytes."""
     load(onnx_models.column_sums(), "sums")

@@ -4,6 +4,7 @@ import numpy as np
 import onnx_models
 import pytest
 from inference_messages import encode_request
+from ways import every_way
 
 from kernels.closed_loop import drive_engine
 
@@ -13,6 +14,7 @@ def make_message(model="same", rows=1):
     return encode_request(model, {"input": np.ones((rows, 4), np.float32)})
 
 
+@every_way
 @pytest.mark.parametrize(("requests", "window"), [(1, 1), (7, 3), (500, 64), (5, 64)])
 def test_loop_has_every_request_answered(engine, load, requests, window):
     """As many as asked for reach the model, whatever the window, and every reply is counted."""
@@ -33,6 +35,7 @@ def test_loop_sends_messages_in_turn_and_counts_failures(engine, load):
     assert engine.statistics("same", 1)["success"] == 100
 
 
+@every_way
 def test_loop_keeps_a_window_outstanding(engine, load):
     """A model that waits, as good as for ever, for full batches gets nothing but full ones."""
     load(onnx_models.identity(), "same", max_batch_size=32, queue_delay_us=10_000_000)

@@ -8,9 +8,11 @@ import numpy as np
 import onnx_models
 import pytest
 from inference_messages import decode_reply, encode_request
+from ways import every_way
 
 from kernels import status
 from kernels.completions import CompletionQueue
+from kernels.queue_options import QueueOptions
 
 
 @pytest.fixture
@@ -37,6 +39,7 @@ def nonce_message(index, rows=1):
     return encode_request("same", {"input": np.full((rows, 4), index, np.float32)}, request_id=str(index))
 
 
+@every_way
 def test_each_completion_carries_its_own_reply(queue, load):
     """Nonce in, nonce out, hundreds at once."""
     load(onnx_models.identity(), "same", max_batch_size=32)
@@ -71,21 +74,23 @@ def test_one_wake_serves_many_completions(queue, load):
     assert queue.drain() == []
 
 
-def test_cancelled_request_is_settled_once_and_never_run(engine, queue, load):
-    """Queued requests are settled at once; the batch that runs is finished; a second cancellation does nothing."""
+@every_way
+def test_cancelled_request_is_settled_once_and_never_run(engine, queue, load, way):
+    """Queued requests are settled at once; batches that run are finished; a second cancellation does nothing."""
+    taken = way.capacity + 1
     load(onnx_models.slow(), "slow", max_batch_size=1)
     message = encode_request("slow", {"input": np.zeros((1, 4), np.float32)})
     calls = [queue.submit(message, index) for index in range(20)]
     queue.flush()
-    for call in calls[2:]:
+    for call in calls[taken:]:
         call.cancel()
         call.cancel()
     results = collect(queue)
-    assert all(results[index] == (status.CANCELLED, results[2][1]) for index in range(2, 20))
-    assert results[0][0] == results[1][0] == status.OK
+    assert all(results[index] == (status.CANCELLED, results[taken][1]) for index in range(taken, 20))
+    assert all(results[index][0] == status.OK for index in range(taken))
     for call in calls:
         call.cancel()
-    assert engine.statistics("slow", 1)["executions"] == 2
+    assert engine.statistics("slow", 1)["executions"] == taken
 
 
 def test_cancelled_before_the_flush_is_never_submitted(engine, queue, load):
@@ -98,6 +103,7 @@ def test_cancelled_before_the_flush_is_never_submitted(engine, queue, load):
     assert engine.statistics("same", 1)["rows"] == 2
 
 
+@every_way
 def test_cancelled_while_running_gets_no_reply(queue, engine, load):
     """A request that runs already is let finish, and its reply is dropped."""
     load(onnx_models.slow(), "slow", max_batch_size=1)
@@ -109,13 +115,14 @@ def test_cancelled_while_running_gets_no_reply(queue, engine, load):
     assert collect(queue)["only"][0] == status.CANCELLED
 
 
+@every_way
 def test_cancelled_at_its_deadline_is_settled_once(engine, queue, load):
     """Whichever comes first, the timer or the cancellation, the other one finds the request settled.
 
     The deadlines of a round lie close together, so that the timer unlinks many at once and settles one after another
     while they are being cancelled; settled twice, one would be given back twice.
     """
-    load(onnx_models.slow(10_000), "slow", max_batch_size=1)
+    load(onnx_models.slow(10_000), "slow", max_batch_size=1, queueing=QueueOptions(refuses_late=False))
     message = encode_request("slow", {"input": np.zeros((1, 4), np.float32)})
     for round_ in range(100):
         busy = [queue.submit(message, (round_, "busy", index)) for index in range(2)]
@@ -130,6 +137,7 @@ def test_cancelled_at_its_deadline_is_settled_once(engine, queue, load):
         assert {results[round_, index][0] for index in range(300)} <= {status.OK, status.CANCELLED, status.EXPIRED}
 
 
+@every_way
 def test_cancellation_storm_leaves_everybody_settled_and_nothing_held(queue, load):
     """Thousands of cancellations at every stage: each call completes once, the others with their own rows."""
     load(onnx_models.identity(), "same", max_batch_size=8, queue_delay_us=50, instance_count=2)

@@ -10,6 +10,7 @@ import onnx_models
 import pytest
 from engine_calls import infer, nonce_rows, refusal_of
 from inference_messages import decode_reply, encode_request
+from ways import every_way
 
 from kernels import status
 from kernels.completions import CompletionQueue
@@ -82,6 +83,7 @@ def test_unavailable_version_says_why_and_others_serve(engine, load):
     assert infer(engine, "tiny", {"input": np.ones((1, 16), np.float32)})["output"].shape == (1, 4)
 
 
+@every_way
 def test_swap_under_load_loses_nobody(engine, load):
     """While versions of one name are swapped, unloaded and loaded, every request of another caller is answered."""
     for version in (1, 2):
@@ -110,12 +112,14 @@ def test_swap_under_load_loses_nobody(engine, load):
     assert sum(answered) > 40
 
 
-def test_unload_ends_serving_and_finishes_what_was_admitted(engine, load):
+@every_way
+def test_unload_ends_serving_and_finishes_what_was_admitted(engine, load, way):
     """A request that was admitted is answered although its model is unloaded meanwhile."""
     load(onnx_models.slow(), "slow", max_batch_size=1)
     message = encode_request("slow", {"input": np.zeros((1, 4), np.float32)})
-    with ThreadPoolExecutor(4) as threads:
-        running = [threads.submit(engine.infer, message) for _ in range(4)]
+    callers = way.capacity + 3
+    with ThreadPoolExecutor(callers) as threads:
+        running = [threads.submit(engine.infer, message) for _ in range(callers)]
         while engine.statistics("slow", 1)["queued"] == 0:
             pass
         engine.unload("slow", 1)
@@ -125,12 +129,14 @@ def test_unload_ends_serving_and_finishes_what_was_admitted(engine, load):
     assert refusal_of(engine, message) == (status.NOT_FOUND, "Request for unknown model: 'slow' is not found")
 
 
-def test_drain_waits_for_what_runs(engine, load):
+@every_way
+def test_drain_waits_for_what_runs(engine, load, way):
     """Drain reports whether everything was settled in time."""
     load(onnx_models.slow(), "slow", max_batch_size=1)
     message = encode_request("slow", {"input": np.zeros((1, 4), np.float32)})
-    with ThreadPoolExecutor(2) as threads:
-        running = [threads.submit(engine.infer, message) for _ in range(2)]
+    callers = way.capacity + 1
+    with ThreadPoolExecutor(callers) as threads:
+        running = [threads.submit(engine.infer, message) for _ in range(callers)]
         while engine.statistics("slow", 1)["queued"] == 0:
             pass
         assert not engine.drain(0.0)

@@ -6,6 +6,7 @@ import pytest
 from bound_service import SERVICE, WAIT_S, BoundService, infer_by
 from engine_calls import infer
 from inference_messages import DTYPES, decode_reply, encode_request
+from ways import every_way
 
 from service.pb.open_inference_pb2 import ModelStreamInferResponse
 
@@ -40,6 +41,7 @@ def call_stream(channel, message):
     return [response.infer_response.SerializeToString() for response in responses]
 
 
+@every_way
 @pytest.mark.parametrize("options", [{"max_batch_size": 0}, {"max_batch_size": 4}], ids=["fixed", "batched"])
 @pytest.mark.parametrize("datatype", DTYPES)
 def test_tensor_comes_back_wherever_it_lies(engine, load, datatype, options):
@@ -52,6 +54,7 @@ def test_tensor_comes_back_wherever_it_lies(engine, load, datatype, options):
         np.testing.assert_array_equal(output, given)
 
 
+@every_way
 @pytest.mark.parametrize("send", [call, call_stream])
 def test_tensors_come_back_over_the_wire(engine, load, send):
     """Messages of every length, on the transport, which chooses where they lie."""
@@ -64,6 +67,7 @@ def test_tensors_come_back_over_the_wire(engine, load, send):
                 np.testing.assert_array_equal(decode_reply(reply)["output"], given)
 
 
+@every_way
 def test_bool_of_any_byte_is_read_as_one(engine, load):
     """Such a tensor is copied, since kernels take the byte for a C++ bool."""
     load_identity(load, "BOOL", shape=(1, COLUMNS), max_batch_size=0)
@@ -73,6 +77,7 @@ def test_bool_of_any_byte_is_read_as_one(engine, load):
     assert output.tobytes() == b"\x01" * COLUMNS
 
 
+@every_way
 @pytest.mark.parametrize("outputs", [(), ("difference",), ("difference", "sum")])
 def test_several_outputs_come_in_the_order_asked_for(engine, load, outputs):
     """Only one can lie at the end of a reply."""
@@ -85,6 +90,7 @@ def test_several_outputs_come_in_the_order_asked_for(engine, load, outputs):
         np.testing.assert_array_equal(output, expected[name])
 
 
+@every_way
 def test_output_of_other_shape_than_declared_is_what_the_model_made(engine, load):
     """The reply was begun for the shape that the file promises."""
     load(onnx_models.shorter_than_declared(COLUMNS), "shorter", max_batch_size=0)
@@ -94,6 +100,7 @@ def test_output_of_other_shape_than_declared_is_what_the_model_made(engine, load
         np.testing.assert_array_equal(output, given[:, : COLUMNS // 2])
 
 
+@every_way
 def test_large_and_small_alternate(engine, load):
     """What one run left does not shine through the next."""
     load_identity(load, "FP32", shape=("batch", "columns"), max_batch_size=4)

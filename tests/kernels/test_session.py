@@ -1,14 +1,19 @@
 """kernels.session and kernels.runtime: what a model takes and gives, and what cannot be loaded."""
 
+import re
 import subprocess
 import sys
 
 import onnx_models
 import pytest
 from onnx import TensorProto
+from ways import every_lane
 
+from kernels.providers import available_providers, refusals_of_absent_providers
 from kernels.runtime import RuntimeLibraryError, configure_runtime, runtime_version
-from kernels.session import Session, SessionError, TensorSpec
+from kernels.session import DeviceError, Session, SessionError, TensorSpec
+
+HAS_CUDA = "CUDAExecutionProvider" in available_providers()
 
 
 def test_session_of_tiny_names_types_and_shapes(tmp_path):
@@ -80,6 +85,53 @@ def test_session_on_unknown_device_is_refused(tmp_path):
     path = onnx_models.save(onnx_models.tiny(), tmp_path)
     with pytest.raises(SessionError, match="expected 'cpu'"):
         Session(path, device="tpu")
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:", "cuda:x", "cpu:0", "CUDA:0", "cuda:0 "])
+def test_session_on_malformed_device_is_refused(tmp_path, device):
+    """A GPU is named by its number."""
+    path = onnx_models.save(onnx_models.tiny(), tmp_path)
+    with pytest.raises(SessionError, match="expected 'cpu' or 'cuda:' and a number"):
+        Session(path, device=device)
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="the installed ONNX Runtime has the CUDA provider")
+@pytest.mark.parametrize(("options", "provider"), [({}, "CUDA"), ({"tensorrt_options": {}}, "TensorRT")])
+def test_session_on_gpu_without_provider_names_it(tmp_path, options, provider):
+    """Nothing falls back to the CPU by itself; that another device could do is in the error's type."""
+    path = onnx_models.save(onnx_models.tiny(), tmp_path)
+    with pytest.raises(DeviceError, match=f"cuda:0: .*{provider} execution provider is not enabled in this build"):
+        Session(path, device="cuda:0", cuda_options={"arena_extend_strategy": "kSameAsRequested"}, **options)
+
+
+@pytest.mark.skipif(HAS_CUDA, reason="the installed ONNX Runtime has the CUDA provider")
+def test_slots_of_absent_providers_answer_by_name():
+    """Each speaks of its own provider, which is not there, or of an option that it alone has: the slots are right."""
+    said = refusals_of_absent_providers()
+    assert len(said) == 6
+    for slot, text in said.items():
+        provider = "TensorRT" if "TensorRT" in slot else "CUDA"
+        if slot.startswith("SessionOptionsAppend"):
+            assert re.search(f"{provider}|external_data_loader", text), slot
+        else:
+            assert text == f"{provider} execution provider is not enabled in this build."
+
+
+def test_session_with_unknown_configuration_value_is_refused(tmp_path):
+    """Entries of the session's configuration reach ONNX Runtime."""
+    path = onnx_models.save(onnx_models.tiny(), tmp_path)
+    Session(path, session_config={"session.use_env_allocators": "0"})
+    with pytest.raises(SessionError, match="ONNX Runtime"):
+        Session(path, session_config={"": "0"})
+
+
+@every_lane
+def test_model_that_does_not_fit_is_refused_with_the_sizes(load, way):
+    """When it is loaded, and not when the first large batch comes."""
+    with pytest.raises(
+        DeviceError, match=f"a batch of {1 << 30} rows does not fit on {way.device}: .* {1 << 52} bytes"
+    ):
+        load(onnx_models.identity(shape=("batch", 1 << 20)), max_batch_size=1 << 30)
 
 
 def test_runtime_configured_after_first_session_is_refused(tmp_path):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from ensemble_folders import describe_chain, save_ensemble
 from onnx_models import identity, newer_opset, save, tiny
 from typer.testing import CliRunner
 
@@ -70,3 +71,25 @@ def test_check_of_missing_repository_ends_with_one(tmp_path):
 def test_check_of_empty_repository_says_so(tmp_path):
     """Nothing is refused."""
     assert check(tmp_path) == (0, "no models\n")
+
+
+def test_check_of_ensembles_tells_which_would_run(whole):
+    """With the steps that they would find; a step within one that is refused is named."""
+    save_ensemble(whole, "chain", describe_chain("echo", "inner", max_batch_size=3))
+    save_ensemble(whole, "inner", describe_chain("echo", max_batch_size=3))
+    save_ensemble(whole, "lonely", describe_chain("nobody"))
+    save_ensemble(whole, "misfit", describe_chain("tiny"))
+    code, output = check(whole, "--json")
+    rows = {row["model"]: row for row in json.loads(output)}
+    assert code == 1
+    assert {name: row["verdict"] for name, row in rows.items()} == {
+        "chain": "loads",
+        "echo": "loads",
+        "inner": "loads",
+        "lonely": "refused",
+        "misfit": "refused",
+        "tiny": "loads",
+    }
+    assert rows["chain"]["inputs"] == [{"name": "input", "datatype": "FP32", "shape": [-1, 4]}]
+    assert rows["lonely"]["reason"] == "its step 'nobody' is unknown"
+    assert "expected [-1, 16]" in rows["misfit"]["reason"]

@@ -284,7 +284,7 @@ def test_unload_finishes_what_was_admitted(tmp_path, engine, lifecycle, load_all
     repository.subscribe(lambda entry: seen.append(entry.state))
     with ThreadPoolExecutor(2) as threads:
         running = [threads.submit(infer, engine, "slow", ROW) for _ in range(2)]
-        while engine.statistics("slow", 1)["queued"] == 0:
+        while (counts := engine.statistics("slow", 1))["running"] + counts["queued"] < 2:
             pass
         lifecycle.unload("slow")
         assert all(one.result().tolist() == ROW[0].tolist() for one in running)

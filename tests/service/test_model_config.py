@@ -52,16 +52,13 @@ def test_read_config_tells_silence_about_batches_from_zero(tmp_path):
     ("text", "field"),
     [
         ("sequence_batching {}", "sequence_batching"),
-        ("ensemble_scheduling { step [] }", "ensemble_scheduling"),
-        ("dynamic_batching { preferred_batch_size: [4] }", "dynamic_batching.preferred_batch_size"),
-        ("dynamic_batching { default_queue_policy {} }", "dynamic_batching.default_queue_policy"),
-        ("instance_group { gpus: [0] }", "instance_group.gpus"),
+        ('ensemble_scheduling { step { model_namespace: "a" } }', "ensemble_scheduling.step.model_namespace"),
         ("input { allow_ragged_batch: true }", "input.allow_ragged_batch"),
         ("output { is_shape_tensor: true }", "output.is_shape_tensor"),
-        ("response_cache { enable: true }", "response_cache"),
         ("optimization { graph { level: 1 } }", "optimization.graph"),
         ("optimization { cuda { graphs: true } }", "optimization.cuda"),
         ("instance_group { passive: true }", "instance_group.passive"),
+        ('instance_group { profile: ["a"] }', "instance_group.profile"),
     ],
 )
 def test_read_config_with_field_that_is_not_read_refuses_it_by_name(tmp_path, text, field):
@@ -100,10 +97,13 @@ def test_read_config_with_wrong_text_names_line_and_column(tmp_path, text, place
         ),
         ("instance_group { count: -1 }", r"instance_group\[0\].count: expected a number from 0 to 1024, given -1"),
         (
-            "instance_group { kind: KIND_GPU }",
-            r"instance_group\[0\].kind: expected KIND_CPU or KIND_AUTO, given KIND_GPU",
+            "instance_group { kind: KIND_MODEL }",
+            r"instance_group\[0\].kind: expected KIND_CPU or KIND_GPU or KIND_AUTO, given KIND_MODEL",
         ),
-        ("instance_group { kind: 77 }", r"instance_group\[0\].kind: expected KIND_CPU or KIND_AUTO, given 77"),
+        (
+            "instance_group { kind: 77 }",
+            r"instance_group\[0\].kind: expected KIND_CPU or KIND_GPU or KIND_AUTO, given 77",
+        ),
         ("instance_group { count: 900 } instance_group { count: 900 }", "expected a number from 1 to 1024, given 1800"),
         ('parameters { key: "threads" value {} }', r"parameters\['threads'\]: expected one of intra_op_thread_count,"),
         (

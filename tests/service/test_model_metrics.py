@@ -4,6 +4,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from kernels.statistics import DURATION_BOUNDS_US, VersionStatistics
+from service.cache_metrics import CACHE_USAGE, describe_cache
 from service.exposition import write_text
 from service.model_metrics import HISTOGRAMS, describe_models
 
@@ -12,7 +13,9 @@ COUNTS = {
     "failed": 1,
     "cancelled": 2,
     "expired": 3,
+    "timed_out": 20,
     "rejected": 4,
+    "late": 100,
     "refused": 5,
     "success_ns": 70_999,
     "failure_ns": 1,
@@ -20,6 +23,10 @@ COUNTS = {
     "request_gather_ns": 3_000,
     "request_run_ns": 40_000,
     "request_encode_ns": 5_000,
+    "cache_hits": 0,
+    "cache_hit_ns": 0,
+    "cache_misses": 0,
+    "cache_miss_ns": 0,
     "executions": 6,
     "rows": 17,
     "gather_ns": 1_000,
@@ -27,6 +34,7 @@ COUNTS = {
     "encode_ns": 2_000,
     "last_inference_ms": 1,
 }
+DISPATCHES = {"full": 1, "preferred": 2, "delay": 3, "deadline": 4, "alone": 5, "drain": 6}
 BUCKETS = [0, 7, *[0] * (len(DURATION_BOUNDS_US) - 1)]
 
 
@@ -47,7 +55,7 @@ def read_samples(*versions):
 def make_version(**changes):
     """Counters of version 3 of a model."""
     phases = dict.fromkeys(("request", "queue", "gather", "run", "encode"), BUCKETS)
-    return VersionStatistics("tiny", 3, COUNTS | changes, phases, [], 9)
+    return VersionStatistics("tiny", 3, COUNTS | changes, phases, [], 9, DISPATCHES)
 
 
 def test_counters_bear_tritons_names_and_units():
@@ -65,8 +73,16 @@ def test_counters_bear_tritons_names_and_units():
         "nv_inference_compute_output_duration_us": 5,
     }
     assert {name: samples[name, "3"] for name in expected} == expected
-    failures = {"REJECTED": 7, "CANCELED": 2, "BACKEND": 1, "OTHER": 5}
+    failures = {"REJECTED": 127, "CANCELED": 2, "BACKEND": 1, "OTHER": 5}
     assert {reason: samples["nv_inference_request_failure", "3", reason] for reason in failures} == failures
+
+
+def test_counters_of_the_queue_are_by_reason():
+    """What it refused or gave up, and why batches left it."""
+    samples = read_samples(make_version())
+    refusals = {"full": 4, "late": 100, "deadline": 3, "timeout": 20}
+    assert {reason: samples["sluice_queue_refusals", "3", reason] for reason in refusals} == refusals
+    assert {reason: samples["sluice_dispatches", "3", reason] for reason in DISPATCHES} == DISPATCHES
 
 
 @pytest.mark.parametrize(
@@ -91,3 +107,25 @@ def test_version_that_never_ran_has_counters_and_no_histograms():
 def test_no_version_has_no_samples():
     """Nothing, rather than zeros of nobody."""
     assert read_samples() == {}
+
+
+def test_cache_has_counters_once_it_was_asked():
+    """Triton's, in microseconds; none of versions that never looked."""
+    changes = {"cache_hits": 4, "cache_hit_ns": 8_999, "cache_misses": 2, "cache_miss_ns": 6_000}
+    samples = read_samples(make_version(**changes))
+    expected = {
+        "nv_cache_num_hits_per_model": 4,
+        "nv_cache_num_misses_per_model": 2,
+        "nv_cache_hit_duration_per_model": 8,
+        "nv_cache_miss_duration_per_model": 6,
+    }
+    assert {name: samples[name, "3"] for name in expected} == expected
+    assert not [name for name, *_ in read_samples(make_version()) if name.startswith("nv_cache")]
+
+
+def test_cache_tells_what_it_holds():
+    """Nothing where there is no cache."""
+    usage = {"max_bytes": 100, "bytes": 60, "entries": 3, "evictions": 9}
+    families = {family.name: family.lines for family in describe_cache(usage)}
+    assert families == {name: [f"{name} {usage[key]}"] for name, (_, _, key) in CACHE_USAGE.items()}
+    assert describe_cache(dict.fromkeys(usage, 0)) == []

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from service.cache_metrics import describe_cache
 from service.machine_metrics import MachineMetrics
 from service.model_metrics import describe_loads, describe_models
 from service.transport_metrics import METRICS, describe_transport
@@ -14,6 +15,7 @@ def test_guide_names_every_metric_that_is_exposed():
     """What a scrape can hold is in a table, with its meaning."""
     traffic = dict.fromkeys((number for _, _, number in METRICS.values()), 0)
     families = [*describe_models([]), *describe_loads([]), *MachineMetrics().describe(), *describe_transport(traffic)]
+    families += describe_cache(dict.fromkeys(("max_bytes", "bytes", "entries", "evictions"), 1))
     documented = re.findall(r"^\| `([a-z_]+)` \|", GUIDE.read_text(), re.MULTILINE)
     metrics = [name for name in documented if name.startswith(("nv_", "sluice_", "process_"))]
     assert sorted(metrics) == sorted(family.name for family in families)

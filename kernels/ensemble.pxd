@@ -1,0 +1,27 @@
+"""An ensemble as its configuration has it: the tensors that its callers see, and its steps by the names of models."""
+
+from libc.stdint cimport int32_t
+
+from kernels.interface cimport Labels
+from kernels.session cimport session_core, tensor_spec
+
+
+cdef struct ensemble_core:       # what runs of it need to know of their sizes, and those that are over
+    int32_t n_steps
+    int32_t n_inputs             # of all steps
+    int32_t n_outputs            # of all steps
+    void* idle_runs              # ensemble_run*, linked by `next`; under the lock of the ensemble's batcher
+    int32_t n_idle
+    void (*free_run)(void* unused) noexcept nogil
+
+
+cdef class Ensemble:
+    cdef session_core seen       # inputs and outputs as of a session, which it is none
+    cdef ensemble_core core
+    cdef Labels labels           # of its outputs; None without any
+    cdef object _keep            # the bytes objects behind every name pointer
+    cdef readonly tuple inputs
+    cdef readonly tuple outputs
+    cdef readonly tuple steps    # of EnsembleStep; each comes after those whose tensors it reads
+
+    cdef tensor_spec* describe_tensors(self, tuple specs, object optional) except NULL
