@@ -216,6 +216,22 @@ def test_outputs_are_those_asked_for_in_their_order(client, names):
         assert set(result.as_numpy(name).flat) == {1 if name == "OUTPUT0" else -1}
 
 
+def test_output_that_is_asked_for_twice_is_refused(client):
+    """Triton gives it once."""
+    values = make_input(np.zeros(1, np.float32), "FP32")
+    with pytest.raises(InferenceServerException, match="output 'output' is requested twice") as raised:
+        client.infer("zero_FP32", [values], outputs=[triton.InferRequestedOutput("output")] * 2)
+    assert raised.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize("name", ["triton_enable_empty_final_response", "triton_anything"])
+def test_parameters_of_tritons_own_change_nothing(stub, name):
+    """Its client refuses to send them, and it refuses those that it does not know."""
+    request = make_typed("FP32", [1, 2], [2])
+    request.parameters[name].bool_param = True
+    assert triton.InferResult(stub.ModelInfer(request, timeout=TIMEOUT_S)).as_numpy("output").tolist() == [1, 2]
+
+
 @pytest.mark.parametrize(("given", "missing"), [((), "INPUT0"), (("INPUT0",), "INPUT1"), (("INPUT1",), "INPUT0")])
 def test_input_that_is_missing_is_named(client, given, missing):
     """L0_input_validation."""
