@@ -24,7 +24,7 @@ cdef enum:
     MAX_DURATION_BYTES = 24
     MAX_DETAIL_BYTES = 96        # the type's name, the duration, and four bytes beside
     MAX_STATUS_BYTES = 640       # a failure's text, the detail, and less than 24 bytes beside
-    MAX_BASE64_BYTES = 4 * MAX_STATUS_BYTES // 3 + 4
+    MAX_BASE64_BYTES = 864       # four for each three of those
 
 cdef const char* HEADER = b"grpc-status-details-bin"
 cdef const char* TYPE_URL = b"type.googleapis.com/google.rpc.RetryInfo"

@@ -114,7 +114,6 @@ def _open_session(path: Path, device: str, written: "WrittenConfig", threads: "L
         "arena": written.uses_arena,
         "intra_op_threads": written.intra_op_threads,
         "inter_op_threads": written.inter_op_threads,
-        "arena": written.uses_arena,
         "cuda_options": written.devices.cuda_options,
         "tensorrt_options": written.devices.tensorrt_options,
         "session_config": written.devices.session_config,
