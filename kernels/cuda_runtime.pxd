@@ -1,4 +1,4 @@
-"""CUDA's own calls, beside those that ONNX Runtime makes: memory that processes share, and copies. Names are the library's."""
+"""CUDA's own calls beside those of ONNX Runtime: memory that processes share, and copies. Names are the library's."""
 
 from libc.stdint cimport uint8_t, uint64_t
 

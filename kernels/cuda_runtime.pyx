@@ -168,7 +168,7 @@ cdef void destroy_stream(const cuda_table* table, int gpu, void* stream) noexcep
 
 
 cdef int queue_copy(const cuda_table* table, void* target, const void* source, size_t size, void* stream) noexcept nogil:
-    """Have a stream copy bytes, to or from pinned memory, once it has done what it was given before. 0, or CUDA's error."""
+    """Have a stream copy bytes, to or from pinned memory, after what it was given before. 0, or CUDA's error."""
     return table.cudaMemcpyAsync(target, source, size, CUDA_MEMCPY_DEFAULT, stream)
 
 

@@ -16,6 +16,10 @@ from kernels.signature cimport signature
 from kernels.status cimport INVALID
 from kernels.wire cimport bytes_view
 
+cdef const char* UNREACHABLE = (b"cannot be written to its shared memory object, which has become shorter or for which "
+                                b"there is no memory")
+cdef const char* UNREACHABLE_ON_GPU = b"cannot be written to its CUDA shared memory region"
+
 
 cdef int deliver_outputs(const signature* accepted, request* member, output_view* views) noexcept nogil:
     """Deliver every output that asks for it, and describe in `views` what the reply says of it instead.
@@ -50,9 +54,7 @@ cdef int write_output(const signature* accepted, request* member, int32_t index,
     # A run may have written it there itself.
     if view.content.data != place_on_gpu(asked) and write_region(
             asked.home, asked.offset, view.content.data, view.content.size) != 0:
-        return refuse_output(member, spec, b"cannot be written to its CUDA shared memory region" if is_on_gpu(asked.home)
-                             else b"cannot be written to its shared memory object, which has become shorter or for which "
-                             b"there is no memory", INVALID)
+        return refuse_output(member, spec, UNREACHABLE_ON_GPU if is_on_gpu(asked.home) else UNREACHABLE, INVALID)
     view.region = bytes_view(<const uint8_t*> asked.home.name, asked.home.name_size)
     view.region_offset = asked.offset
     view.region_bytes = view.content.size

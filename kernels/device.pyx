@@ -126,7 +126,7 @@ cdef void free_on_gpu(device* used, void* place) noexcept nogil:
 
 
 cdef int copy_to_gpu(const device* used, void* target, const void* source, size_t size, failure* error) noexcept nogil:
-    """Have bytes copied from pinned memory before whatever the session's stream is given next. 0, or -1 with `error` set."""
+    """Have bytes copied from pinned memory, before what the session's stream is given next. 0, or -1 with `error` set."""
     if used.cuda != NULL:
         return check_cuda(used, queue_copy(used.cuda, target, source, size, used.stream), error)
     memcpy(target, source, size)

@@ -1,7 +1,7 @@
 """Decides which tensors of a batch of one a session on a GPU can use where they lie, in its own GPU's memory.
 
-What it cannot is copied: inputs of other GPUs, of several requests, and BOOL, whose bytes must be checked, from the region
-into the batch's buffer; outputs from there to their region, as those in system shared memory are.
+What it cannot is copied: inputs of other GPUs, of several requests, and BOOL, whose bytes must be checked, from the
+region into the batch's buffer; outputs from there to their region, as those in system shared memory are.
 """
 
 from libc.stdint cimport int32_t, uint8_t
@@ -40,8 +40,8 @@ cdef int fetch_input(const tensor_spec* spec, const bound_tensor* given, uint8_t
     cdef size_t place
     if read_region(given.home, given.offset, target, given.size) != 0:
         error.code = INVALID
-        snprintf(error.text, FAILURE_TEXT_BYTES, "input '%s' cannot be read from CUDA shared memory region '%s'", spec.name,
-                 given.home.name)
+        snprintf(error.text, FAILURE_TEXT_BYTES, "input '%s' cannot be read from CUDA shared memory region '%s'",
+                 spec.name, given.home.name)
         return -1
     if spec.datatype == DT_BOOL:
         for place in range(given.size):
@@ -51,7 +51,7 @@ cdef int fetch_input(const tensor_spec* spec, const bound_tensor* given, uint8_t
 
 cdef void* find_output_place(const device* place, const request* alone, int32_t output, int32_t n_inputs,
                              size_t size) noexcept nogil:
-    """Where the only request of a batch wants an output, if the session can write it there; NULL if it is to be copied."""
+    """Where the only request of a batch wants an output, if the session can write it there; NULL for a copy."""
     cdef const delivery* asked = find_delivery(alone, output)
     cdef uint8_t* found
     if asked == NULL or asked.home == NULL or not is_on_gpu(asked.home) or asked.home.gpu != place.gpu:

@@ -1,8 +1,9 @@
 """Gives each recorded batch size tensors at places of the device that never change, as a CUDA graph demands.
 
-A batch is filled up with rows of zeros to the next recorded size, copied to those places, run, and its own rows are copied
-back: what the added rows give stays on the device. All on the session's stream, so that nothing waits but the end. The
-recording itself is ONNX Runtime's: it is made at the first run of a size, and a run says by its options which one it is.
+A batch is filled up with rows of zeros to the next recorded size, copied to those places, run, and its own rows are
+copied back: what the added rows give stays on the device. All on the session's stream, so that nothing waits but the
+end. The recording itself is ONNX Runtime's: it is made at the first run of a size, and a run says by its options which
+one it is.
 One batch at a time: the session's lane runs it.
 """
 

@@ -337,7 +337,7 @@ cdef bint is_on_gpu(const region* home) noexcept nogil:
 
 
 cdef int read_region(const region* source, int64_t offset, uint8_t* target, size_t size) noexcept nogil:
-    """Copy bytes out of a region, which has them by its size. 0, or -1 when its object has become shorter, or CUDA fails."""
+    """Copy bytes out of a region, which has them by its size. 0, or -1: its object has become shorter, or CUDA fails."""
     cdef ssize_t part
     cdef size_t done = 0
     if is_on_gpu(source):
