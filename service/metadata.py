@@ -23,7 +23,7 @@ BOUND_TO_ENGINE = frozenset({"ModelInfer", "ModelStreamInfer"})
 SERVER_NAME = "sluice"
 # The protocol's extensions that are a matter of inference, and work wholly.
 INFERENCE_EXTENSIONS = ("binary_tensor_data", "classification")
-# The others, with the rpcs that each consists of; cuda_shared_memory answers, and registers nothing.
+# The others, with the rpcs that each consists of.
 RPC_EXTENSIONS = {
     "logging": ("LogSettings",),
     "model_configuration": ("ModelConfig",),
@@ -31,6 +31,7 @@ RPC_EXTENSIONS = {
     "model_repository(unload_dependents)": ("RepositoryModelUnload",),
     "statistics": ("ModelStatistics",),
     "system_shared_memory": ("SystemSharedMemoryStatus", "SystemSharedMemoryRegister", "SystemSharedMemoryUnregister"),
+    "cuda_shared_memory": ("CudaSharedMemoryStatus", "CudaSharedMemoryRegister", "CudaSharedMemoryUnregister"),
     "trace": ("TraceSetting",),
 }
 

@@ -147,18 +147,19 @@ def test_infer_gives_classes_with_their_labels(client):
 
 def test_metadata_names_the_extensions_that_work(client):
     """By the names of the protocol."""
-    assert {"classification", "system_shared_memory"} <= set(client.get_server_metadata().extensions)
+    extensions = set(client.get_server_metadata().extensions)
+    assert {"classification", "system_shared_memory", "cuda_shared_memory"} <= extensions
 
 
-def test_memory_of_gpus_is_told_to_be_none(client):
-    """Nothing is registered, and nothing can be."""
-    assert not client.get_cuda_shared_memory_status().regions
-    with pytest.raises(InferenceServerException, match="cannot be registered"):
-        client.register_cuda_shared_memory("frames", bytes(64), 0, 64)
-    client.unregister_cuda_shared_memory()
-
-
-@pytest.mark.parametrize("name", ["get_system_shared_memory_status", "unregister_system_shared_memory"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "get_system_shared_memory_status",
+        "unregister_system_shared_memory",
+        "get_cuda_shared_memory_status",
+        "unregister_cuda_shared_memory",
+    ],
+)
 def test_shared_memory_is_for_local_callers(client, name):
     """One that comes with a certificate, or through a gateway, is of another machine for all that is known."""
     if not TARGET["authority"]:
