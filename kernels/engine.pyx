@@ -225,6 +225,7 @@ cdef class Engine:
         made.ensemble = ensemble
         memset(&accepted, 0, sizeof(signature))
         accepted.core = &ensemble.seen
+        accepted.reads_inputs = True
         accepted.inputs = ensemble.seen.inputs
         accepted.outputs = ensemble.seen.outputs
         accepted.labels = ensemble.labels.lists if ensemble.labels is not None else NULL
@@ -534,6 +535,7 @@ cdef int fill_signature(signature* accepted, Session session, Interface interfac
     accepted.inputs = session.core.inputs
     accepted.outputs = session.core.outputs
     accepted.made = NULL
+    accepted.reads_inputs = False
     accepted.labels = NULL
     if interface is None:
         return 0

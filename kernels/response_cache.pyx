@@ -69,7 +69,7 @@ cdef bint can_be_cached(const request* asked) noexcept nogil:
 
 
 cdef int make_key(const response_cache* cache, int64_t serial, const signature* accepted, request* asked) noexcept nogil:
-    """Digest what the answer depends on into the request's cache_key. 0, or -1 without memory."""
+    """Digest what the answer depends on into the request's cache_key. 0, or -1 where that cannot be read, or without memory."""
     cdef EVP_MD_CTX* state = EVP_MD_CTX_new()
     cdef int failed = -1
     if state == NULL:
@@ -98,7 +98,8 @@ cdef int digest_inputs(EVP_MD_CTX* state, const signature* accepted, const reque
             continue
         if EVP_DigestUpdate(state, bound.shape, rank * sizeof(int64_t)) != 1:
             return -1
-        if bound.size > 0 and EVP_DigestUpdate(state, bound.data, bound.size) != 1:
+        # An input that stays in a GPU's memory has no bytes here.
+        if bound.size > 0 and (bound.data == NULL or EVP_DigestUpdate(state, bound.data, bound.size) != 1):
             return -1
     return 0
 

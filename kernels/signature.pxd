@@ -15,6 +15,7 @@ cdef struct signature:
     const tensor_spec* outputs  # as callers get them, the same
     const tensor_spec* made    # reshaped outputs as the model must make them; NULL without any
     const label_list* labels   # of each output, for classes; NULL without any
+    bint reads_inputs          # of an ensemble, whose steps read them: none stays in a GPU's memory
     region_table* regions      # the shared memory that requests may name
     int64_t max_shared_bytes   # that one request may have copied out of it
 

@@ -335,7 +335,7 @@ cdef int lay_out_contents(const signature* accepted, request* target) noexcept n
     for index in range(view.n_inputs):
         place = find_input(accepted.core, view, index)
         bound = &target.inputs[place]
-        if bound.data != NULL or stays_on_gpu(&accepted.core.inputs[place], bound):
+        if bound.data != NULL or stays_there(accepted, place, bound):
             continue
         bound.data = target.scratch + position
         position += align_up(bound.size)
@@ -345,6 +345,10 @@ cdef int lay_out_contents(const signature* accepted, request* target) noexcept n
         elif bound.size > 0 and read_contents(view, index, accepted.inputs[place].datatype, <uint8_t*> bound.data) != 0:
             return refuse_range(target, &accepted.inputs[place])
     return 0
+
+
+cdef inline bint stays_there(const signature* accepted, int32_t place, const bound_tensor* bound) noexcept nogil:
+    return not accepted.reads_inputs and stays_on_gpu(&accepted.core.inputs[place], bound)
 
 
 cdef int64_t align_up(size_t size) noexcept nogil:
@@ -358,7 +362,7 @@ cdef int reserve_scratch(const signature* accepted, request* target) noexcept no
     cdef const bound_tensor* bound
     for place in range(accepted.core.n_inputs):
         bound = &target.inputs[place]
-        if bound.data != NULL or stays_on_gpu(&accepted.core.inputs[place], bound):
+        if bound.data != NULL or stays_there(accepted, place, bound):
             continue
         if bound.size > <size_t> (INT64_MAX // 2) or add_overflows(total, align_up(bound.size), &total):
             return refuse_memory(target)

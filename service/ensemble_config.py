@@ -36,6 +36,7 @@ def complete_ensemble(name: str, written: WrittenConfig) -> ServingConfig:
         max_batch_size=proto.max_batch_size,
         queue_delay_us=0,
         queueing=QueueOptions(),
+        graph_batches=(),
         instance_count=1,
         intra_op_threads=0,
         inter_op_threads=0,

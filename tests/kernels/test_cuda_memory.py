@@ -11,6 +11,7 @@ import numpy as np
 import onnx_models
 import pytest
 from engine_calls import refusal_of, submit_all
+from ensemble_graphs import load_chain
 from host_cuda import HANDLE_BYTES, NAMES, GpuMemory, build_host_cuda, count_copies
 from inference_messages import build_request, decode_reply, write_raw
 from memory_objects import MemoryObject, place_tensor
@@ -59,6 +60,15 @@ def memory():
 def engine():
     """An engine that takes host_cuda.c for CUDA."""
     made = Engine(workers=4)
+    made.shared_memory.use_cuda(host_cuda())
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def engine_with_cache():
+    """Another one, which keeps replies."""
+    made = Engine(workers=2, response_cache_bytes=1 << 20)
     made.shared_memory.use_cuda(host_cuda())
     yield made
     made.close()
@@ -266,6 +276,32 @@ def test_tensors_of_one_request_may_lie_in_several_places(engine, load, memory):
         assert made == 0
         assert memory.read(ALIGNED, SIZE) == (a + b).tobytes()
         assert plain.read() == (a - b).tobytes()
+
+
+def test_ensemble_reads_what_lies_on_a_gpu(engine, load, memory):
+    """Its steps may run anywhere, and the first one's input is copied to where they read it."""
+    load(onnx_models.identity(), "cpu")
+    load_chain(engine, "same", "same")
+    memory.write(ROWS.tobytes())
+    engine.shared_memory.register_cuda("gpu", memory.handle, 0, REGION_BYTES)
+    request = request_in()
+    request.model_name = "chain"
+    place_tensor(request.outputs.add(name="output"), "gpu", SIZE, ALIGNED)
+    infer(engine, request)
+    assert memory.read(ALIGNED, SIZE) == ROWS.tobytes()
+
+
+def test_request_whose_input_stays_on_a_gpu_is_always_run(engine_with_cache, memory, tmp_path):
+    """The response cache has no bytes of it to tell it by."""
+    engine = engine_with_cache
+    path = onnx_models.save(onnx_models.identity(), tmp_path, "same")
+    session = Session(path, device="cpu:staged:0")
+    engine.load("same", 1, session, buffer_sets=2, max_batch_size=8, cache_replies=True)
+    engine.shared_memory.register_cuda("gpu", memory.handle, 0, REGION_BYTES)
+    for value in (1, 2):
+        memory.write(np.full((2, 4), value, np.float32).tobytes())
+        assert decode_reply(infer(engine, request_in()).SerializeToString())["output"].tolist() == [[value] * 4] * 2
+    assert engine.cache_usage()["entries"] == 0
 
 
 def test_output_over_an_input_is_copied(engine, load, memory):
