@@ -33,30 +33,6 @@ cdef extern from *:
     """
     void* rung       # of a timer's thread that rings an alarm: where the task goes that becomes ready, a task**
 
-cdef extern from *:
-    """
-    #include <stdint.h>
-    #include <sys/syscall.h>
-    #include <unistd.h>
-
-    /* Has the calling thread run as soon as it wakes, not when the one that runs has had its turn: from Linux 6.12 on the
-     * scheduler lets those go first that ask for little at a time. What an older one makes of it does not matter. */
-    static inline void ask_for_short_slices(void) {
-        struct {
-            uint32_t size, policy;
-            uint64_t flags;
-            int32_t nice;
-            uint32_t priority;
-            uint64_t runtime_ns, deadline_ns, period_ns;
-        } wanted = {.size = sizeof(wanted)};
-        /* Its priority among others stays what the process was given. */
-        if (syscall(SYS_sched_getattr, 0, &wanted, sizeof(wanted), 0) != 0) return;
-        wanted.runtime_ns = 100000;
-        syscall(SYS_sched_setattr, 0, &wanted, 0);
-    }
-    """
-    void ask_for_short_slices() noexcept nogil
-
 cdef extern from "<sys/prctl.h>" nogil:
     int PR_SET_TIMERSLACK
     int prctl(int option, unsigned long argument, unsigned long, unsigned long, unsigned long) noexcept
@@ -312,7 +288,6 @@ cdef void* run_timer(void* argument) noexcept nogil:
     cdef task* ready
     # By default the system may let a sleep last 50 µs longer.
     prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0)
-    ask_for_short_slices()
     pthread_mutex_lock(&pool.timer_lock)
     while not pool.timer_stopping:
         if pool.is_watched:
