@@ -6,6 +6,7 @@ from kernels.executor cimport executor, task
 from kernels.instance cimport instance, version_name
 from kernels.placement cimport placement
 from kernels.request cimport request
+from kernels.sequences cimport sequence_table
 from kernels.signature cimport signature
 from kernels.statistics cimport counters, statistics
 from kernels.sync cimport pthread_cond_t, pthread_mutex_t
@@ -20,6 +21,7 @@ cdef struct batcher:
     version_name served      # model name and version as replies carry them
     int64_t delay_ns
     int64_t max_queued       # requests
+    int64_t enough_rows      # with so many queued a batch waits for no more
     int64_t* pending_bytes   # the engine's count of message bytes that wait or run
     int64_t max_pending_bytes
     pthread_mutex_t lock     # guards what follows
@@ -28,6 +30,7 @@ cdef struct batcher:
     request* last
     int64_t queued
     int64_t queued_rows
+    sequence_table* sequences  # owned; NULL for a model that keeps none
     int64_t alarm_ns         # the alarm that is set, 0 for none
     int32_t running          # batches
     bint scheduled           # in the executor's ready list
@@ -54,3 +57,6 @@ cdef void set_trace_rate(batcher* target, int64_t rate) noexcept nogil
 cdef int64_t read_statistics(batcher* target, statistics* copied) noexcept nogil
 cdef void reset_counts(batcher* target) noexcept nogil
 cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil
+cdef bint wait_for_sequences(batcher* target, int64_t until_ns) noexcept nogil
+cdef int64_t count_sequences(batcher* target) noexcept nogil
+cdef bint keeps_sequence(batcher* target, request* asking) noexcept nogil

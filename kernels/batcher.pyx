@@ -14,6 +14,11 @@ from kernels.failure cimport FAILURE_TEXT_BYTES, failure
 from kernels.instance cimport close_instance, execute_batch, instance, open_instance
 from kernels.placement cimport open_placement, place_next
 from kernels.request cimport QUEUED, RUNNING, SETTLED, request
+from kernels.sequence_id cimport read_turn
+from kernels.sequences cimport (
+    close_sequences, count_ahead, end_idle, find_idle_due, has_sequence, join_sequence, leave_sequence, set_unbounded, take_overdue,
+    take_released,
+)
 from kernels.signature cimport can_merge, signature
 from kernels.statistics cimport (
     batch_times, copy_statistics, count_batch, count_failure, counters, free_statistics, statistics,
@@ -41,6 +46,7 @@ cdef int open_batcher(batcher* made, executor* pool, const signature* accepted, 
     made.task.ring = ring_alarm
     made.pool = pool
     made.accepted = accepted[0]
+    made.enough_rows = accepted.max_batch_size
     open_placement(&made.place, accepted)
     pthread_mutex_init(&made.lock, NULL)
     pthread_condattr_init(&monotonic)
@@ -74,6 +80,7 @@ cdef void close_batcher(batcher* used) noexcept nogil:
     free(used.instances)
     free(used.served.model)
     free_statistics(&used.counts)
+    close_sequences(used.sequences)
     pthread_mutex_destroy(&used.lock)
     pthread_cond_destroy(&used.idle)
 
@@ -84,23 +91,19 @@ cdef void close_batcher(batcher* used) noexcept nogil:
 cdef void admit_request(batcher* target, request* admitted) noexcept nogil:
     """Queue a bound request, or settle it as refused."""
     cdef int64_t bytes_waiting = counter_add(target.pending_bytes, admitted.held_bytes)
-    cdef bint full = bytes_waiting > target.max_pending_bytes
+    cdef bint refused = bytes_waiting > target.max_pending_bytes
     admitted.batcher = target
-    if full:
+    if refused:
+        admitted.error.code = EXHAUSTED
         snprintf(admitted.error.text, FAILURE_TEXT_BYTES, "the server holds %ld bytes of requests; at most %ld may wait",
                  <long> bytes_waiting, <long> target.max_pending_bytes)
     else:
         pthread_mutex_lock(&target.lock)
-        full = target.queued >= target.max_queued
-        if full:
-            snprintf(admitted.error.text, FAILURE_TEXT_BYTES, "the queue of model '%s' version %s is full: %ld requests wait",
-                     target.served.model, target.served.version, <long> target.queued)
-        else:
-            append_request(target, admitted)
+        refused = place_request(target, admitted) != 0
+        if not refused:
             start_or_wait(target, admitted.arrival_ns)
         pthread_mutex_unlock(&target.lock)
-    if full:
-        admitted.error.code = EXHAUSTED
+    if refused:
         count_refusal(target, admitted)
         settle_request(admitted)
 
@@ -120,14 +123,19 @@ cdef void cancel_request(request* unwanted) noexcept nogil:
     cdef batcher* home = <batcher*> unwanted.batcher
     cdef bint queued
     cdef int state
+    cdef int64_t now_ns
     pthread_mutex_lock(&home.lock)
     # Written again, outside the lock, by who settles.
     state = int_load(&unwanted.state)
     queued = state == QUEUED
     if queued:
-        unlink_request(home, unwanted)
+        now_ns = monotonic_ns()
+        drop_request(home, unwanted, now_ns)
         int_store(&unwanted.state, SETTLED)
-        count_failure(&home.counts, CANCELLED, monotonic_ns() - unwanted.arrival_ns)
+        count_failure(&home.counts, CANCELLED, now_ns - unwanted.arrival_ns)
+        if home.sequences != NULL:
+            take_turns(home)
+            start_or_wait(home, now_ns)
         tell_if_idle(home)
     elif state == RUNNING:
         unwanted.cancelled = True
@@ -152,14 +160,56 @@ cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil:
     until.tv_sec = until_ns // 1000000000
     until.tv_nsec = until_ns % 1000000000
     pthread_mutex_lock(&target.lock)
-    target.closing = True
+    set_closing(target, True)
     start_or_wait(target, monotonic_ns())
     while not is_idle(target) and monotonic_ns() < until_ns:
         pthread_cond_timedwait(&target.idle, &target.lock, &until)
     idle = is_idle(target)
-    target.closing = False
+    set_closing(target, False)
     pthread_mutex_unlock(&target.lock)
     return idle
+
+
+cdef void set_closing(batcher* target, bint is_closing) noexcept nogil:
+    target.closing = is_closing
+    if target.sequences != NULL:
+        set_unbounded(target.sequences, is_closing)
+        take_turns(target)
+
+
+cdef bint wait_for_sequences(batcher* target, int64_t until_ns) noexcept nogil:
+    """Wait until every sequence has ended, by itself or for being idle, or the time has come. True when all have."""
+    cdef timespec until
+    cdef bint ended
+    until.tv_sec = until_ns // 1000000000
+    until.tv_nsec = until_ns % 1000000000
+    pthread_mutex_lock(&target.lock)
+    while target.sequences.live > 0 and monotonic_ns() < until_ns:
+        pthread_cond_timedwait(&target.idle, &target.lock, &until)
+    ended = target.sequences.live == 0
+    pthread_mutex_unlock(&target.lock)
+    return ended
+
+
+cdef int64_t count_sequences(batcher* target) noexcept nogil:
+    """How many sequences are under way."""
+    cdef int64_t live = 0
+    pthread_mutex_lock(&target.lock)
+    if target.sequences != NULL:
+        live = target.sequences.live
+    pthread_mutex_unlock(&target.lock)
+    return live
+
+
+cdef bint keeps_sequence(batcher* target, request* asking) noexcept nogil:
+    """Tell whether a request goes on with a sequence of this version; what its parameters say wrongly, it does not."""
+    cdef bint found
+    if read_turn(target.accepted.sequences, target.sequences.seed, asking) != 0:
+        return False
+    pthread_mutex_lock(&target.lock)
+    found = has_sequence(target.sequences, asking)
+    pthread_mutex_unlock(&target.lock)
+    return found
 
 
 cdef int64_t read_counts(batcher* target, counters* total, int64_t* running, bint* is_inline) noexcept nogil:
@@ -167,7 +217,7 @@ cdef int64_t read_counts(batcher* target, counters* total, int64_t* running, bin
     cdef int64_t queued
     pthread_mutex_lock(&target.lock)
     total[0] = target.counts.total
-    queued = target.queued
+    queued = count_waiting(target)
     running[0] = target.running
     is_inline[0] = target.task.is_inline
     pthread_mutex_unlock(&target.lock)
@@ -186,7 +236,7 @@ cdef int64_t read_statistics(batcher* target, statistics* copied) noexcept nogil
     """Copy all that is counted, to be freed by free_statistics; return how many requests wait, -1 without memory."""
     cdef int64_t queued
     pthread_mutex_lock(&target.lock)
-    queued = target.queued if copy_statistics(copied, &target.counts) == 0 else -1
+    queued = count_waiting(target) if copy_statistics(copied, &target.counts) == 0 else -1
     pthread_mutex_unlock(&target.lock)
     return queued
 
@@ -200,6 +250,51 @@ cdef void reset_counts(batcher* target) noexcept nogil:
 
 
 # ---- the queue; all under the batcher's lock
+
+
+cdef int place_request(batcher* target, request* admitted) noexcept nogil:
+    """Put a request into the queue, or behind the others of its sequence. 0, or -1 with its error set."""
+    cdef int64_t waiting = target.queued
+    if target.sequences != NULL:
+        waiting = count_ahead(target.sequences, admitted, waiting)
+    if waiting >= target.max_queued:
+        snprintf(admitted.error.text, FAILURE_TEXT_BYTES, "the queue of model '%s' version %s is full: %ld requests wait",
+                 target.served.model, target.served.version, <long> waiting)
+        admitted.error.code = EXHAUSTED
+        return -1
+    if target.sequences == NULL:
+        append_request(target, admitted)
+        return 0
+    if join_sequence(target.sequences, admitted) != 0:
+        return -1
+    if admitted.turn.waits and admitted.deadline_ns != 0:
+        wake_by(target, admitted.deadline_ns)
+    take_turns(target)
+    return 0
+
+
+cdef int64_t count_waiting(const batcher* target) noexcept nogil:
+    """How many requests wait, those for their turn in a sequence among them."""
+    return target.queued if target.sequences == NULL else target.queued + target.sequences.waiting
+
+
+cdef void take_turns(batcher* target) noexcept nogil:
+    """Queue what has come to its turn in a sequence, and be there when one has been idle for too long."""
+    cdef request* member = take_released(target.sequences)
+    cdef int64_t due_ns = find_idle_due(target.sequences)
+    while member != NULL:
+        append_request(target, member)
+        member = take_released(target.sequences)
+    if due_ns != 0:
+        wake_by(target, due_ns)
+
+
+cdef void drop_request(batcher* target, request* dropped, int64_t now_ns) noexcept nogil:
+    """Take a request that will not run out of the queue, and out of its sequence; take_turns must follow there."""
+    if target.sequences == NULL or not dropped.turn.waits:
+        unlink_request(target, dropped)
+    if target.sequences != NULL:
+        leave_sequence(target.sequences, dropped, False, now_ns)
 
 
 cdef void append_request(batcher* target, request* admitted) noexcept nogil:
@@ -235,7 +330,7 @@ cdef void unlink_request(batcher* target, request* leaving) noexcept nogil:
 
 
 cdef bint is_idle(batcher* target) noexcept nogil:
-    return target.queued == 0 and target.running == 0 and not target.scheduled
+    return count_waiting(target) == 0 and target.running == 0 and not target.scheduled
 
 
 cdef void tell_if_idle(batcher* target) noexcept nogil:
@@ -254,7 +349,7 @@ cdef void start_or_wait(batcher* target, int64_t now_ns) noexcept nogil:
     """Schedule a run when one may start; when only the delay forbids it, have the timer come back."""
     if target.queued == 0 or target.scheduled or target.unused == NULL:
         return
-    if (target.delay_ns == 0 or target.closing or target.hurried or target.queued_rows >= target.accepted.max_batch_size
+    if (target.delay_ns == 0 or target.closing or target.hurried or target.queued_rows >= target.enough_rows
             or target.first.arrival_ns + target.delay_ns <= now_ns):
         target.scheduled = True
         schedule(target.pool, &target.task)
@@ -275,7 +370,7 @@ cdef request* take_expired(batcher* target, int64_t now_ns) noexcept nogil:
     while member != NULL:
         following = member.next
         if has_expired(member, now_ns):
-            unlink_request(target, member)
+            drop_request(target, member, now_ns)
             # Before the lock is left: a cancellation that comes now must not find it queued and settle it again.
             int_store(&member.state, SETTLED)
             count_failure(&target.counts, EXPIRED, now_ns - member.arrival_ns)
@@ -284,8 +379,26 @@ cdef request* take_expired(batcher* target, int64_t now_ns) noexcept nogil:
         elif member.deadline_ns != 0:
             earliest = min(earliest, member.deadline_ns)
         member = following
+    if target.sequences != NULL:
+        expired = take_expired_turns(target, now_ns, expired, &earliest)
     if earliest != INT64_MAX:
         wake_by(target, earliest)
+    return expired
+
+
+cdef request* take_expired_turns(batcher* target, int64_t now_ns, request* expired, int64_t* earliest) noexcept nogil:
+    """As take_expired, of requests that wait for their turn, put before those `expired`; ends idle sequences, too."""
+    cdef request* overdue = take_overdue(target.sequences, now_ns, earliest)
+    cdef request* following
+    while overdue != NULL:
+        following = overdue.next
+        int_store(&overdue.state, SETTLED)
+        count_failure(&target.counts, EXPIRED, now_ns - overdue.arrival_ns)
+        overdue.next = expired
+        expired = overdue
+        overdue = following
+    end_idle(target.sequences, now_ns)
+    take_turns(target)
     return expired
 
 
@@ -404,6 +517,8 @@ cdef void finish_requests(batcher* target, instance* chosen, request* batch, int
     cdef request* member = batch
     pthread_mutex_lock(&target.lock)
     count_run(target, chosen, batch, rows, error)
+    if target.sequences != NULL:
+        end_turns(target, batch, chosen.ended_ns, error)
     # From here on a cancellation comes too late: whoever takes the lock next finds the request settled.
     while member != NULL:
         int_store(&member.state, SETTLED)
@@ -418,6 +533,16 @@ cdef void finish_requests(batcher* target, instance* chosen, request* batch, int
                 batch.error = error[0]
             settle_request(batch)
         batch = following
+
+
+cdef void end_turns(batcher* target, request* batch, int64_t ended_ns, const failure* error) noexcept nogil:
+    """Let the requests of a run leave their sequences, and those behind them go. Under the batcher's lock."""
+    while batch != NULL:
+        leave_sequence(target.sequences, batch, error.code == OK and batch.error.code == OK and not batch.cancelled,
+                       ended_ns)
+        batch = batch.next
+    take_turns(target)
+    start_or_wait(target, ended_ns)
 
 
 cdef void count_run(batcher* target, const instance* chosen, const request* batch, int64_t rows,

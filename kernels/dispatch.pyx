@@ -4,10 +4,13 @@ A batcher is found through an immutable table inside a read section: no lock, no
 freed before the section has been left.
 """
 
+from libc.stdint cimport int32_t, int64_t
 from libc.stdio cimport snprintf
-from libc.string cimport strlen
+from libc.string cimport memcmp, strlen
 
-from kernels.batcher cimport admit_request, batcher, cancel_request, count_refusal, settle_request
+from kernels.batcher cimport (
+    admit_request, batcher, cancel_request, count_refusal, keeps_sequence, settle_request,
+)
 from kernels.codec cimport (
     DECODE_LIMIT, DECODE_NO_MEMORY, OWNER_REQUEST, PARAMETER_BOOL, bytes_view, decode_request, find_parameter,
     parameter_view,
@@ -15,8 +18,9 @@ from kernels.codec cimport (
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.request cimport QUEUED, RUNNING, give_back_request, request, take_request
 from kernels.routes cimport find_route, route, route_key, route_table
+from kernels.sequence_id cimport read_turn
 from kernels.signature cimport bind_request
-from kernels.status cimport EXHAUSTED, EXPIRED, INVALID, NOT_FOUND, UNAVAILABLE
+from kernels.status cimport EXHAUSTED, EXPIRED, INVALID, NOT_FOUND, OK, UNAVAILABLE
 from kernels.sync cimport (
     int_load, monotonic_ns, pointer_load, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal,
     pthread_cond_t, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t,
@@ -51,7 +55,9 @@ cdef void submit_request(engine_core* core, request* submitted) noexcept nogil:
         return
     phase = section_enter(&core.sections)
     target = route_request(<route_table*> pointer_load(&core.table), submitted)
-    if target != NULL and bind_request(&target.accepted, submitted) == 0 and check_deadline(submitted) == 0:
+    if pointer_load(&core.elders) != NULL:
+        target = consider_elders(core, target, submitted)
+    if target != NULL and check_request(target, submitted) == 0:
         admit_request(target, submitted)
     else:
         if target != NULL:
@@ -63,8 +69,7 @@ cdef void submit_request(engine_core* core, request* submitted) noexcept nogil:
 cdef void offer_request(batcher* target, request* submitted) noexcept nogil:
     """As submit_request, to a version that no table leads to, whatever the message names; the caller keeps it alive."""
     submitted.arrival_ns = monotonic_ns()
-    if (decode_message(submitted) == 0 and bind_request(&target.accepted, submitted) == 0
-            and check_deadline(submitted) == 0):
+    if decode_message(submitted) == 0 and check_request(target, submitted) == 0:
         admit_request(target, submitted)
     else:
         settle_request(submitted)
@@ -76,6 +81,15 @@ cdef void withdraw_request(engine_core* core, request* unwanted) noexcept nogil:
     if int_load(&unwanted.state) in (QUEUED, RUNNING):
         cancel_request(unwanted)
     section_leave(&core.sections, phase)
+
+
+cdef int check_request(batcher* target, request* submitted) noexcept nogil:
+    """Bind a decoded request to the version that it goes to. 0, or -1 with its error set."""
+    if bind_request(&target.accepted, submitted) != 0 or check_deadline(submitted) != 0:
+        return -1
+    if target.sequences == NULL:
+        return 0
+    return read_turn(target.accepted.sequences, target.sequences.seed, submitted)
 
 
 cdef int refuse(request* target, int code) noexcept nogil:
@@ -143,6 +157,36 @@ cdef batcher* route_request(const route_table* table, request* target) noexcept 
                  b" version " if wanted.size > 0 else b"", <int> wanted.size, <const char*> wanted.data, found.reason)
         refuse(target, UNAVAILABLE)
     return found.target
+
+
+cdef batcher* consider_elders(engine_core* core, batcher* target, request* submitted) noexcept nogil:
+    """Return the version that has the request's sequence: the one that it was routed to, or one that left the table.
+
+    `target` is what route_request gave, and so is the outcome for any other request, its error included.
+    """
+    cdef const elder_list* elders = <const elder_list*> pointer_load(&core.elders)
+    cdef batcher* elder = NULL
+    cdef int32_t index
+    if elders == NULL or target != NULL and target.sequences != NULL and keeps_sequence(target, submitted):
+        return target
+    for index in range(elders.count):
+        if elder == NULL and is_wanted(elders.members[index], submitted) and keeps_sequence(
+                elders.members[index], submitted):
+            elder = elders.members[index]
+    submitted.error.code = OK
+    return elder if elder != NULL else route_request(<route_table*> pointer_load(&core.table), submitted)
+
+
+cdef bint is_wanted(const batcher* elder, const request* submitted) noexcept nogil:
+    """Whether a request names the model of a version, and not another version by its number."""
+    cdef bytes_view model = submitted.view.model_name
+    cdef bytes_view wanted = submitted.view.model_version
+    cdef route_key key
+    if wanted.size == 0:
+        wanted = submitted.version_hint
+    if elder.served.model_size != model.size or memcmp(elder.served.model, model.data, model.size) != 0:
+        return False
+    return read_version(wanted, &key) == 0 and (key.version == 0 or key.version == elder.version)
 
 
 cdef void refuse_unknown(const route_table* table, request* target, route_key* key, bytes_view wanted) noexcept nogil:

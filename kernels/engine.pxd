@@ -14,11 +14,13 @@ cdef class Engine:
     cdef dict _versions      # (name, version) -> LoadedVersion or str, the reason why it is unavailable
     cdef dict _trace_rates   # model name, "" for all others -> one request in so many, 0 for none
     cdef dict _labels        # name -> {label: version}
+    cdef list _elders        # LoadedVersions that were replaced and whose sequences go on, the latest last
     cdef set _apart          # LoadedVersions that nobody can reach, not yet or no longer, until they are retired
     cdef bint _closed
     cdef int _placement      # placement_mode of every version
     cdef int64_t _inline_limit_ns
     cdef int _process        # that made the engine: a fork has none of its threads
+    cdef int64_t _sequence_drain_us  # how long sequences of a replaced version may go on
     cdef readonly int64_t max_queue_requests
     cdef readonly int64_t max_pending_bytes
     cdef readonly SharedMemory shared_memory   # the regions that requests may name
@@ -28,4 +30,5 @@ cdef class Engine:
     cdef int check_open(self) except -1
     cdef int reserve_alarms(self, size_t reachable) except -1
     cdef dict choose_labels(self, dict versions, dict changed)
+    cdef int await_sequences(self, object entry, int64_t until_ns) except -1
     cdef int retire_version(self, object entry) except -1

@@ -9,12 +9,13 @@ import os
 import threading
 
 from cython cimport final, no_gc_clear
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
 from kernels.batcher cimport (
-    batcher, close_batcher, open_batcher, read_counts, read_statistics, reset_counts, set_trace_rate, wait_idle,
+    batcher, close_batcher, count_sequences, open_batcher, read_counts, read_statistics, reset_counts, set_trace_rate,
+    wait_for_sequences, wait_idle,
 )
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request
@@ -23,13 +24,15 @@ from kernels.interface cimport Interface
 from kernels.placement cimport PLACE_INLINE, PLACE_MEASURED, PLACE_WORKER
 from kernels.request cimport close_pool, open_pool, request
 from kernels.routes cimport create_routes, free_routes, route_table
+from kernels.sequence_rules cimport SequenceRules
+from kernels.sequences cimport open_sequences
 from kernels.session cimport Session
 from kernels.shared_memory cimport SharedMemory
 from kernels.signature cimport signature
 from kernels.statistics cimport counters, describe_counters, describe_statistics, free_statistics, statistics
-from kernels.sync cimport deadline_after, sections_wait
+from kernels.sync cimport deadline_after, monotonic_ns, sections_wait
 from kernels.trace cimport close_traces, open_traces, take_traces
-from kernels.version_table cimport LoadedVersion, publish_routes
+from kernels.version_table cimport LoadedVersion, free_elders, publish_elders, publish_routes
 
 from kernels.runtime import decode_error
 from kernels.version_table import check_batchable
@@ -45,6 +48,9 @@ cdef enum:
     MAX_WAIT_S = 1_000_000_000
     DEFAULT_QUEUE_REQUESTS = 4096
     DEFAULT_PENDING_BYTES = 1 << 30
+    DEFAULT_SEQUENCE_DRAIN_US = 30_000_000
+    MAX_SEQUENCE_DRAIN_US = 2_000_000_000
+    CLOSING_LOOK_NS = 50_000_000   # how soon whoever waits for sequences sees that the engine closes
 
 
 PLACEMENTS = {"auto": PLACE_MEASURED, "never": PLACE_WORKER, "always": PLACE_INLINE}
@@ -78,17 +84,23 @@ cdef class Engine:
         measured and is quick, "never", or "always".
     inline_limit_us : int
         What a quick model's largest batch takes at most, in microseconds, at the 99th percentile.
+    sequence_drain_us : int
+        How long, in microseconds, `retire` lets the sequences of a version go on that was replaced.
     """
 
     def __cinit__(self, *, int workers=0, int64_t max_queue_requests=DEFAULT_QUEUE_REQUESTS,
                   int64_t max_pending_bytes=DEFAULT_PENDING_BYTES, str inline="auto",
-                  int64_t inline_limit_us=DEFAULT_INLINE_LIMIT_US):
+                  int64_t inline_limit_us=DEFAULT_INLINE_LIMIT_US,
+                  int64_t sequence_drain_us=DEFAULT_SEQUENCE_DRAIN_US):
         if workers < 0 or max_queue_requests < 1 or max_pending_bytes < 1:
             raise ValueError("workers must be at least 0, max_queue_requests and max_pending_bytes at least 1")
         if inline not in PLACEMENTS:
             raise ValueError(f"inline is {inline!r}; expected one of {', '.join(PLACEMENTS)}")
         if not 0 <= inline_limit_us <= MAX_INLINE_LIMIT_US:
             raise ValueError(f"inline_limit_us is {inline_limit_us}; expected 0 to {MAX_INLINE_LIMIT_US}")
+        if not 0 <= sequence_drain_us <= MAX_SEQUENCE_DRAIN_US:
+            raise ValueError(f"sequence_drain_us is {sequence_drain_us}; expected 0 to {MAX_SEQUENCE_DRAIN_US}")
+        self._sequence_drain_us = sequence_drain_us
         self._placement = PLACEMENTS[inline]
         self._inline_limit_ns = inline_limit_us * 1000
         self._lock = threading.Lock()
@@ -97,6 +109,7 @@ cdef class Engine:
         self._versions = {}
         self._trace_rates = {"": 0}
         self._labels = {}
+        self._elders = []
         self._apart = set()
         self._closed = True
         self.shared_memory = SharedMemory()
@@ -121,6 +134,7 @@ cdef class Engine:
         if not self._closed:
             self.close()
         free_routes(<route_table*> self.core.table)
+        free_elders(self.core)
         close_pool(&self.core.requests)
         close_traces(&self.core.traces)
         free(self.core)
@@ -133,7 +147,8 @@ cdef class Engine:
         self.retire(self.exchange({(name, version): self.prepare(name, version, session, **options)}))
 
     def prepare(self, str name not None, int64_t version, Session session not None, *, int64_t max_batch_size=0,
-                int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None, Interface interface=None):
+                int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None, Interface interface=None,
+                SequenceRules sequences=None):
         """Make a version that nobody can call yet, for `exchange`; what comes to nothing is for `retire`.
 
         Parameters
@@ -146,6 +161,8 @@ cdef class Engine:
             Batches that may run at the same time.
         interface : Interface
             How callers see the session's tensors, where that is not as the model has them.
+        sequences : SequenceRules
+            How the version keeps sequences; without, its requests have nothing to do with each other.
 
         Raises
         ------
@@ -158,6 +175,8 @@ cdef class Engine:
             raise ValueError(f"max_batch_size must be at least 0, queue_delay_us from 0 to {MAX_DELAY_US}")
         if interface is not None and interface.session is not session:
             raise ValueError("the interface is of another session")
+        if sequences is not None and sequences.session is not session:
+            raise ValueError("the rules for sequences are of another session")
         if max_batch_size > 0:
             check_batchable(session)
         cdef LoadedVersion made = LoadedVersion.__new__(LoadedVersion)
@@ -169,6 +188,10 @@ cdef class Engine:
         accepted.max_batch_size = max_batch_size
         accepted.regions = self.shared_memory.table
         accepted.max_shared_bytes = self.max_pending_bytes
+        accepted.sequences = NULL
+        if sequences is not None:
+            accepted.sequences = &sequences.core
+            made.sequences, made.awaiting = sequences, threading.Lock()
         with self._lock:
             self.check_open()
             self.reserve_alarms(len(self._versions) + 1)
@@ -178,6 +201,8 @@ cdef class Engine:
             self._apart.add(made)
         made.queue.delay_ns = queue_delay_us * 1000
         made.queue.max_queued = max_queue_requests or self.max_queue_requests
+        if sequences is not None:
+            keep_sequences(&made.queue)
         made.queue.pending_bytes = &self.core.pending_bytes
         made.queue.max_pending_bytes = self.max_pending_bytes
         made.queue.traced.book = &self.core.traces
@@ -218,6 +243,11 @@ cdef class Engine:
                     versions[key] = entry
             chosen = self.choose_labels(versions, labels or {})
             self.reserve_alarms(len(versions))
+            elders = [entry for entry in replaced if (<LoadedVersion> entry).awaiting is not None]
+            if elders:
+                # Before nothing leads to them any more: their sequences are found at any moment.
+                self._elders = self._elders + elders
+                publish_elders(self.core, self._elders)
             for (name, _), entry in changes.items():
                 if isinstance(entry, LoadedVersion):
                     reset_counts(&(<LoadedVersion> entry).queue)
@@ -229,8 +259,13 @@ cdef class Engine:
         return replaced
 
     def retire(self, entries):
-        """Finish what unreachable versions have admitted, then free them and their sessions; blocks."""
+        """Finish what unreachable versions have admitted, then free them and their sessions; blocks.
+
+        Sequences of those that `exchange` replaced go on until they end, or the time for that is up.
+        """
+        cdef int64_t until_ns = deadline_after(self._sequence_drain_us)
         for entry in entries:
+            self.await_sequences(entry, until_ns)
             self.retire_version(entry)
 
     def unload(self, str name not None, int64_t version):
@@ -248,13 +283,16 @@ cdef class Engine:
 
     def statistics(self, str name not None, int64_t version):
         """Return the counters of a serving version, as {name: count or nanoseconds}, with how many requests are
-        "queued", how many batches are "running", and whether that is "inline"; KeyError when it does not serve."""
+        "queued", how many batches are "running", whether that is "inline", and how many "sequences" are under way;
+        KeyError when it does not serve."""
         cdef counters total
-        cdef int64_t queued = 0, running = 0
+        cdef int64_t queued = 0, running = 0, sequences = 0
         cdef bint is_inline = False
         with self._lock:
             queued = read_counts(self.find_queue(name, version), &total, &running, &is_inline)
-        return {**describe_counters(&total), "queued": queued, "running": running, "inline": bool(is_inline)}
+            sequences = count_sequences(self.find_queue(name, version))
+        state = {"queued": queued, "running": running, "inline": bool(is_inline), "sequences": sequences}
+        return {**describe_counters(&total), **state}
 
     def read_statistics(self, str name not None, int64_t version):
         """Return all that is counted of a serving version, as a VersionStatistics; KeyError when it does not serve.
@@ -391,6 +429,24 @@ cdef class Engine:
                     raise ValueError(f"label {label!r} of model {name!r} stands for version {version}, which is not there")
         return chosen
 
+    cdef int await_sequences(self, object entry, int64_t until_ns) except -1:
+        """Let the sequences of a replaced version go on for their time, then have nothing lead to them any more."""
+        cdef bint ended = False
+        if not isinstance(entry, LoadedVersion) or (<LoadedVersion> entry).awaiting is None:
+            return 0
+        cdef LoadedVersion elder = entry
+        cdef batcher* queue = &elder.queue
+        with elder.awaiting:
+            if entry not in self._elders:
+                return 0
+            while not ended and not self._closed and monotonic_ns() < until_ns:
+                with nogil:
+                    ended = wait_for_sequences(queue, min(until_ns, monotonic_ns() + CLOSING_LOOK_NS))
+            with self._lock:
+                self._elders = [other for other in self._elders if other is not entry]
+                publish_elders(self.core, self._elders)
+        return 0
+
     cdef int retire_version(self, object entry) except -1:
         """Finish what an unreachable version has admitted, then free its queue and session, if that was not done."""
         if not isinstance(entry, LoadedVersion):
@@ -410,8 +466,21 @@ cdef class Engine:
             queue.pool = NULL
             retired.session = None
             retired.interface = None
+            retired.sequences = None
             self._apart.discard(retired)
         return 0
+
+
+cdef int keep_sequences(batcher* target) except -1:
+    """Have a new version keep sequences by the rules of its signature."""
+    cdef bytes seed = os.urandom(sizeof(uint64_t))
+    target.sequences = open_sequences(target.accepted.sequences, target.max_queued,
+                                      (<const uint64_t*> <const char*> seed)[0])
+    if target.sequences == NULL:
+        raise MemoryError
+    if target.accepted.sequences.enough_rows > 0:
+        target.enough_rows = min(target.enough_rows, target.accepted.sequences.enough_rows)
+    return 0
 
 
 cdef int fill_signature(signature* accepted, Session session, Interface interface) except -1:

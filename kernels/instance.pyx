@@ -18,6 +18,7 @@ from kernels.failure cimport FAILURE_TEXT_BYTES, failure
 from kernels.interface cimport convert_in_place, fits
 from kernels.request cimport bound_tensor, request, reserve_reply
 from kernels.response cimport response_parameter
+from kernels.sequence_states cimport keep_states
 from kernels.session cimport (
     MAX_RANK, bind_tensor, create_strings, describe_value, fill_strings, read_numbers, read_strings, release_values,
     run_session, session_core, tensor_data, tensor_spec,
@@ -103,6 +104,8 @@ cdef int execute_batch(instance* used, request* batch, int64_t rows, failure* er
     used.run_ns = ran - gathered
     if failed == 0 and not used.is_encoded:
         failed = encode_batch(used, batch, error)
+    if failed == 0 and used.accepted.sequences != NULL:
+        failed = keep_states(used.accepted, used.results, used.offsets, batch, error)
     release_values(core, used.inputs, core.n_inputs)
     release_values(core, used.outputs, core.n_outputs)
     trim_buffers(used)

@@ -3,6 +3,7 @@
 from kernels.batcher cimport batcher
 from kernels.dispatch cimport engine_core
 from kernels.interface cimport Interface
+from kernels.sequence_rules cimport SequenceRules
 from kernels.session cimport Session
 
 
@@ -10,6 +11,10 @@ cdef class LoadedVersion:
     cdef batcher queue           # its pool is NULL before it is opened and once it is retired
     cdef Session session         # whose signature the batcher refers to
     cdef Interface interface     # likewise; None where callers see the session's own tensors
+    cdef SequenceRules sequences  # likewise; None for a model that keeps none
+    cdef object awaiting         # held by who waits for its sequences to end, None likewise
 
 
 cdef int publish_routes(engine_core* core, dict versions, dict labels) except -1
+cdef int publish_elders(engine_core* core, list elders) except -1
+cdef void free_elders(engine_core* core) noexcept
