@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 
 from service.config_text import FILE_NAME, MAX_FILE_BYTES, ModelConfigError, list_set_fields, parse_json, parse_text
 from service.pb.model_config_pb2 import ModelConfig, ModelInstanceGroup
+from service.sequence_config import check_sequences
 from service.version_policy import LABELS_PARAMETER, check_policy, read_labels
 
 MAX_THREADS = 1024
@@ -59,6 +60,34 @@ READ_FIELDS = frozenset(
         "model_warmup.count",
         "model_warmup.inputs",
         "optimization",
+        "sequence_batching",
+        "sequence_batching.max_sequence_idle_microseconds",
+        "sequence_batching.control_input",
+        "sequence_batching.control_input.name",
+        "sequence_batching.control_input.control",
+        "sequence_batching.control_input.control.kind",
+        "sequence_batching.control_input.control.int32_false_true",
+        "sequence_batching.control_input.control.fp32_false_true",
+        "sequence_batching.control_input.control.bool_false_true",
+        "sequence_batching.control_input.control.data_type",
+        "sequence_batching.state",
+        "sequence_batching.state.input_name",
+        "sequence_batching.state.output_name",
+        "sequence_batching.state.data_type",
+        "sequence_batching.state.dims",
+        "sequence_batching.state.initial_state",
+        "sequence_batching.state.initial_state.name",
+        "sequence_batching.state.initial_state.data_type",
+        "sequence_batching.state.initial_state.dims",
+        "sequence_batching.state.initial_state.zero_data",
+        "sequence_batching.state.initial_state.data_file",
+        "sequence_batching.direct",
+        "sequence_batching.direct.max_queue_delay_microseconds",
+        "sequence_batching.direct.minimum_slot_utilization",
+        "sequence_batching.oldest",
+        "sequence_batching.oldest.max_candidate_sequences",
+        "sequence_batching.oldest.preferred_batch_size",
+        "sequence_batching.oldest.max_queue_delay_microseconds",
     }
 )
 
@@ -74,6 +103,9 @@ WARNED_FIELDS = frozenset(
         "optimization.output_pinned_memory",
         "optimization.gather_kernel_buffer_threshold",
         "optimization.eager_batching",
+        "sequence_batching.state.use_same_buffer_for_input_output",
+        "sequence_batching.state.use_growable_memory",
+        "sequence_batching.oldest.preserve_ordering",
     }
 )
 
@@ -131,6 +163,7 @@ def _check(parsed: Message, model: str) -> WrittenConfig:
     without_effect = _list_without_effect(parsed)
     _check_identity(proto, model)
     check_policy(proto.version_policy)
+    check_sequences(proto)
     parameters = _read_parameters(proto)
     delay_us = proto.dynamic_batching.max_queue_delay_microseconds
     _check_range("dynamic_batching.max_queue_delay_microseconds", delay_us, 0, MAX_QUEUE_DELAY_US)

@@ -16,6 +16,7 @@ from service.model_config import WrittenConfig
 from service.model_folders import ModelFolder, ModelFolderError
 from service.model_plan import ModelPlan
 from service.onnx_file import OnnxFileError, check_self_contained
+from service.sequence_rules import make_sequence_rules
 from service.serving_config import ServingConfig, complete_config
 from service.tensor_interface import make_interface
 from service.warmup import make_warmups
@@ -88,6 +89,7 @@ class VersionLoader:
             queue_delay_us=config.queue_delay_us,
             instance_count=config.instance_count,
             interface=make_interface(session, config, plan.folder.path),
+            sequences=make_sequence_rules(session, config.sequences, plan.folder),
         )
         try:
             self._warm_up(config, plan, handle)

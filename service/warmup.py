@@ -24,6 +24,7 @@ LENGTH_BYTES = 4
 RANDOM_TEXT_BYTES = 8
 MAX_INPUT_BYTES = 2**30
 MAX_COUNT = 100_000
+WARMUP_SEQUENCE = 1
 # The same numbers at every start: a model that fails on some of them is to fail each time.
 SEED = 1
 
@@ -50,7 +51,11 @@ def make_warmups(config: ServingConfig, folder: ModelFolder) -> Iterator[WarmupR
         where = f"{FILE_NAME}: model_warmup[{index}]"
         _check_entry(where, entry, config)
         request, rows = pb.ModelInferRequest(model_name=config.name, id=entry.name), _Rows(config, entry)
+        if config.sequences is not None:
+            _make_sequence(request)
         for name in sorted(entry.inputs):
+            if config.fills(name):
+                continue
             if name not in specs:
                 raise ModelConfigError(f"{where}.inputs: expected inputs of the model, given {name!r}")
             _add_input(request, f"{where}.inputs[{name!r}]", entry.inputs[name], specs[name], rows, folder)
@@ -66,11 +71,18 @@ class _Rows:
 
 
 def _check_entry(where: str, entry: ModelWarmup, config: ServingConfig) -> None:
-    most = max(config.max_batch_size, 1)
+    # A request of a sequence has one row.
+    most = max(config.max_batch_size, 1) if config.sequences is None else 1
     if entry.batch_size > most:
         raise ModelConfigError(f"{where}.batch_size: expected at most {most}, given {entry.batch_size}")
     if entry.count > MAX_COUNT:
         raise ModelConfigError(f"{where}.count: expected at most {MAX_COUNT}, given {entry.count}")
+
+
+def _make_sequence(request: pb.ModelInferRequest) -> None:
+    """Have a run be a whole sequence, whose first states and controls it gets."""
+    request.parameters["sequence_id"].int64_param = WARMUP_SEQUENCE
+    request.parameters["sequence_start"].bool_param = request.parameters["sequence_end"].bool_param = True
 
 
 def _add_input(
