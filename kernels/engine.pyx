@@ -49,10 +49,10 @@ cdef enum:
     DEFAULT_QUEUE_REQUESTS = 4096
     DEFAULT_PENDING_BYTES = 1 << 30
     DEFAULT_SEQUENCE_DRAIN_US = 30_000_000
-    MAX_SEQUENCE_DRAIN_US = 2_000_000_000
     CLOSING_LOOK_NS = 50_000_000   # how soon whoever waits for sequences sees that the engine closes
 
 
+MAX_SEQUENCE_DRAIN_US = 86_400_000_000  # a day
 PLACEMENTS = {"auto": PLACE_MEASURED, "never": PLACE_WORKER, "always": PLACE_INLINE}
 
 

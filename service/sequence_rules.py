@@ -31,14 +31,14 @@ def make_sequence_rules(session: Session, plan: SequencePlan | None, folder: Mod
         enough_rows=plan.enough_rows,
         controls=[SequenceControl(one.input, one.kind, one.false, one.true) for one in plan.controls],
         states=[
-            SequenceState(state.input, state.output, (*batch, *state.shape), _read_state(state, folder))
+            SequenceState(state.input, state.output, (*batch, *state.shape), read_first_state(state, folder))
             for state in plan.states
         ],
         shown=plan.shown,
     )
 
 
-def _read_state(state: StatePlan, folder: ModelFolder) -> bytes:
+def read_first_state(state: StatePlan, folder: ModelFolder) -> bytes:
     """The elements with which a state begins: zeros or empty texts, unless there is a file with them."""
     elements = math.prod(state.shape)
     size = elements * ELEMENT_BYTES.get(state.datatype, LENGTH_BYTES)

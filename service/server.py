@@ -85,6 +85,7 @@ def serve(settings: Settings) -> int:
         max_pending_bytes=settings.max_pending_bytes,
         inline=settings.inline,
         inline_limit_us=settings.inline_limit_us,
+        sequence_drain_us=int(settings.drain_timeout_s * 1e6),
     )
     server = InferenceServer(settings, engine)
     server.start()

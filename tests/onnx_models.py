@@ -139,7 +139,7 @@ def appender(element_type=TensorProto.FLOAT):
 
 
 def control_witness(flag_type=TensorProto.INT32, id_type=TensorProto.UINT64, rows=("batch",)):
-    """FP32 ``input`` to ``output``; ``start``, ``ready``, ``end`` and ``id`` to outputs named ``start_seen`` and so on."""
+    """FP32 ``input`` to ``output``; ``start``, ``ready``, ``end`` and ``id`` to outputs named ``start_seen`` …"""
     types = {"input": TensorProto.FLOAT, "start": flag_type, "ready": flag_type, "end": flag_type, "id": id_type}
     seen = {name: "output" if name == "input" else f"{name}_seen" for name in types}
     nodes = [helper.make_node("Identity", [name], [seen[name]]) for name in types]
