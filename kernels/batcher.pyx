@@ -192,8 +192,8 @@ cdef bint wait_for_sequences(batcher* target, int64_t until_ns) noexcept nogil:
 
 
 cdef int64_t count_sequences(batcher* target) noexcept nogil:
-    """How many sequences are under way."""
-    cdef int64_t live = 0
+    """How many sequences are under way; -1 for a version that keeps none."""
+    cdef int64_t live = -1
     pthread_mutex_lock(&target.lock)
     if target.sequences != NULL:
         live = target.sequences.live

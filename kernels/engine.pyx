@@ -291,7 +291,7 @@ cdef class Engine:
         with self._lock:
             queued = read_counts(self.find_queue(name, version), &total, &running, &is_inline)
             sequences = count_sequences(self.find_queue(name, version))
-        state = {"queued": queued, "running": running, "inline": bool(is_inline), "sequences": sequences}
+        state = {"queued": queued, "running": running, "inline": bool(is_inline), "sequences": max(sequences, 0)}
         return {**describe_counters(&total), **state}
 
     def read_statistics(self, str name not None, int64_t version):
@@ -300,13 +300,14 @@ cdef class Engine:
         The counts are those since the version was loaded: one that is loaded again begins anew.
         """
         cdef statistics copied
-        cdef int64_t queued = 0
+        cdef int64_t queued = 0, sequences = 0
         with self._lock:
             queued = read_statistics(self.find_queue(name, version), &copied)
+            sequences = count_sequences(self.find_queue(name, version))
         if queued < 0:
             raise MemoryError
         try:
-            return describe_statistics(name, version, &copied, queued)
+            return describe_statistics(name, version, &copied, queued, sequences)
         finally:
             free_statistics(&copied)
 

@@ -16,11 +16,13 @@ from kernels.sync cimport bit_length, epoch_ms
 
 BatchCounts = namedtuple("BatchCounts", "rows executions gather_ns run_ns encode_ns")
 BatchCounts.__doc__ = """The executions of one number of rows, and how long their phases took in all."""
-VersionStatistics = namedtuple("VersionStatistics", "name version counts histograms batches queued")
+VersionStatistics = namedtuple("VersionStatistics", "name version counts histograms batches queued sequences",
+                               defaults=(None,))
 VersionStatistics.__doc__ = """What one model version has done, at one moment.
 
 ``counts`` holds the fields of struct counters; ``histograms`` by phase, how many took up to each of DURATION_BOUNDS_US
-and, last, longer; ``batches`` a BatchCounts for each number of rows that ran; ``queued`` is how many requests wait.
+and, last, longer; ``batches`` a BatchCounts for each number of rows that ran; ``queued`` is how many requests wait,
+``sequences`` how many are under way, None for a version that keeps none.
 """
 
 # What the buckets of histograms are for, but for the last, which has no bound.
@@ -146,8 +148,9 @@ cdef dict describe_counters(const counters* total):
     return total[0]
 
 
-cdef object describe_statistics(str name, int64_t version, const statistics* kept, int64_t queued):
-    """Return a VersionStatistics of a copy."""
+cdef object describe_statistics(str name, int64_t version, const statistics* kept, int64_t queued,
+                                int64_t sequences):
+    """Return a VersionStatistics of a copy; `sequences` is -1 for a version that keeps none."""
     cdef int64_t rows
     cdef batch_counts* same
     batches = []
@@ -155,4 +158,5 @@ cdef object describe_statistics(str name, int64_t version, const statistics* kep
         same = &kept.batches[rows]
         if same.executions > 0:
             batches.append(BatchCounts(rows, same.executions, same.gather_ns, same.run_ns, same.encode_ns))
-    return VersionStatistics(name, version, describe_counters(&kept.total), kept.durations, batches, queued)
+    return VersionStatistics(name, version, describe_counters(&kept.total), kept.durations, batches, queued,
+                             None if sequences < 0 else sequences)

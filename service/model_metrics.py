@@ -38,6 +38,7 @@ COUNTERS: dict[str, tuple[str, Callable[[dict[str, int]], int]]] = {
 }
 FAILURES = ("nv_inference_request_failure", "Number of failed inference requests, by reason")
 PENDING = ("nv_inference_pending_request_count", "Number of inference requests that wait in the queue now")
+SEQUENCES = ("sluice_sequences", "Number of sequences that are under way now")
 LOADS = ("nv_model_load_duration_secs", "Model load time in seconds")
 # Ours, each with the kernels' name of the histogram and of its sum.
 HISTOGRAMS = {
@@ -64,6 +65,7 @@ def describe_models(versions: Iterable[VersionStatistics]) -> list[Family]:
     """
     counters = [(Family(name, "counter", meaning), read) for name, (meaning, read) in COUNTERS.items()]
     failures, pending = Family(FAILURES[0], "counter", FAILURES[1]), Family(PENDING[0], "gauge", PENDING[1])
+    sequences = Family(SEQUENCES[0], "gauge", SEQUENCES[1])
     histograms = [
         (Family(name, "histogram", meaning), phase, total) for name, (meaning, phase, total) in HISTOGRAMS.items()
     ]
@@ -74,10 +76,12 @@ def describe_models(versions: Iterable[VersionStatistics]) -> list[Family]:
         for reason, count in count_failures(version.counts).items():
             failures.add(count, f'{labels},reason="{reason}"')
         pending.add(version.queued, labels)
+        if version.sequences is not None:
+            sequences.add(version.sequences, labels)
         if version.counts["executions"]:
             for family, phase, total in histograms:
                 family.add_histogram(BOUNDS_S, version.histograms[phase], version.counts[total] / NS_PER_S, labels)
-    return [*(family for family, _ in counters), failures, pending, *(family for family, _, _ in histograms)]
+    return [*(family for family, _ in counters), failures, pending, sequences, *(family for family, _, _ in histograms)]
 
 
 def describe_loads(entries: Iterable[ModelVersion]) -> list[Family]:

@@ -24,6 +24,7 @@ class ControlPlan:
 
     input: str
     kind: str
+    datatype: str
     false: bytes = b""
     true: bytes = b""
 
@@ -69,6 +70,11 @@ class SequencePlan:
     def inputs(self) -> frozenset[str]:
         """The inputs that the server fills."""
         return frozenset(one.input for one in (*self.controls, *self.states))
+
+    @property
+    def takes_texts(self) -> bool:
+        """Whether the model is told ids, and as texts: numbers are then no ids."""
+        return any(one.kind == "id" and one.datatype == "BYTES" for one in self.controls)
 
 
 def find_hidden(proto: ModelConfig) -> frozenset[tuple[str, str]]:
@@ -166,7 +172,7 @@ def _plan_control(
             f"{list(spec.shape)}"
         )
     false, true = (dtype(value).tobytes() for value in getattr(control, field)) if field else (b"", b"")
-    return ControlPlan(given.name, KINDS[control.kind], false, true)
+    return ControlPlan(given.name, KINDS[control.kind], spec.datatype, false, true)
 
 
 def _plan_state(where: str, given: State, by_name: Specs, batch_dims: int) -> StatePlan:

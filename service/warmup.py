@@ -12,6 +12,7 @@ from service.config_text import FILE_NAME, ModelConfigError
 from service.model_folders import ModelFolder, find_warmup_file
 from service.pb import open_inference_pb2 as pb
 from service.pb.model_config_pb2 import DataType, ModelWarmup
+from service.sequence_plan import SequencePlan
 from service.serving_config import CONFIG_DATATYPES, ServingConfig
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def make_warmups(config: ServingConfig, folder: ModelFolder) -> Iterator[WarmupR
         _check_entry(where, entry, config)
         request, rows = pb.ModelInferRequest(model_name=config.name, id=entry.name), _Rows(config, entry)
         if config.sequences is not None:
-            _make_sequence(request)
+            _make_sequence(request, config.sequences)
         for name in sorted(entry.inputs):
             if config.fills(name):
                 continue
@@ -79,9 +80,12 @@ def _check_entry(where: str, entry: ModelWarmup, config: ServingConfig) -> None:
         raise ModelConfigError(f"{where}.count: expected at most {MAX_COUNT}, given {entry.count}")
 
 
-def _make_sequence(request: pb.ModelInferRequest) -> None:
+def _make_sequence(request: pb.ModelInferRequest, plan: SequencePlan) -> None:
     """Have a run be a whole sequence, whose first states and controls it gets."""
-    request.parameters["sequence_id"].int64_param = WARMUP_SEQUENCE
+    if plan.takes_texts:
+        request.parameters["sequence_id"].string_param = str(WARMUP_SEQUENCE)
+    else:
+        request.parameters["sequence_id"].int64_param = WARMUP_SEQUENCE
     request.parameters["sequence_start"].bool_param = request.parameters["sequence_end"].bool_param = True
 
 

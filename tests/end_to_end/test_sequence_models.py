@@ -35,6 +35,11 @@ WARMUP = """model_warmup {
   inputs { key: "state" value { data_type: TYPE_INT64 dims: 2 zero_data: true } }
 }
 """
+WITNESS_WARMUP = """model_warmup {
+  name: "first"
+  inputs { key: "input" value { data_type: TYPE_FP32 dims: 1 random_data: true } }
+}
+"""
 
 
 def write_config(batch, fields, idle_us=MINUTE_US):
@@ -65,13 +70,14 @@ def sequence_repository(tmp_path_factory):
     save_sum(folder, "whole_sum", write_config(0, f"oldest {{ max_candidate_sequences: 9 }} {STATE % FROM_FILE}"), (2,))
     save_thousand(folder, "whole_sum")
     witness = onnx_models.control_witness(TensorProto.FLOAT, TensorProto.STRING)
-    onnx_models.save(witness, folder, "witness", config=write_config(8, CONTROLS + ID_CONTROL))
+    onnx_models.save(witness, folder, "witness", config=write_config(8, CONTROLS + ID_CONTROL) + WITNESS_WARMUP)
     return folder
 
 
-def test_tritonclient_keeps_sequences(transport, sequence_repository):
-    """Every check of triton_sequence_checks passes."""
-    with ServerProcess(sequence_repository, "--insecure") as server:
+@pytest.mark.parametrize("inline", ["auto", "always"])
+def test_tritonclient_keeps_sequences(transport, sequence_repository, inline):
+    """Every check of triton_sequence_checks passes; also where the thread that reads a request runs it."""
+    with ServerProcess(sequence_repository, "--insecure", "--inline", inline) as server:
         run_checks(CHECKS, Target(server.address))
 
 

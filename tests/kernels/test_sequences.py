@@ -9,7 +9,7 @@ import numpy as np
 import onnx_models
 import pytest
 from engine_calls import await_calls, refusal_of
-from inference_messages import build_request, build_turn, decode_reply, encode_request
+from inference_messages import build_turn, decode_reply, encode_request
 from onnx import TensorProto
 from sequence_calls import PICK_STATE, SUM_STATE, SequenceLoader, add, encode_addend, encode_pick
 
@@ -692,7 +692,12 @@ def test_ids_of_any_text_are_told_apart(engine, loader):
     assert engine.statistics("sum", 1)["sequences"] == 600
 
 
-def test_request_of_no_model_with_sequences_is_unchanged(engine, loader):
-    """A request without parameters goes its way beside them."""
+def test_statistics_count_sequences_of_versions_that_keep_some(engine, load, loader):
+    """Those under way; of other versions there is no number."""
     loader.load_sum()
-    assert refusal_of(engine, build_request("nobody", {}).SerializeToString())[0] == status.NOT_FOUND
+    load(onnx_models.identity(), "same", max_batch_size=4)
+    add(engine, 1, 1, start=True)
+    add(engine, 2, 1, start=True)
+    add(engine, 3, 1, start=True, end=True)
+    assert engine.read_statistics("sum", 1).sequences == engine.statistics("sum", 1)["sequences"] == 2
+    assert engine.read_statistics("same", 1).sequences is None

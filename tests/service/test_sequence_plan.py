@@ -44,8 +44,8 @@ def test_complete_config_hides_what_is_the_server_s(tmp_path):
     assert not config.is_reshaped
     assert [tensor.name for tensor in (*config.proto.input, *config.proto.output)] == ["x", "y"]
     assert config.sequences.controls == (
-        ControlPlan("start", "start", np.int32(3).tobytes(), np.int32(4).tobytes()),
-        ControlPlan("id", "id"),
+        ControlPlan("start", "start", "INT32", np.int32(3).tobytes(), np.int32(4).tobytes()),
+        ControlPlan("id", "id", "UINT64"),
     )
     [state] = config.sequences.states
     assert (state.input, state.output, state.datatype, state.shape) == ("state", "new_state", "FP32", (1, 3))
