@@ -57,6 +57,3 @@ cdef void set_trace_rate(batcher* target, int64_t rate) noexcept nogil
 cdef int64_t read_statistics(batcher* target, statistics* copied) noexcept nogil
 cdef void reset_counts(batcher* target) noexcept nogil
 cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil
-cdef bint wait_for_sequences(batcher* target, int64_t until_ns) noexcept nogil
-cdef int64_t count_sequences(batcher* target) noexcept nogil
-cdef bint keeps_sequence(batcher* target, request* asking) noexcept nogil

@@ -14,9 +14,8 @@ from kernels.failure cimport FAILURE_TEXT_BYTES, failure
 from kernels.instance cimport close_instance, execute_batch, instance, open_instance
 from kernels.placement cimport open_placement, place_next
 from kernels.request cimport QUEUED, RUNNING, SETTLED, request
-from kernels.sequence_id cimport read_turn
 from kernels.sequences cimport (
-    close_sequences, count_ahead, end_idle, find_idle_due, has_sequence, join_sequence, leave_sequence, set_unbounded, take_overdue,
+    close_sequences, count_ahead, end_idle, find_idle_due, join_sequence, leave_sequence, set_unbounded, take_overdue,
     take_released,
 )
 from kernels.signature cimport can_merge, signature
@@ -175,41 +174,6 @@ cdef void set_closing(batcher* target, bint is_closing) noexcept nogil:
     if target.sequences != NULL:
         set_unbounded(target.sequences, is_closing)
         take_turns(target)
-
-
-cdef bint wait_for_sequences(batcher* target, int64_t until_ns) noexcept nogil:
-    """Wait until every sequence has ended, by itself or for being idle, or the time has come. True when all have."""
-    cdef timespec until
-    cdef bint ended
-    until.tv_sec = until_ns // 1000000000
-    until.tv_nsec = until_ns % 1000000000
-    pthread_mutex_lock(&target.lock)
-    while target.sequences.live > 0 and monotonic_ns() < until_ns:
-        pthread_cond_timedwait(&target.idle, &target.lock, &until)
-    ended = target.sequences.live == 0
-    pthread_mutex_unlock(&target.lock)
-    return ended
-
-
-cdef int64_t count_sequences(batcher* target) noexcept nogil:
-    """How many sequences are under way; -1 for a version that keeps none."""
-    cdef int64_t live = -1
-    pthread_mutex_lock(&target.lock)
-    if target.sequences != NULL:
-        live = target.sequences.live
-    pthread_mutex_unlock(&target.lock)
-    return live
-
-
-cdef bint keeps_sequence(batcher* target, request* asking) noexcept nogil:
-    """Tell whether a request goes on with a sequence of this version; what its parameters say wrongly, it does not."""
-    cdef bint found
-    if read_turn(target.accepted.sequences, target.sequences.seed, asking) != 0:
-        return False
-    pthread_mutex_lock(&target.lock)
-    found = has_sequence(target.sequences, asking)
-    pthread_mutex_unlock(&target.lock)
-    return found
 
 
 cdef int64_t read_counts(batcher* target, counters* total, int64_t* running, bint* is_inline) noexcept nogil:

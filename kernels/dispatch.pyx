@@ -8,9 +8,7 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcmp, strlen
 
-from kernels.batcher cimport (
-    admit_request, batcher, cancel_request, count_refusal, keeps_sequence, settle_request,
-)
+from kernels.batcher cimport admit_request, batcher, cancel_request, count_refusal, settle_request
 from kernels.codec cimport (
     DECODE_LIMIT, DECODE_NO_MEMORY, OWNER_REQUEST, PARAMETER_BOOL, bytes_view, decode_request, find_parameter,
     parameter_view,
@@ -26,6 +24,7 @@ from kernels.sync cimport (
     pthread_cond_t, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t,
     pthread_mutex_unlock, section_enter, section_leave,
 )
+from kernels.version_sequences cimport keeps_sequence
 
 cdef enum:
     SHOWN_NAME_BYTES = 100     # of a name that a client sent, in an error

@@ -14,8 +14,7 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from kernels.batcher cimport (
-    batcher, close_batcher, count_sequences, open_batcher, read_counts, read_statistics, reset_counts, set_trace_rate,
-    wait_for_sequences, wait_idle,
+    batcher, close_batcher, open_batcher, read_counts, read_statistics, reset_counts, set_trace_rate, wait_idle,
 )
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request
@@ -32,6 +31,7 @@ from kernels.signature cimport signature
 from kernels.statistics cimport counters, describe_counters, describe_statistics, free_statistics, statistics
 from kernels.sync cimport deadline_after, monotonic_ns, sections_wait
 from kernels.trace cimport close_traces, open_traces, take_traces
+from kernels.version_sequences cimport count_sequences, wait_for_sequences
 from kernels.version_table cimport LoadedVersion, free_elders, publish_elders, publish_routes
 
 from kernels.runtime import decode_error

@@ -177,6 +177,17 @@ def slow(iterations=200_000):
     return _looping([], [trips])
 
 
+def slow_accumulator(iterations=200_000):
+    """As `slow`, and ``output`` plus ``sum`` is ``total``, and also ``new_sum``: a sum over a sequence."""
+    model = slow(iterations)
+    model.graph.node.extend(
+        [helper.make_node("Add", ["output", "sum"], ["total"]), helper.make_node("Identity", ["total"], ["new_sum"])]
+    )
+    model.graph.input.append(_value("sum", ["batch", 4]))
+    model.graph.output.extend([_value(name, ["batch", 4]) for name in ("total", "new_sum")])
+    return model
+
+
 def slow_by_value():
     """As `slow`, with as many iterations as the largest number of ``input`` says."""
     nodes = [

@@ -7,6 +7,7 @@ from kernels.engine import Engine
 from kernels.session import Session
 from tests.authorities import Authority
 from tests.kernels.raw_service import RawService
+from tests.kernels.sequence_calls import SequenceLoader
 from tests.kernels.tls_service import TlsService
 
 
@@ -27,6 +28,12 @@ def load(engine, tmp_path):
         engine.load(name, version, Session(path), **options)
 
     return load_model
+
+
+@pytest.fixture
+def loader(engine, tmp_path):
+    """Loads models that keep sequences into the engine."""
+    return SequenceLoader(engine, tmp_path)
 
 
 @pytest.fixture

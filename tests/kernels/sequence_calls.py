@@ -9,6 +9,8 @@ from kernels.session import Session
 
 # Long enough that no test sees it, where silence is not what it is about.
 LONG_US = 600_000_000
+# Short enough to wait for.
+SHORT_US = 20_000
 SUM_STATE = SequenceState("state", "new_state", (1, 2), bytes(16))
 PICK_STATE = SequenceState("state", "new_state", (1,), bytes(8))
 
