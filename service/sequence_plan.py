@@ -182,9 +182,11 @@ def _plan_state(where: str, given: State, by_name: Specs, batch_dims: int) -> St
     dims = list(given.dims) or list(taken.shape[batch_dims:])
     for side, spec in (("input", taken), ("output", made)):
         _check_fits(f"{where}.dims", dims, list(spec.shape[batch_dims:]), f"{side} {spec.name!r}")
+    taken_dims = list(taken.shape[batch_dims:])
+    _check_fits(f"{where}.output_name", list(made.shape[batch_dims:]), taken_dims, f"input {taken.name!r}")
     del given.dims[:]
     given.dims.extend(dims)
-    fixed = [file_dim if dim == -1 else dim for dim, file_dim in zip(dims, taken.shape[batch_dims:], strict=True)]
+    fixed = [file_dim if dim == -1 else dim for dim, file_dim in zip(dims, taken_dims, strict=True)]
     # As in Triton, what is open is 1 at first.
     shape, data_file = tuple(1 if dim == -1 else dim for dim in fixed), ""
     for initial in given.initial_state:
@@ -194,7 +196,7 @@ def _plan_state(where: str, given: State, by_name: Specs, batch_dims: int) -> St
                 f"given {name_datatype(initial.data_type)}"
             )
         if initial.dims:
-            _check_fits(f"{where}.initial_state[0].dims", list(initial.dims), dims, "the state")
+            _check_fits(f"{where}.initial_state[0].dims", list(initial.dims), fixed, "the state")
             if min(initial.dims) < 0:
                 raise ModelConfigError(
                     f"{where}.initial_state[0].dims: expected fixed ones, given {list(initial.dims)}"

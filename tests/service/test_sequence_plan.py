@@ -160,6 +160,19 @@ def test_complete_config_refuses_what_contradicts_the_model(tmp_path, fields, re
         complete(tmp_path, fields, f"max_batch_size: 6 {rest}")
 
 
+def test_state_whose_output_is_no_input_of_it_is_refused(tmp_path):
+    """Though the configuration leaves open what the model has fixed."""
+    specs = [TensorSpec("state", "FP32", (4,), ("",)), TensorSpec("new_state", "FP32", (3,), ("",))]
+    with pytest.raises(
+        ModelConfigError, match=r"state\[0\].output_name: expected \[4\], as input 'state' has, .* \[3\]"
+    ):
+        complete(tmp_path, STATE % "dims: [-1]", "max_batch_size: 0", specs[:1], specs[1:])
+    specs[1] = specs[1]._replace(shape=(4,))
+    fields = STATE % "dims: [-1] initial_state { zero_data: true dims: [5] }"
+    with pytest.raises(ModelConfigError, match=r"initial_state\[0\].dims: expected \[4\], as the state has"):
+        complete(tmp_path, fields, "max_batch_size: 0", specs[:1], specs[1:])
+
+
 # ---- first states from files
 
 
