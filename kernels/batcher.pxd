@@ -10,6 +10,7 @@ from kernels.placement cimport placement
 from kernels.request cimport request
 from kernels.request_queue cimport request_queue
 from kernels.response_cache cimport response_cache
+from kernels.sequences cimport sequence_table
 from kernels.service_time cimport service_time
 from kernels.session cimport session_core
 from kernels.settle_order cimport settle_order
@@ -37,6 +38,7 @@ cdef struct batcher:
     pthread_mutex_t lock     # guards what follows
     pthread_cond_t idle      # signalled when nothing is queued, running or scheduled, and at each release
     request_queue queue
+    sequence_table* sequences  # owned; NULL for a model that keeps none
     settle_order order
     service_time known
     int64_t alarm_ns         # the alarm that is set, 0 for none

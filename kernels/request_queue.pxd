@@ -39,7 +39,9 @@ cdef int open_queue(request_queue* made, int32_t n_levels) noexcept nogil
 cdef void close_queue(request_queue* used) noexcept nogil
 cdef queue_level* choose_level(request_queue* target, uint64_t priority) noexcept nogil
 cdef bint is_full(const queue_level* level) noexcept nogil
+cdef void limit_wait(queue_level* level, request* admitted) noexcept nogil
 cdef int64_t append_request(request_queue* target, queue_level* level, request* admitted) noexcept nogil
+cdef int64_t find_earlier(int64_t one_ns, int64_t other_ns) noexcept nogil
 cdef void unlink_request(request_queue* target, request* leaving) noexcept nogil
 cdef request* find_first(const request_queue* source) noexcept nogil
 cdef request* find_next(const request_queue* source, const request* member) noexcept nogil

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 
 from kernels.interface cimport label_list
 from kernels.request cimport request
+from kernels.sequence_rules cimport sequence_rules
 from kernels.session cimport session_core, tensor_spec
 from kernels.shared_memory cimport region_table
 
@@ -17,6 +18,7 @@ cdef struct signature:
     const label_list* labels   # of each output, for classes; NULL without any
     region_table* regions      # the shared memory that requests may name
     int64_t max_shared_bytes   # that one request may have copied out of it
+    const sequence_rules* sequences  # NULL for a model that keeps none
 
 
 cdef int bind_request(const signature* accepted, request* target) noexcept nogil
