@@ -16,6 +16,7 @@ MEASUREMENTS = (
     "codec",
     "copy",
     "convolution",
+    "delays",
     "grpc",
     "gateway",
     "memory",

@@ -1,4 +1,4 @@
-"""One model version's queue: admits requests, forms batches of what has arrived, runs them and settles every caller."""
+"""One model version's queue and what runs it: forms batches of what has arrived and settles every caller."""
 
 from libc.stdint cimport int32_t, int64_t
 
@@ -66,6 +66,5 @@ cdef void close_batcher(batcher* used) noexcept nogil
 cdef void hold_batcher(batcher* held) noexcept nogil
 cdef void release_batcher(batcher* held) noexcept nogil
 cdef void wait_released(batcher* target) noexcept nogil
-cdef void admit_request(batcher* target, request* admitted) noexcept nogil
 cdef void cancel_request(request* unwanted) noexcept nogil
 cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil

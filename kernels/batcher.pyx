@@ -1,4 +1,4 @@
-"""Admits requests into one model version's queue and runs them in batches of what has arrived.
+"""Runs the requests of one model version in batches of what has arrived, and takes back those that are not wanted any more.
 
 Every admitted request is settled exactly once: with its reply, with its batch's failure, expired, or cancelled. Lock
 order: a batcher's lock, then the executor's. `done` is called with no lock held.
@@ -18,7 +18,6 @@ from kernels.instance cimport execute_batch, instance
 from kernels.pipeline cimport buffer_set, close_pipeline, open_pipeline, pipeline, pipeline_owner, start_batch
 from kernels.placement cimport open_placement, place_next
 from kernels.request cimport QUEUED, RUNNING, SETTLED, request
-from kernels.queueing cimport queue_request, refuse_bytes
 from kernels.request_queue cimport close_queue, open_queue, take_expired
 from kernels.sequences cimport close_sequences
 from kernels.service_time cimport note_run
@@ -29,7 +28,7 @@ from kernels.signature cimport signature
 from kernels.statistics cimport batch_times, count_batch, count_expiry, count_failure, free_statistics
 from kernels.status cimport CANCELLED, EXPIRED, OK
 from kernels.sync cimport (
-    CLOCK_MONOTONIC, counter_add, int_load, int_store, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy,
+    CLOCK_MONOTONIC, int_load, int_store, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy,
     pthread_cond_init, pthread_cond_timedwait, pthread_cond_wait, pthread_condattr_destroy, pthread_condattr_init,
     pthread_condattr_setclock, pthread_condattr_t, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
     pthread_mutex_unlock, timespec,
@@ -139,21 +138,6 @@ cdef void wait_released(batcher* target) noexcept nogil:
 # ---- callers' side
 
 
-cdef void admit_request(batcher* target, request* admitted) noexcept nogil:
-    """Queue a bound request, or settle it as refused."""
-    cdef int64_t bytes_waiting = counter_add(target.pending_bytes, admitted.held_bytes)
-    cdef bint refused = bytes_waiting > target.max_pending_bytes
-    admitted.batcher = target
-    pthread_mutex_lock(&target.lock)
-    if refused:
-        refuse_bytes(target, admitted, bytes_waiting)
-    else:
-        refused = queue_request(target, admitted) != 0
-    pthread_mutex_unlock(&target.lock)
-    if refused:
-        settle_request(admitted)
-
-
 cdef void cancel_request(request* unwanted) noexcept nogil:
     """Settle a queued request as cancelled; drop the reply of a running one; do nothing to a settled one.
 
@@ -229,7 +213,7 @@ cdef void ring_alarm(task* due) noexcept nogil:
 
 cdef const char* expiry_text(const request* expired) noexcept nogil:
     if expired.deadline_ns != 0 and expired.deadline_ns <= expired.give_up_ns:
-        return b"the deadline passed while the request was queued"
+        return b"Deadline Exceeded while the request was queued"
     return b"the request's timeout passed while it was queued"
 
 

@@ -8,7 +8,7 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcmp, strlen
 
-from kernels.batcher cimport admit_request, batcher, cancel_request, settle_request
+from kernels.batcher cimport batcher, cancel_request, settle_request
 from kernels.batcher_counts cimport count_refusal
 from kernels.cached_answers cimport find_answer
 from kernels.codec cimport (
@@ -18,6 +18,7 @@ from kernels.codec cimport (
 from kernels.ensemble_plan cimport ensemble_plan
 from kernels.ensemble_run cimport cancel_ensemble, start_ensemble
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
+from kernels.queueing cimport admit_request
 from kernels.request cimport QUEUED, RUNNING, give_back_request, request, take_request
 from kernels.routes cimport find_route, route, route_key, route_table
 from kernels.sequence_id cimport read_turn
@@ -167,7 +168,7 @@ cdef int read_number(request* target, const char* name, uint64_t* value) noexcep
 cdef int check_deadline(request* target) noexcept nogil:
     if target.deadline_ns == 0 or target.deadline_ns > target.arrival_ns:
         return 0
-    snprintf(target.error.text, FAILURE_TEXT_BYTES, "the deadline had passed before the request arrived")
+    snprintf(target.error.text, FAILURE_TEXT_BYTES, "Deadline Exceeded before the request arrived")
     return refuse(target, EXPIRED)
 
 
@@ -183,9 +184,7 @@ cdef const route* route_request(const route_table* table, request* target) noexc
         refuse(target, INVALID)
         return NULL
     if read_version(wanted, &key) != 0:
-        snprintf(target.error.text, FAILURE_TEXT_BYTES, "model_version is '%.*s'; expected a positive number or a label",
-                 <int> min(wanted.size, SHOWN_NAME_BYTES), <const char*> wanted.data)
-        refuse(target, INVALID)
+        refuse_version(target, wanted)
         return NULL
     found = find_route(table, &key)
     if found == NULL:
@@ -234,15 +233,27 @@ cdef bint is_wanted(const batcher* elder, const request* submitted) noexcept nog
 
 
 cdef void refuse_unknown(const route_table* table, request* target, route_key* key, bytes_view wanted) noexcept nogil:
-    cdef const char* word = b"version" if key.label_size == 0 else b"version labelled"
+    """Triton's words, as its clients look for them; service/repository.py has the same."""
+    cdef bint is_label = key.label_size > 0
     cdef int shown = <int> min(key.name_size, SHOWN_NAME_BYTES)
     key.version, key.label, key.label_size = 0, NULL, 0
     if find_route(table, key) == NULL:
-        snprintf(target.error.text, FAILURE_TEXT_BYTES, "model '%.*s' is unknown", shown, key.name)
+        snprintf(target.error.text, FAILURE_TEXT_BYTES, "Request for unknown model: '%.*s' is not found", shown,
+                 key.name)
+    elif is_label:
+        snprintf(target.error.text, FAILURE_TEXT_BYTES, "failed to get model version from specified version string "
+                 "'%.*s': model '%.*s' has no such label", <int> wanted.size, <const char*> wanted.data, shown, key.name)
     else:
-        snprintf(target.error.text, FAILURE_TEXT_BYTES, "model '%.*s' has no %s %.*s", shown, key.name, word,
-                 <int> wanted.size, <const char*> wanted.data)
+        snprintf(target.error.text, FAILURE_TEXT_BYTES, "Request for unknown model: '%.*s' version %.*s is not found",
+                 shown, key.name, <int> wanted.size, <const char*> wanted.data)
     refuse(target, NOT_FOUND)
+
+
+cdef void refuse_version(request* target, bytes_view wanted) noexcept nogil:
+    snprintf(target.error.text, FAILURE_TEXT_BYTES, "failed to get model version from specified version string '%.*s': "
+             "expected a positive number or a label", <int> min(wanted.size, SHOWN_NAME_BYTES),
+             <const char*> wanted.data)
+    refuse(target, INVALID)
 
 
 cdef int read_version(bytes_view text, route_key* key) noexcept nogil:

@@ -3,6 +3,7 @@
 What is wrong with an ensemble becomes the reason why it is unavailable. Under the GIL, whenever a route table is made.
 """
 
+from cython cimport final
 from libc.stdint cimport int32_t
 
 from kernels.datatype cimport datatype_name
@@ -31,6 +32,7 @@ cdef bint is_ensemble(object entry):
     return isinstance(entry, LoadedVersion) and (<LoadedVersion> entry).ensemble is not None
 
 
+@final
 cdef class Resolver:
     """Resolves the ensembles among some versions, those within others first."""
 

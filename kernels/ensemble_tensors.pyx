@@ -25,6 +25,7 @@ cdef int fill_step(ensemble_run* run, run_step* step, request* asked) noexcept n
     cdef const request* client = run.client
     cdef int32_t index
     asked.deadline_ns = client.deadline_ns
+    asked.priority, asked.timeout_ns = client.priority, client.timeout_ns
     asked.kept = &step.kept
     if reserve_tensors(&asked.view, planned.n_inputs, planned.n_outputs, client.view.n_parameters) != 0:
         return refuse_memory(asked)

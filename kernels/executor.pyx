@@ -4,7 +4,7 @@ No thread here ever takes the GIL. Workers are started on demand, up to the limi
 
 Two threads share the timer. The one on watch rings an alarm; when that makes a task ready and a worker is idle, it has the
 other one take over and runs the task itself: waking the worker would take longer than all else between a delay's end and
-the run (bench: timing).
+the run (bench: delays).
 """
 
 from libc.stdint cimport int32_t, int64_t
@@ -253,7 +253,7 @@ cdef void set_alarm(executor* pool, task* sleeper, int64_t due_ns) noexcept nogi
         sleeper.due_ns = due_ns
         rise(pool, sleeper, sleeper.place)
     if pool.heap[1] == sleeper:
-        pthread_cond_signal(&pool.timer_wake)
+        pthread_cond_signal(&pool.timer_wake if pool.is_watched else &pool.timer_relief)
     pthread_mutex_unlock(&pool.timer_lock)
 
 
@@ -323,7 +323,9 @@ cdef void* run_timer(void* argument) noexcept nogil:
         ready = watch_alarms(pool)
         pool.is_watched = False
         if ready != NULL:
-            pthread_cond_signal(&pool.timer_relief)
+            if pool.alarms > 0:
+                # Else whoever sets the next alarm wakes the other: it would only be in the way.
+                pthread_cond_signal(&pool.timer_relief)
             pthread_mutex_unlock(&pool.timer_lock)
             ready.run(ready)
             pthread_mutex_lock(&pool.timer_lock)
@@ -335,6 +337,7 @@ cdef task* watch_alarms(executor* pool) noexcept nogil:
     """Ring alarms until one brings about a task that is best run here; NULL when the timer stops. Under its lock."""
     cdef task* due
     cdef task* ready
+    cdef bint is_next
     while not pool.timer_stopping:
         if pool.alarms == 0:
             pthread_cond_wait(&pool.timer_wake, &pool.timer_lock)
@@ -346,10 +349,11 @@ cdef task* watch_alarms(executor* pool) noexcept nogil:
             pool.ringing = due
             pthread_mutex_unlock(&pool.timer_lock)
             ready = ring(due)
+            is_next = ready != NULL and has_idle_worker(pool)
             pthread_mutex_lock(&pool.timer_lock)
             pool.ringing = NULL
             pthread_cond_broadcast(&pool.timer_rang)
-            if ready != NULL and pool.is_relieved and has_idle_worker(pool):
+            if is_next and pool.is_relieved:
                 return ready
             if ready != NULL:
                 pthread_mutex_unlock(&pool.timer_lock)
@@ -369,7 +373,7 @@ cdef task* ring(task* due) noexcept nogil:
 
 
 cdef bint has_idle_worker(executor* pool) noexcept nogil:
-    """Whether a task could run at once: with fewer, those that are ready come first."""
+    """Whether one more task could run at once, ahead of none that is ready."""
     cdef bint idle
     pthread_mutex_lock(&pool.lock)
     idle = pool.ready < pool.idle or (pool.ready == 0 and pool.threads < pool.max_threads)

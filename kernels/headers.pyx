@@ -107,6 +107,9 @@ cdef void read_named(call* receiver, const uint8_t* name, size_t name_size, cons
             and memcmp(name, target.request_id_header, name_size) == 0):
         memcpy(receiver.request_id, value, value_size)
         receiver.request_id_size = value_size
+    elif name_size == 17 and memcmp(name, b"triton_grpc_error", 17) == 0:
+        # Triton's header; it counts on streams.
+        receiver.ends_on_failure = value_size == 4 and memcmp(value, b"true", 4) == 0
 
 
 cdef bint is_grpc_type(const uint8_t* value, size_t size) noexcept nogil:

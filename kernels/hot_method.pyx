@@ -27,22 +27,15 @@ from kernels.retry_info cimport append_retry
 from kernels.status cimport (
     CANCELLED, EXHAUSTED, EXPIRED, INTERNAL, INVALID, NOT_FOUND, OK, UNAVAILABLE, UNFORESEEN_TEXT, UNIMPLEMENTED,
 )
+from kernels.stream_reply cimport append_failure, write_stream_prefix
 from kernels.sync cimport int_add
 from kernels.transport_state cimport (
-    FRAME_PREFIX_BYTES, OUTGOING_PREFIX_BYTES, byte_buffer, call, exchange, io_thread, method, outgoing,
+    FRAME_PREFIX_BYTES, OUTGOING_PREFIX_BYTES, call, exchange, io_thread, method, outgoing,
 )
 from kernels.wire cimport is_utf8
 
 cdef enum:
     STREAM_EXCHANGES = 64          # messages of one stream that wait or run at a time
-    ERROR_FIELD = 0x0A             # ModelStreamInferResponse: 1, error_message
-    RESPONSE_FIELD = 0x12          # 2, infer_response
-    ID_FIELD = 0x1A                # ModelInferResponse: 3, id
-    MAX_VARINT_BYTES = 10
-    FINAL_BYTES = 29
-
-# A response's parameter triton_final_response, true: by it clients of Triton know a stream's last response to a request.
-cdef const char* FINAL = b"\x22\x1b\x0a\x15triton_final_response\x12\x02\x08\x01"
 
 
 cdef void bind_unary(method* made, engine_core* engine) noexcept nogil:
@@ -215,7 +208,7 @@ cdef void answer_unary(exchange* finished) noexcept nogil:
         fail_call(home, grpc_code(asked.error.code), client_text(home, asked))
     elif home.deadline_ns != 0 and home.deadline_ns <= home.thread.now_ns:
         # The sweep, which ends late calls, may not have come yet.
-        fail_call(home, GRPC_DEADLINE_EXCEEDED, b"the deadline passed while the request ran")
+        fail_call(home, GRPC_DEADLINE_EXCEEDED, b"Deadline Exceeded while the request ran")
     elif asked.reply_size > home.thread.server.limits.max_message_bytes:
         fail_call(home, GRPC_RESOURCE_EXHAUSTED, b"the reply is larger than a message may be")
     else:
@@ -303,9 +296,13 @@ cdef void free_finished(call* ended) noexcept nogil:
 cdef void answer_in_stream(exchange* front) noexcept nogil:
     """Send a response inside a ModelStreamInferResponse, without a copy, or what was written about its failure."""
     cdef uint8_t* prefix = front.reply.prefix
-    cdef int used = FRAME_PREFIX_BYTES
     charge(front.home, -<int64_t> front.charged)
     front.charged = 0
+    if front.refusal.size > 0 and front.home.ends_on_failure:
+        # What was answered before is sent first; what comes after is not sent any more.
+        send_status(front.home, front.failure, <const char*> front.refusal.data, front.refusal.size)
+        release_exchange(front)
+        return
     if front.refusal.size > 0:
         write_prefix(prefix, False, front.refusal.size)
         front.reply.prefix_size = FRAME_PREFIX_BYTES
@@ -315,12 +312,7 @@ cdef void answer_in_stream(exchange* front) noexcept nogil:
         fail_call(front.home, GRPC_RESOURCE_EXHAUSTED, b"no memory for the request")
         release_exchange(front)
         return
-    prefix[used] = RESPONSE_FIELD
-    used += 1 + write_varint(prefix + used + 1, FINAL_BYTES + front.asked.reply_size)
-    memcpy(prefix + used, FINAL, FINAL_BYTES)
-    used += FINAL_BYTES
-    write_prefix(prefix, False, front.asked.reply_size + used - FRAME_PREFIX_BYTES)
-    front.reply.prefix_size = used
+    front.reply.prefix_size = write_stream_prefix(prefix, front.asked.reply_size)
     send_reply(front, front.asked.reply, front.asked.reply_size)
 
 
@@ -333,13 +325,14 @@ cdef void keep_reply(exchange* finished) noexcept nogil:
     cdef request* asked = finished.asked
     cdef bytes_view unknown = bytes_view(NULL, 0)
     if asked == NULL:
-        write_failure(finished, b"no memory for the request", unknown)
+        write_failure(finished, GRPC_RESOURCE_EXHAUSTED, b"no memory for the request", unknown)
     elif asked.error.code != OK:
-        write_failure(finished, client_text(home, asked), asked.view.id if is_utf8(asked.view.id) else unknown)
+        write_failure(finished, grpc_code(asked.error.code), client_text(home, asked),
+                      asked.view.id if is_utf8(asked.view.id) else unknown)
     elif asked.reply_size + OUTGOING_PREFIX_BYTES > home.thread.server.limits.max_message_bytes:
-        write_failure(finished, b"the reply is larger than a message may be", asked.view.id)
+        write_failure(finished, GRPC_RESOURCE_EXHAUSTED, b"the reply is larger than a message may be", asked.view.id)
     elif is_over_limit(home, asked.reply_size):
-        write_failure(finished, FULL_TEXT, asked.view.id)
+        write_failure(finished, GRPC_RESOURCE_EXHAUSTED, FULL_TEXT, asked.view.id)
     else:
         finished.charged = asked.reply_size
         charge(home, <int64_t> finished.charged)
@@ -349,41 +342,13 @@ cdef void keep_reply(exchange* finished) noexcept nogil:
         finished.asked = NULL
 
 
-cdef void write_failure(exchange* failed, const char* reason, bytes_view id) noexcept nogil:
-    """Write a ModelStreamInferResponse about a failed request: why, and a response of its id that is the last one."""
-    cdef bytes_view text = view_text(reason)
-    cdef byte_buffer nested = byte_buffer(NULL, 0, 0)
-    if append_field_bytes(&failed.refusal, ERROR_FIELD, text) != 0:
-        return
-    if id.size > 0:
-        append_field_bytes(&nested, ID_FIELD, id)
-    append_bytes(&nested, FINAL, FINAL_BYTES)
-    append_field_bytes(&failed.refusal, RESPONSE_FIELD, bytes_view(nested.data, nested.size))
-    free_buffer(&nested)
-
-
-cdef bytes_view view_text(const char* text) noexcept nogil:
-    return bytes_view(<const uint8_t*> text, strlen(text))
-
-
-cdef int append_field_bytes(byte_buffer* target, int tag, bytes_view value) noexcept nogil:
-    """Append a length-delimited field of one-byte tag. 0, or -1 without memory."""
-    cdef uint8_t[MAX_VARINT_BYTES + 1] head
-    head[0] = <uint8_t> tag
-    if append_bytes(target, head, 1 + write_varint(&head[1], value.size)) != 0:
-        return -1
-    return append_bytes(target, value.data, value.size)
-
-
-cdef int write_varint(uint8_t* target, size_t value) noexcept nogil:
-    """Write a varint of up to ten bytes; return how many."""
-    cdef int used = 0
-    while value >= 0x80:
-        target[used] = <uint8_t> (value & 0x7F | 0x80)
-        value >>= 7
-        used += 1
-    target[used] = <uint8_t> value
-    return used + 1
+cdef void write_failure(exchange* failed, int code, const char* reason, bytes_view id) noexcept nogil:
+    """Write what is answered instead of a reply: a message, or the text of the status that ends the stream."""
+    failed.failure = code
+    if failed.home.ends_on_failure:
+        append_bytes(&failed.refusal, reason, strlen(reason))
+    else:
+        append_failure(&failed.refusal, reason, id)
 
 
 # ---- errors

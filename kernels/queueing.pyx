@@ -1,4 +1,4 @@
-"""Takes a request into a version's queue, or behind the others of its sequence, or says why it may not wait there."""
+"""Admits requests: into their version's queue, or behind the others of their sequence, unless they may not wait there."""
 
 from libc.stdint cimport int64_t
 from libc.stdio cimport snprintf
@@ -10,9 +10,26 @@ from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.request cimport request
 from kernels.request_queue cimport append_request, choose_level, is_full, queue_level
 from kernels.sequences cimport count_ahead
+from kernels.settling cimport settle_request
 from kernels.statistics cimport count_failure, count_late
 from kernels.status cimport EXHAUSTED
+from kernels.sync cimport counter_add, pthread_mutex_lock, pthread_mutex_unlock
 from kernels.turns cimport join_turn
+
+
+cdef void admit_request(batcher* target, request* admitted) noexcept nogil:
+    """Queue a bound request, or settle it as refused."""
+    cdef int64_t bytes_waiting = counter_add(target.pending_bytes, admitted.held_bytes)
+    cdef bint refused = bytes_waiting > target.max_pending_bytes
+    admitted.batcher = target
+    pthread_mutex_lock(&target.lock)
+    if refused:
+        refuse_bytes(target, admitted, bytes_waiting)
+    else:
+        refused = queue_request(target, admitted) != 0
+    pthread_mutex_unlock(&target.lock)
+    if refused:
+        settle_request(admitted)
 
 
 cdef int queue_request(batcher* target, request* admitted) noexcept nogil:
@@ -31,7 +48,8 @@ cdef int queue_request(batcher* target, request* admitted) noexcept nogil:
     elif join_turn(target, level, admitted) != 0:
         count_failure(&target.counts, admitted.error.code, 0)
         return -1
-    start_or_wait(target, admitted.arrival_ns)
+    if not target.scheduled:
+        start_or_wait(target, admitted.arrival_ns)
     return 0
 
 

@@ -65,14 +65,10 @@ cdef struct request:
     void* context             # the transport's, for `done`
     void* call                # the transport's, for the reader of the reply
     void* batcher             # where it is queued, NULL before admission
-    uint64_t priority         # as the caller gave it: 1 is the most urgent, 0 the model's default
-    int64_t timeout_ns        # how long it may wait in the queue, as the caller gave it; 0 as the model has it
     void* level               # of its queue, while it waits
     bint is_postponed         # in the queue behind those that are in time
     int64_t postpone_ns       # when it gets there; monotonic, 0 for never
     int64_t give_up_ns        # when it is settled should it still wait; monotonic, 0 for never
-    request* after            # who left the queue next, where answers keep the order
-    int64_t retry_ns          # refused: in what time it would not have been, as far as is known; 0 for no idea
     int state                 # request_state, read by cancel without the lock
     bint cancelled            # cancelled while running: the reply is dropped
     bint wants_timing         # its reply says how long it waited and ran
@@ -103,6 +99,10 @@ cdef struct request:
     size_t reply_size
     uint8_t* reply_block      # the memory in which it lies
     size_t reply_capacity
+    uint64_t priority         # as the caller gave it: 1 is the most urgent, 0 the model's default
+    int64_t timeout_ns        # how long it may wait in the queue, as the caller gave it; 0 as the model has it
+    request* after            # who left the queue next, where answers keep the order
+    int64_t retry_ns          # refused: in what time it would not have been, as far as is known; 0 for no idea
     kept_outputs* kept        # of a step of an ensemble: where its outputs are described, which make up `reply`
     void* ensemble_run        # of a request for an ensemble, once it is RUNNING: what runs its steps
     failure error             # code 0 when `reply` holds

@@ -37,16 +37,67 @@ cdef struct request_queue:
 
 cdef int open_queue(request_queue* made, int32_t n_levels) noexcept nogil
 cdef void close_queue(request_queue* used) noexcept nogil
-cdef queue_level* choose_level(request_queue* target, uint64_t priority) noexcept nogil
-cdef bint is_full(const queue_level* level) noexcept nogil
 cdef void limit_wait(queue_level* level, request* admitted) noexcept nogil
 cdef int64_t append_request(request_queue* target, queue_level* level, request* admitted) noexcept nogil
 cdef int64_t find_earlier(int64_t one_ns, int64_t other_ns) noexcept nogil
-cdef void unlink_request(request_queue* target, request* leaving) noexcept nogil
 cdef request* find_first(const request_queue* source) noexcept nogil
-cdef request* find_next(const request_queue* source, const request* member) noexcept nogil
+cdef request* find_first_from(const request_queue* source, int32_t index) noexcept nogil
 cdef int64_t count_rows_before(const request_queue* source, const queue_level* level) noexcept nogil
 cdef int64_t find_oldest_arrival(const request_queue* source) noexcept nogil
 cdef int64_t find_give_up(request_queue* source) noexcept nogil
-cdef bint has_expired(const request* member, int64_t now_ns) noexcept nogil
 cdef request* take_expired(request_queue* target, int64_t now_ns, int64_t* wake_ns) noexcept nogil
+
+
+# ---- what every request goes through: inline, since a call into another module cannot be
+
+
+cdef inline queue_level* choose_level(request_queue* target, uint64_t priority) noexcept nogil:
+    """Return the level of a request: 1 is the most urgent; 0, and what lies beyond the levels, is the default."""
+    if priority == 0 or priority > <uint64_t> target.n_levels:
+        return &target.levels[target.default_level]
+    return &target.levels[priority - 1]
+
+
+cdef inline bint is_full(const queue_level* level) noexcept nogil:
+    return level.policy.max_requests > 0 and level.requests >= level.policy.max_requests
+
+
+cdef inline bint has_expired(const request* member, int64_t now_ns) noexcept nogil:
+    return member.give_up_ns != 0 and member.give_up_ns <= now_ns
+
+
+cdef inline request* find_next(const request_queue* source, const request* member) noexcept nogil:
+    """Return the request whose turn comes after that of a waiting one, or NULL."""
+    cdef const queue_level* level = <const queue_level*> member.level
+    if member.next != NULL:
+        return member.next
+    if not member.is_postponed and level.postponed.first != NULL:
+        return level.postponed.first
+    return find_first_from(source, <int32_t> (level - source.levels) + 1)
+
+
+cdef inline void unlink_request(request_queue* target, request* leaving) noexcept nogil:
+    cdef queue_level* level = <queue_level*> leaving.level
+    if leaving.is_postponed:
+        unlink_from(&level.postponed, leaving)
+    else:
+        unlink_from(&level.waiting, leaving)
+        level.rows -= leaving.rows
+    level.requests -= 1
+    target.requests -= 1
+    target.rows -= leaving.rows
+    if leaving.give_up_ns != 0 and leaving.give_up_ns == target.give_up_ns:
+        target.is_give_up_stale = True
+
+
+cdef inline void unlink_from(request_list* target, request* leaving) noexcept nogil:
+    if leaving.previous == NULL:
+        target.first = leaving.next
+    else:
+        leaving.previous.next = leaving.next
+    if leaving.next == NULL:
+        target.last = leaving.previous
+    else:
+        leaving.next.previous = leaving.previous
+    leaving.next = NULL
+    leaving.previous = NULL

@@ -27,17 +27,6 @@ cdef void close_queue(request_queue* used) noexcept nogil:
     used.levels = NULL
 
 
-cdef queue_level* choose_level(request_queue* target, uint64_t priority) noexcept nogil:
-    """Return the level of a request: 1 is the most urgent; 0, and what lies beyond the levels, is the default."""
-    if priority == 0 or priority > <uint64_t> target.n_levels:
-        return &target.levels[target.default_level]
-    return &target.levels[priority - 1]
-
-
-cdef bint is_full(const queue_level* level) noexcept nogil:
-    return level.policy.max_requests > 0 and level.requests >= level.policy.max_requests
-
-
 # ---- coming and going
 
 
@@ -86,20 +75,6 @@ cdef int64_t find_earlier(int64_t one_ns, int64_t other_ns) noexcept nogil:
     return one_ns
 
 
-cdef void unlink_request(request_queue* target, request* leaving) noexcept nogil:
-    cdef queue_level* level = <queue_level*> leaving.level
-    if leaving.is_postponed:
-        unlink_from(&level.postponed, leaving)
-    else:
-        unlink_from(&level.waiting, leaving)
-        level.rows -= leaving.rows
-    level.requests -= 1
-    target.requests -= 1
-    target.rows -= leaving.rows
-    if leaving.give_up_ns != 0 and leaving.give_up_ns == target.give_up_ns:
-        target.is_give_up_stale = True
-
-
 cdef void link_last(request_list* target, request* added) noexcept nogil:
     added.next = NULL
     added.previous = target.last
@@ -108,19 +83,6 @@ cdef void link_last(request_list* target, request* added) noexcept nogil:
     else:
         target.last.next = added
     target.last = added
-
-
-cdef void unlink_from(request_list* target, request* leaving) noexcept nogil:
-    if leaving.previous == NULL:
-        target.first = leaving.next
-    else:
-        leaving.previous.next = leaving.next
-    if leaving.next == NULL:
-        target.last = leaving.previous
-    else:
-        leaving.next.previous = leaving.previous
-    leaving.next = NULL
-    leaving.previous = NULL
 
 
 # ---- looking
@@ -140,16 +102,6 @@ cdef request* find_first_from(const request_queue* source, int32_t index) noexce
             return source.levels[index].postponed.first
         index += 1
     return NULL
-
-
-cdef request* find_next(const request_queue* source, const request* member) noexcept nogil:
-    """Return the request whose turn comes after that of a waiting one, or NULL."""
-    cdef const queue_level* level = <const queue_level*> member.level
-    if member.next != NULL:
-        return member.next
-    if not member.is_postponed and level.postponed.first != NULL:
-        return level.postponed.first
-    return find_first_from(source, <int32_t> (level - source.levels) + 1)
 
 
 cdef int64_t count_rows_before(const request_queue* source, const queue_level* level) noexcept nogil:
@@ -188,10 +140,6 @@ cdef int64_t find_give_up(request_queue* source) noexcept nogil:
 
 
 # ---- what has waited too long
-
-
-cdef bint has_expired(const request* member, int64_t now_ns) noexcept nogil:
-    return member.give_up_ns != 0 and member.give_up_ns <= now_ns
 
 
 cdef request* take_expired(request_queue* target, int64_t now_ns, int64_t* wake_ns) noexcept nogil:

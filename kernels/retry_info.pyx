@@ -53,8 +53,9 @@ cdef size_t write_status(uint8_t* target, int code, const char* text, int64_t re
     cdef uint8_t[MAX_DURATION_BYTES] duration
     cdef uint8_t[MAX_DURATION_BYTES + 2] retry
     cdef uint8_t[MAX_DETAIL_BYTES] detail
-    cdef size_t duration_size, retry_size, detail_size, size
-    duration_size = write_number(duration, DURATION_SECONDS, <uint64_t> (retry_ns // NS_PER_S))
+    cdef size_t duration_size = 0, retry_size, detail_size, size
+    if retry_ns >= NS_PER_S:
+        duration_size = write_number(duration, DURATION_SECONDS, <uint64_t> (retry_ns // NS_PER_S))
     duration_size += write_number(duration + duration_size, DURATION_NANOS, <uint64_t> (retry_ns % NS_PER_S))
     retry_size = write_bytes(retry, RETRY_DELAY, duration, duration_size)
     detail_size = write_bytes(detail, ANY_TYPE_URL, <const uint8_t*> TYPE_URL, strlen(TYPE_URL))

@@ -126,7 +126,8 @@ cdef struct exchange:              # one message of a bound method, from its sub
     bint submitted
     bint finished                  # settled and taken from the list
     bint unwanted                  # the stream ended before the submission
-    byte_buffer refusal            # a stream's answer to a request that failed
+    byte_buffer refusal            # a stream's answer to a request that failed, or the text of its status
+    int failure                    # gRPC's status of such a request
     size_t charged                 # bytes of a stream's reply that waits for those before it
     outgoing reply
 
@@ -157,6 +158,7 @@ cdef struct call:
     size_t version_size
     uint8_t[REQUEST_ID_BYTES] request_id
     size_t request_id_size
+    bint ends_on_failure           # a stream that asks to be ended by the status of the first request that fails
     int64_t deadline_ns            # monotonic; 0 is none
     int64_t last_byte_ns
     int prefix_size                # of the message's prefix, received so far

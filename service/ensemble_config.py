@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kernels.ensemble import Ensemble, EnsembleStep
+from kernels.queue_options import QueueOptions
 from kernels.session import TensorSpec
 from service.config_text import FILE_NAME, ModelConfigError
 from service.ensemble_fields import ENSEMBLE_PLATFORM
@@ -35,8 +36,8 @@ def complete_ensemble(name: str, written: WrittenConfig) -> ServingConfig:
         name=name,
         max_batch_size=proto.max_batch_size,
         queue_delay_us=0,
+        queueing=QueueOptions(),
         instance_count=1,
-        queueing=written.queueing,
         intra_op_threads=0,
         inter_op_threads=0,
         inputs=inputs,

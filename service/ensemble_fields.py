@@ -7,7 +7,13 @@ ENSEMBLE_PLATFORM = "ensemble"
 NEWEST = -1
 
 # What there is of models only: an ensemble has no file, no instances and no batches of its own.
-MODEL_FIELDS = ("backend", "default_model_filename", "instance_group", "model_warmup", "response_cache")
+MODEL_FIELDS = (
+    "backend",
+    "default_model_filename",
+    "instance_group",
+    "model_warmup",
+    "response_cache",
+)
 
 
 def check_ensemble(proto: ModelConfig) -> None:

@@ -10,17 +10,31 @@ from kernels import status
 from kernels.completions import CompletionQueue
 from kernels.engine import Engine
 from kernels.retry_info import encode_status
-from service.headers import DETAILS_HEADER, REQUEST_ID_HEADER, VERSION_HEADER
+from service.allocator import release_memory
+from service.headers import DETAILS_HEADER, FAILURE_HEADER, REQUEST_ID_HEADER, VERSION_HEADER
 from service.logs import LineLimit
 from service.status import GRPC_CODES, UNFORESEEN
 from service.stream_replies import encode_stream_failure, encode_stream_reply
 
 # Requests of one stream that are under way or whose replies wait; no more are read until the client takes some.
 MAX_STREAM_REQUESTS = 64
+# As the native transport has it (kernels/sweep.pyx): messages whose memory is worth giving back to the system, and how
+# long after the last of them.
+BULKY_BYTES = 32 * 1024 * 1024
+TRIM_AFTER_S = 5.0
 # A client that makes a model fail again and again must not fill the disk.
 FAILURES_LOGGED_PER_SECOND = 10
 
 logger = logging.getLogger(__name__)
+
+
+class StreamFailedError(Exception):
+    """A request failed whose stream is to end with its status: one of kernels.status, and the caller's text."""
+
+    def __init__(self, code: int, text: str):
+        super().__init__(code, text)
+        self.code = code
+        self.text = text
 
 
 class InferenceHandler:
@@ -31,11 +45,14 @@ class InferenceHandler:
         self._queue = CompletionQueue(engine)
         self._is_flush_due = False
         self._log_limit = LineLimit(FAILURES_LOGGED_PER_SECOND)
+        self._trim: asyncio.TimerHandle | None = None
         self._loop.add_reader(self._queue.fileno(), self._settle)
 
     def close(self) -> None:
         """Take the last completions and stop listening for more."""
         self._loop.remove_reader(self._queue.fileno())
+        if self._trim is not None:
+            self._trim.cancel()
         self._settle()
 
     def methods(self) -> dict[str, grpc.RpcMethodHandler]:
@@ -53,29 +70,45 @@ class InferenceHandler:
         await context.abort(GRPC_CODES[code], reply, describe_retry(GRPC_CODES[code], reply, retry_ns))
 
     async def infer_stream(self, messages: AsyncIterator[bytes], context: grpc.aio.ServicerContext) -> None:
-        """Answer ModelInferRequests in their order, however the model is done with them; a failure is an answer."""
-        replies: asyncio.Queue[asyncio.Task[bytes] | None] = asyncio.Queue(MAX_STREAM_REQUESTS)
-        # Cancels what is under way when the stream is, and withdraws it from the engine.
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._submit_stream(tasks, messages, context, replies))
-            while (reply := await replies.get()) is not None:
-                await context.write(await reply)
+        """Answer ModelInferRequests in their order, however the model is done with them.
+
+        A failure is an answer; where the caller asks for that, it ends the stream.
+        """
+        replies: asyncio.Queue[asyncio.Task[bytes | StreamFailedError] | None] = asyncio.Queue(MAX_STREAM_REQUESTS)
+        failures: list[StreamFailedError] = []
+        try:
+            # Cancels what is under way when the stream is, and withdraws it from the engine.
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._submit_stream(tasks, messages, context, replies))
+                while (reply := await replies.get()) is not None:
+                    answer = await reply
+                    if isinstance(answer, StreamFailedError):
+                        raise answer
+                    await context.write(answer)
+        except* StreamFailedError as group:
+            failures.extend(group.exceptions)
+        if failures:
+            await context.abort(GRPC_CODES[failures[0].code], failures[0].text)
 
     async def _submit_stream(
         self,
         tasks: asyncio.TaskGroup,
         messages: AsyncIterator[bytes],
         context: grpc.aio.ServicerContext,
-        replies: asyncio.Queue[asyncio.Task[bytes] | None],
+        replies: asyncio.Queue[asyncio.Task[bytes | StreamFailedError] | None],
     ) -> None:
         """Submit the messages of a stream as they come, as long as there is place for their replies."""
         async for message in messages:
             await replies.put(tasks.create_task(self._answer_streamed(message, context)))
         await replies.put(None)
 
-    async def _answer_streamed(self, message: bytes, context: grpc.aio.ServicerContext) -> bytes:
+    async def _answer_streamed(self, message: bytes, context: grpc.aio.ServicerContext) -> bytes | StreamFailedError:
         code, reply, _ = await self._ask(message, context)
-        return encode_stream_reply(reply) if code == status.OK else encode_stream_failure(message, reply)
+        if code == status.OK:
+            return encode_stream_reply(reply)
+        if read_header(context, FAILURE_HEADER) == b"true":
+            return StreamFailedError(code, reply)
+        return encode_stream_failure(message, reply)
 
     async def _ask(self, message: bytes, context: grpc.aio.ServicerContext) -> tuple[int, bytes | str, int]:
         """The engine's code and reply to one message; for a failure, the text that its caller is to see.
@@ -93,6 +126,8 @@ class InferenceHandler:
         except asyncio.CancelledError:
             call.cancel()
             raise
+        if max(len(message), len(reply)) > BULKY_BYTES:
+            self._give_memory_back()
         if code != status.OK:
             self._log_failure(context, code, reply)
         return code, UNFORESEEN if code == status.INTERNAL else reply, call.retry_ns
@@ -106,6 +141,12 @@ class InferenceHandler:
         if logger.isEnabledFor(level):
             request_id = read_header(context, REQUEST_ID_HEADER).decode("ascii", "replace")
             logger.log(level, "request failed", extra={"request_id": request_id, "reason": reason})
+
+    def _give_memory_back(self) -> None:
+        """Have malloc return what it keeps of large messages, once no more of them have come for a while."""
+        if self._trim is not None:
+            self._trim.cancel()
+        self._trim = self._loop.call_later(TRIM_AFTER_S, self._loop.run_in_executor, None, release_memory)
 
     def _flush(self) -> None:
         self._is_flush_due = False

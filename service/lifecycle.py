@@ -163,8 +163,7 @@ class Lifecycle:
         Without the ensemble's turn, so that two that contain each other do not wait for each other.
         """
         for step in self._list_steps(name, override):
-            entries = self._list_known(step)
-            is_new = bool(entries) and all(entry.reason in (UNLOADED, LOADING) for entry in entries)
+            is_new = all(entry.reason in (UNLOADED, LOADING) for entry in self._list_known(step))
             if is_new and step not in outer:
                 self._load_steps(step, (*outer, step))
                 with contextlib.suppress(LoadError, NotFoundError):

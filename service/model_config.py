@@ -23,6 +23,8 @@ PLATFORM = "onnxruntime_onnx"
 BACKEND = "onnxruntime"
 SERVED_KINDS = (ModelInstanceGroup.KIND_CPU, ModelInstanceGroup.KIND_GPU, ModelInstanceGroup.KIND_AUTO)
 THREAD_PARAMETERS = ("intra_op_thread_count", "inter_op_thread_count")
+# Of Triton's ONNX Runtime backend, as those above: 0 has ONNX Runtime keep no memory from one run to the next.
+ARENA_PARAMETER = "enable_mem_arena"
 MODEL_FILE = "model.onnx"
 
 # Every field that is read, by its full name; a message that is not listed with a field of its own is read whole.
@@ -146,6 +148,8 @@ class WrittenConfig:
         Who waits where and for how long, and when a batch that is not full runs.
     devices
         Where instances run, and the options of what runs them there.
+    uses_arena
+        Whether ONNX Runtime keeps the memory of a run for the next.
     model_file
         Name of the ONNX file in a version's folder.
     labels
@@ -162,6 +166,7 @@ class WrittenConfig:
     inter_op_threads: int
     queueing: QueueOptions
     devices: DeviceConfig
+    uses_arena: bool = True
     model_file: str = MODEL_FILE
     labels: Mapping[str, int] = field(default_factory=dict)
     without_effect: tuple[str, ...] = ()
@@ -209,6 +214,7 @@ def _check(parsed: Message, model: str) -> WrittenConfig:
         inter_op_threads=_read_threads(parameters, "inter_op_thread_count"),
         queueing=read_queue_options(proto.dynamic_batching, parameters),
         devices=devices,
+        uses_arena=_read_switch(parameters, ARENA_PARAMETER),
         model_file=proto.default_model_filename or MODEL_FILE,
         labels=read_labels(parameters[LABELS_PARAMETER]) if LABELS_PARAMETER in parameters else {},
         without_effect=without_effect,
@@ -262,7 +268,7 @@ def _check_range(field: str, given: int, low: int, high: int) -> None:
 
 def _read_parameters(proto: ModelConfig) -> dict[str, str]:
     """The parameters that are not about devices, all of which are known."""
-    known = (*THREAD_PARAMETERS, LABELS_PARAMETER, *QUEUE_PARAMETERS)
+    known = (*THREAD_PARAMETERS, ARENA_PARAMETER, LABELS_PARAMETER, *QUEUE_PARAMETERS)
     others = [name for name in proto.parameters if not is_device_parameter(name)]
     for name in others:
         if name not in known:
@@ -276,6 +282,14 @@ def _read_threads(parameters: Mapping[str, str], name: str) -> int:
         raise ModelConfigError(f"{FILE_NAME}: {field_name}: expected a whole number, given {given!r}")
     _check_range(field_name, int(given), 0, MAX_THREADS)
     return int(given)
+
+
+def _read_switch(parameters: Mapping[str, str], name: str) -> bool:
+    """On unless it is 0."""
+    given = parameters.get(name, "1")
+    if given not in ("0", "1"):
+        raise ModelConfigError(f"{FILE_NAME}: parameters[{name!r}]: expected 0 or 1, given {given!r}")
+    return given == "1"
 
 
 def _count_instances(proto: ModelConfig) -> int:

@@ -107,6 +107,7 @@ def _open_session(path: Path, device: str, written: "WrittenConfig", threads: "L
 
     options = {
         "device": device,
+        "arena": written.uses_arena,
         "intra_op_threads": written.intra_op_threads,
         "inter_op_threads": written.inter_op_threads,
         "cuda_options": written.devices.cuda_options,

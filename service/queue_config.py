@@ -1,4 +1,4 @@
-"""What `dynamic_batching` says, for the engine: levels of priority, their policies, preferred sizes, order; checked."""
+"""What `dynamic_batching` says, for the engine: priorities and their policies, preferred sizes, order; checked."""
 
 from collections.abc import Mapping, Sequence
 

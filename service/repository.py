@@ -14,6 +14,8 @@ from service.version_policy import LABEL
 WIRE_VERSION = re.compile(r"[0-9]{1,18}")
 # The reason of versions that nobody has loaded yet or that were unloaded: Triton's word.
 UNLOADED = "unloaded"
+# Triton's words again, as below those about what is not found: its clients look for them.
+VERSION_REFUSED = "failed to get model version from specified version string"
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +115,7 @@ class Repository:
         with self._lock:
             versions = list(self._models.get(name, {}).values())
         if not versions:
-            raise NotFoundError(f"unknown model {name!r}")
+            raise NotFoundError(f"Request for unknown model: {name!r} is not found")
         return sorted(versions, key=lambda entry: entry.version or 0)
 
     def labels(self, name: str) -> dict[str, int]:
@@ -137,7 +139,7 @@ class Repository:
                 number = self._resolve(name, version)
                 versions = [entry for entry in versions if entry.version == number]
                 if not versions:
-                    raise NotFoundError(f"model {name!r} has no version {version}")
+                    raise NotFoundError(f"Request for unknown model: {name!r} version {version} is not found")
         return max(versions, key=lambda entry: (entry.state is State.READY, entry.version or 0))
 
     def _resolve(self, name: str, version: str) -> int:
@@ -146,7 +148,7 @@ class Repository:
             return parse_version(version)
         labels = self._labels.get(name, {})
         if version not in labels:
-            raise NotFoundError(f"model {name!r} has no version labelled {version}")
+            raise NotFoundError(f"{VERSION_REFUSED} {version!r}: model {name!r} has no such label")
         return labels[version]
 
     def find_ready(self, name: str, version: str = "") -> ModelVersion:
@@ -161,7 +163,7 @@ class Repository:
 def parse_version(text: str) -> int:
     """The number of a version in its wire form; InvalidArgumentError for what is not one."""
     if not WIRE_VERSION.fullmatch(text) or int(text) == 0:
-        raise InvalidArgumentError(f"model version: expected a positive whole number or a label, given {text!r}")
+        raise InvalidArgumentError(f"{VERSION_REFUSED} {text!r}: expected a positive number or a label")
     return int(text)
 
 

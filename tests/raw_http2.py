@@ -81,10 +81,12 @@ class RawConnection:
         Whether HTTP/2's preface is sent.
     tls
         An ssl.SSLContext of a client's; plain text without.
+    timeout_s
+        How long the server may take nothing, or say nothing.
     """
 
-    def __init__(self, address, *, window=DEFAULT_WINDOW, greets=True, tls=None):
-        self._socket = connect(address)
+    def __init__(self, address, *, window=DEFAULT_WINDOW, greets=True, tls=None, timeout_s=TIMEOUT_S):
+        self._socket = connect(address, timeout_s)
         if tls is not None:
             self._socket = tls.wrap_socket(self._socket, server_hostname="localhost")
         self._decoder = Decoder()
@@ -220,10 +222,10 @@ class RawConnection:
         self._socket.close()
 
 
-def connect(address):
+def connect(address, timeout_s=TIMEOUT_S):
     """A TCP connection, over which nothing has been said."""
     host, _, port = address.rpartition(":")
-    made = socket.create_connection((host, int(port)), TIMEOUT_S)
+    made = socket.create_connection((host, int(port)), timeout_s)
     made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return made
 

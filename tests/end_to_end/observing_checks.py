@@ -160,10 +160,10 @@ def test_statistics_of_all_models_of_one_and_of_one_version(client):
 @pytest.mark.parametrize(
     ("name", "version", "status", "text"),
     [
-        ("other", "", "NOT_FOUND", "unknown model 'other'"),
-        ("adder", "7", "NOT_FOUND", "model 'adder' has no version 7"),
-        ("adder", "first", "NOT_FOUND", "no version labelled first"),
-        ("adder", "1st", "INVALID_ARGUMENT", "positive whole number"),
+        ("other", "", "NOT_FOUND", "Request for unknown model: 'other' is not found"),
+        ("adder", "7", "NOT_FOUND", "'adder' version 7 is not found"),
+        ("adder", "first", "NOT_FOUND", "'first': model 'adder' has no such label"),
+        ("adder", "1st", "INVALID_ARGUMENT", "'1st': expected a positive number or a label"),
         ("", "1", "INVALID_ARGUMENT", "model name"),
     ],
 )
@@ -397,7 +397,7 @@ def test_traces_of_a_model_go_to_the_file_until_their_number_is_reached(client):
         ({"trace_level": ["TENSORS"]}, "", "INVALID_ARGUMENT", "trace setting trace_level: expected one of"),
         ({"trace_file": "/tmp/trace"}, "", "INVALID_ARGUMENT", "trace setting trace_file: expected"),
         ({"trace_rate": "none"}, "adder", "INVALID_ARGUMENT", "trace setting trace_rate: expected a whole number"),
-        ({"trace_rate": "1"}, "other", "NOT_FOUND", "unknown model 'other'"),
+        ({"trace_rate": "1"}, "other", "NOT_FOUND", "Request for unknown model: 'other' is not found"),
     ],
 )
 def test_trace_settings_that_cannot_be_are_refused_by_name(client, settings, model, status, text):

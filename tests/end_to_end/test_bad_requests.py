@@ -181,18 +181,18 @@ BAD = {
 }
 # At the gateway it is the gateway that knows which models and versions there are.
 BAD_NAMES = {
-    "unknown model": (adder(model_name="letters"), NOT_FOUND, "model 'letters' is unknown"),
-    "model that begins like another": (adder(model_name="adder\0x"), NOT_FOUND, "is unknown"),
-    "unknown version": (adder(model_version="3"), NOT_FOUND, "model 'adder' has no version 3"),
-    "version of no such label": (adder(model_version="one"), NOT_FOUND, "model 'adder' has no version labelled one"),
+    "unknown model": (adder(model_name="letters"), NOT_FOUND, "Request for unknown model: 'letters' is not found"),
+    "model that begins like another": (adder(model_name="adder\0x"), NOT_FOUND, "is not found"),
+    "unknown version": (adder(model_version="3"), NOT_FOUND, "'adder' version 3 is not found"),
+    "version of no such label": (adder(model_version="one"), NOT_FOUND, "'one': model 'adder' has no such label"),
     "version that is neither": (
         adder(model_version="+1"),
         INVALID,
-        "model_version is '+1'; expected a positive number or a label",
+        "failed to get model version from specified version string '+1': expected a positive number or a label",
     ),
-    "version 0": (adder(model_version="0"), INVALID, "model_version is '0'"),
-    "version below 0": (adder(model_version="-1"), INVALID, "model_version is '-1'"),
-    "version of 19 digits": (adder(model_version="1" * 19), INVALID, "model_version is '1111111111111111111'"),
+    "version 0": (adder(model_version="0"), INVALID, "version string '0'"),
+    "version below 0": (adder(model_version="-1"), INVALID, "version string '-1'"),
+    "version of 19 digits": (adder(model_version="1" * 19), INVALID, "version string '1111111111111111111'"),
 }
 
 

@@ -2,7 +2,6 @@
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import grpc
 import numpy as np
@@ -15,12 +14,11 @@ from typer.testing import CliRunner
 from service.cli import app
 from service.pb import open_inference_pb2 as pb
 from service.pb.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from tests.end_to_end.checks_process import run_checks
 from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.targets import Target
-from tests.end_to_end.test_tritonclient import run_checks
 
 TIMEOUT_S = 60.0
-CHECKS = Path(__file__).with_name("triton_sequence_checks.py")
 MINUTE_US = 60_000_000
 STATE = 'state { input_name: "state" output_name: "new_state" data_type: TYPE_INT64 dims: [2] %s }'
 FROM_FILE = 'initial_state { name: "first" data_type: TYPE_INT64 dims: [2] data_file: "thousand" }'
@@ -78,7 +76,7 @@ def sequence_repository(tmp_path_factory):
 def test_tritonclient_keeps_sequences(transport, sequence_repository, inline):
     """Every check of triton_sequence_checks passes; also where the thread that reads a request runs it."""
     with ServerProcess(sequence_repository, "--insecure", "--inline", inline) as server:
-        run_checks(CHECKS, Target(server.address))
+        run_checks("triton_sequence_checks.py", TARGET=Target(server.address).to_json())
 
 
 def test_check_shows_what_callers_see_of_models_with_sequences(sequence_repository):

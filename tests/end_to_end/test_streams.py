@@ -92,6 +92,18 @@ def test_request_that_fails_settles_itself_alone(stub):
     assert call.code() is grpc.StatusCode.OK
 
 
+def test_request_that_fails_ends_the_stream_where_its_caller_asks_for_that(stub):
+    """Triton's header, by every way: the answers before it come, and then its status."""
+    wrong = build_request("adder", {"input": np.zeros((1, 3), np.int64)})
+    requests = [slow("first"), make_request(2), wrong, *map(make_request, range(4, 40))]
+    call = stub.ModelStreamInfer(iter(requests), timeout=TIMEOUT_S, metadata=(("triton_grpc_error", "true"),))
+    assert next(call).infer_response.id == "first"
+    assert find_wrong(next(call).infer_response, 2) == ""
+    with pytest.raises(grpc.RpcError, match="input 'input' has the wrong shape") as raised:
+        next(call)
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_message_that_is_no_request_settles_itself_alone(plain):
     """Bytes that nobody can read name no id."""
     good = make_request(7).SerializeToString()

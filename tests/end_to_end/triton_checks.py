@@ -169,6 +169,13 @@ def test_shared_memory_is_for_local_callers(client, name):
     assert raised.value.status() == "StatusCode.PERMISSION_DENIED"
 
 
+def test_infer_takes_priority_and_timeout(client):
+    """As parameters, of a model that has no levels and no timeouts: they change nothing."""
+    rows = make_input(np.array([[1, 2, 3, 4]], np.int64), "INT64")
+    answer = client.infer("adder", [rows], model_version="1", priority=3, timeout=1_000_000)
+    assert answer.as_numpy("output").tolist() == [[10**12 + value for value in (1, 2, 3, 4)]]
+
+
 def test_infer_names_its_version(client):
     """The version asked for answers."""
     rows = np.array([[1, 2, 3, 4]], np.int64)

@@ -75,7 +75,7 @@ def test_load_with_config_overrides_the_file(client):
     """A policy that serves the first version only; the next load takes the repository's again."""
     client.load_model("adder", config=json.dumps({"version_policy": {"specific": {"versions": [1]}}}))
     assert infer(client) == 1
-    with pytest.raises(InferenceServerException, match="no version 2"):
+    with pytest.raises(InferenceServerException, match="'adder' version 2 is not found"):
         infer(client, "2")
     client.load_model("adder")
     assert infer(client) == 2
@@ -88,7 +88,7 @@ def test_load_with_labels_serves_under_them(client):
     assert (infer(client, "stable"), infer(client, "canary")) == (1, 2)
     assert client.is_model_ready("adder", "canary")
     assert client.get_model_metadata("adder", "stable").versions == ["1", "2"]
-    with pytest.raises(InferenceServerException, match="model 'adder' has no version labelled latest"):
+    with pytest.raises(InferenceServerException, match="'latest': model 'adder' has no such label"):
         infer(client, "latest")
 
 
@@ -116,6 +116,7 @@ def test_load_that_fails_says_why_and_leaves_what_serves(client):
         ({"config": '{"max_batch_size": -1}'}, "max_batch_size: expected a number from 0"),
         ({"config": "{}", "files": {"file:1/model.onnx": b"garbage"}}, "not ONNX or is cut off"),
         ({"config": "{}", "files": {"file:../x/model.onnx": b"x"}}, "expected a path in the model's folder"),
+        ({"config": "{}", "files": {"file:" + "A" * 256: b"x"}}, "expected a path in the model's folder"),
         ({"files": {"file:1/model.onnx": b"x"}}, "expected a configuration"),
     ):
         with pytest.raises(InferenceServerException, match=reason) as raised:

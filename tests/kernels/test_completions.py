@@ -60,8 +60,8 @@ def test_refused_request_completes_with_its_text(queue, load):
     queue.submit(nonce_message(1), "late", b"", 0)
     results = collect(queue)
     assert results["malformed"][0] == status.INVALID
-    assert results["unknown"] == (status.NOT_FOUND, "model 'nobody' is unknown")
-    assert results["late"] == (status.EXPIRED, "the deadline had passed before the request arrived")
+    assert results["unknown"] == (status.NOT_FOUND, "Request for unknown model: 'nobody' is not found")
+    assert results["late"] == (status.EXPIRED, "Deadline Exceeded before the request arrived")
 
 
 def test_one_wake_serves_many_completions(queue, load):

@@ -17,6 +17,8 @@ from kernels.completions import CompletionQueue
 from kernels.engine import Engine
 from kernels.session import Session
 
+VERSION_REFUSED = "failed to get model version from specified version string"
+
 
 @pytest.mark.parametrize("message", [b"\xff", b"\x0a\x7f", b"\x0a\x02\xff\xfe", bytes(range(256)), b"\x0b" * 50])
 def test_malformed_message_is_refused(engine, message):
@@ -39,15 +41,15 @@ def test_field_of_wrong_wire_type_counts_as_missing(engine):
 @pytest.mark.parametrize(
     ("model", "version", "code", "text"),
     [
-        ("nobody", "", status.NOT_FOUND, "model 'nobody' is unknown"),
-        ("nobody", "1", status.NOT_FOUND, "model 'nobody' is unknown"),
-        ("tiny", "3", status.NOT_FOUND, "model 'tiny' has no version 3"),
-        ("tiny", "one", status.NOT_FOUND, "model 'tiny' has no version labelled one"),
-        ("nobody", "one", status.NOT_FOUND, "model 'nobody' is unknown"),
-        ("tiny", "0", status.INVALID, "model_version is '0'; expected a positive number or a label"),
-        ("tiny", "-1", status.INVALID, "model_version is '-1'; expected a positive number or a label"),
-        ("tiny", "9" * 40, status.INVALID, f"model_version is '{'9' * 40}'; expected a positive number or a label"),
-        ("tiny", "a" * 65, status.INVALID, f"model_version is '{'a' * 65}'; expected a positive number or a label"),
+        ("nobody", "", status.NOT_FOUND, "Request for unknown model: 'nobody' is not found"),
+        ("nobody", "1", status.NOT_FOUND, "Request for unknown model: 'nobody' is not found"),
+        ("tiny", "3", status.NOT_FOUND, "Request for unknown model: 'tiny' version 3 is not found"),
+        ("tiny", "one", status.NOT_FOUND, f"{VERSION_REFUSED} 'one': model 'tiny' has no such label"),
+        ("nobody", "one", status.NOT_FOUND, "Request for unknown model: 'nobody' is not found"),
+        ("tiny", "0", status.INVALID, f"{VERSION_REFUSED} '0': expected a positive number or a label"),
+        ("tiny", "-1", status.INVALID, f"{VERSION_REFUSED} '-1': expected a positive number or a label"),
+        ("tiny", "9" * 40, status.INVALID, f"{VERSION_REFUSED} '{'9' * 40}': expected a positive number or a label"),
+        ("tiny", "a" * 65, status.INVALID, f"{VERSION_REFUSED} '{'a' * 65}': expected a positive number or a label"),
     ],
 )
 def test_unknown_model_or_version_is_refused(engine, load, model, version, code, text):
@@ -124,7 +126,7 @@ def test_unload_ends_serving_and_finishes_what_was_admitted(engine, load, way):
         outcomes = [one.exception() for one in running]
     assert any(outcome is None for outcome in outcomes)
     assert {outcome.code for outcome in outcomes if outcome is not None} <= {status.NOT_FOUND}
-    assert refusal_of(engine, message) == (status.NOT_FOUND, "model 'slow' is unknown")
+    assert refusal_of(engine, message) == (status.NOT_FOUND, "Request for unknown model: 'slow' is not found")
 
 
 @every_way
@@ -283,7 +285,8 @@ def test_exchange_with_label_of_what_is_not_there_changes_nothing(engine, load):
     engine.unload("same", 1)
     load(onnx_models.identity(), "same", 1, max_batch_size=4)
     message = encode_request("same", {"input": nonce_rows(1, 1)}, version="stable")
-    assert refusal_of(engine, message) == (status.NOT_FOUND, "model 'same' has no version labelled stable")
+    refusal = f"{VERSION_REFUSED} 'stable': model 'same' has no such label"
+    assert refusal_of(engine, message) == (status.NOT_FOUND, refusal)
 
 
 def test_prepared_version_runs_for_whoever_holds_it_and_for_nobody_else(engine, tmp_path):
@@ -291,7 +294,7 @@ def test_prepared_version_runs_for_whoever_holds_it_and_for_nobody_else(engine, 
     session = Session(onnx_models.save(onnx_models.identity(), tmp_path, "same"))
     made = engine.prepare("same", 1, session, max_batch_size=4)
     message = encode_request("same", {"input": nonce_rows(7, 2)})
-    assert refusal_of(engine, message) == (status.NOT_FOUND, "model 'same' is unknown")
+    assert refusal_of(engine, message) == (status.NOT_FOUND, "Request for unknown model: 'same' is not found")
     for whatever in (message, encode_request("nobody", {"input": nonce_rows(7, 2)}, version="9")):
         np.testing.assert_array_equal(decode_reply(engine.infer(whatever, target=made))["output"], nonce_rows(7, 2))
     assert refusal_of(engine, encode_request("same", {}), target=made)[0] == status.INVALID

@@ -1,6 +1,7 @@
 """kernels.ensemble_resolver and what happens to ensembles whose steps fail, are withdrawn, or come and go."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -164,8 +165,8 @@ def test_reload_of_a_step_under_load_fails_nobody(engine, load):
 
 
 def test_unload_of_a_step_finishes_what_an_ensemble_has_begun(engine, load):
-    """Also the steps that it has not come to yet: they keep the version, and the unload waits for them."""
-    load_parts(load)
+    """Also the steps that it has not come to yet: the unload waits for them, and they for no further requests."""
+    load_parts(load, queue_delay_us=60_000_000)
     load(onnx_models.slow(), "slow", max_batch_size=8)
     load_chain(engine, "slow", "same")
     message = encode_request("chain", {"input": nonce_rows(3, 1)})
@@ -173,7 +174,9 @@ def test_unload_of_a_step_finishes_what_an_ensemble_has_begun(engine, load):
         running = threads.submit(engine.infer, message)
         while engine.statistics("slow", 1)["running"] == 0:
             pass
+        started = time.monotonic()
         engine.unload("same", 1)
+        assert time.monotonic() - started < 30
         np.testing.assert_array_equal(decode_reply(running.result())["output"], nonce_rows(3, 1))
     assert refusal_of(engine, message)[0] == status.UNAVAILABLE
 

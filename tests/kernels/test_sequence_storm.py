@@ -11,6 +11,7 @@ from sequence_calls import PICK_STATE, encode_pick
 
 from kernels import status
 from kernels.completions import CompletionQueue
+from tests.kernels.ways import LANES, STAGED, WORKERS
 
 
 @pytest.fixture
@@ -50,8 +51,10 @@ class Replay:
 
 
 @pytest.mark.parametrize("idle_us", [600_000_000, 2000])
-@pytest.mark.parametrize("seed", range(4))
-def test_every_sequence_adds_up_whatever_happens(engine, loader, queue, seed, idle_us):
+@pytest.mark.parametrize(
+    ("seed", "way"), [*((seed, WORKERS) for seed in range(4)), (1, STAGED), (2, LANES)], indirect=["way"]
+)
+def test_every_sequence_adds_up_whatever_happens(engine, loader, queue, seed, way, idle_us):
     """Random sequences, interleaved, with starts, ends, failures, deadlines, cancellations and silence at random."""
     generator = np.random.default_rng(seed)
     loader.load(

@@ -107,6 +107,15 @@ def test_load_of_an_ensemble_loads_its_steps(tmp_path, engine, lifecycle, explic
     assert np.array_equal(infer(engine, "outer", ROWS), ROWS.ravel())
 
 
+def test_load_of_an_ensemble_loads_steps_that_have_come_since(tmp_path, lifecycle, explicit):
+    """Of which nobody has heard yet."""
+    repository = explicit()
+    save(identity(), tmp_path, "echo")
+    save_ensemble(tmp_path, "chain", TWICE)
+    lifecycle.load("chain")
+    assert read_states(repository) == {"chain": (State.READY, ""), "echo": (State.READY, "")}
+
+
 def test_unload_of_a_step_makes_ensembles_unavailable_until_it_is_back(tmp_path, engine, lifecycle, load_all):
     """Without loading them again."""
     save(identity(), tmp_path, "echo")

@@ -122,10 +122,10 @@ def test_model_metadata_lists_only_versions_that_serve_by_number(stub):
     ("name", "version", "code", "text"),
     [
         ("", "", "INVALID_ARGUMENT", "given nothing"),
-        ("other", "", "NOT_FOUND", "unknown model 'other'"),
-        ("tiny", "2", "NOT_FOUND", "model 'tiny' has no version 2"),
-        ("tiny", "two", "NOT_FOUND", "model 'tiny' has no version labelled two"),
-        ("tiny", "-2", "INVALID_ARGUMENT", "expected a positive whole number or a label, given '-2'"),
+        ("other", "", "NOT_FOUND", "Request for unknown model: 'other' is not found"),
+        ("tiny", "2", "NOT_FOUND", "'tiny' version 2 is not found"),
+        ("tiny", "two", "NOT_FOUND", "'two': model 'tiny' has no such label"),
+        ("tiny", "-2", "INVALID_ARGUMENT", "'-2': expected a positive number or a label"),
     ],
 )
 def test_model_calls_for_what_is_not_there_say_what_is_wrong(stub, name, version, code, text):

@@ -127,7 +127,7 @@ def test_load_again_takes_up_what_changed(tmp_path, engine, lifecycle, load_all)
     assert states(repository, "tiny") == {2: "READY", 3: "READY"}
     assert repository.find("tiny", "2").config.max_batch_size == 3
     assert infer(engine, "tiny", ONE, "2").tolist() != before
-    with pytest.raises(InferError, match="no version 1"):
+    with pytest.raises(InferError, match="version 1 is not found"):
         infer(engine, "tiny", ONE, "1")
 
 
@@ -193,7 +193,7 @@ def test_unload_refuses_requests_and_load_brings_it_back(tmp_path, engine, lifec
             with pytest.raises(InferError, match="is unavailable: unloaded") as caught:
                 infer(engine, "echo", ROW, version)
             assert caught.value.code == status.UNAVAILABLE
-        with pytest.raises(InferError, match="no version labelled stable"):
+        with pytest.raises(InferError, match="has no such label"):
             infer(engine, "echo", ROW, "stable")
     lifecycle.load("echo")
     assert infer(engine, "echo", ROW, "stable").tolist() == ROW[0].tolist()
@@ -207,9 +207,9 @@ def test_unload_of_what_the_repository_lacks_forgets_it(tmp_path, engine, lifecy
     assert infer(engine, "echo", ROW).size == 4
     lifecycle.unload("echo")
     assert repository.names() == set()
-    with pytest.raises(InferError, match="model 'echo' is unknown"):
+    with pytest.raises(InferError, match="unknown model: 'echo' is not found"):
         infer(engine, "echo", ROW)
-    with pytest.raises(NotFoundError, match="unknown model 'echo'"):
+    with pytest.raises(NotFoundError, match="Request for unknown model: 'echo' is not found"):
         lifecycle.unload("echo")
 
 

@@ -16,6 +16,7 @@ dynamic_batching { max_queue_delay_microseconds: 200 }
 instance_group [{ count: 2 kind: KIND_CPU }, { kind: KIND_AUTO }]
 parameters { key: "intra_op_thread_count" value { string_value: "3" } }
 parameters { key: "inter_op_thread_count" value { string_value: "2" } }
+parameters { key: "enable_mem_arena" value { string_value: "0" } }
 """
 
 
@@ -30,7 +31,7 @@ def test_read_config_with_every_field_that_is_read_gives_their_values(tmp_path):
     """What Triton's users write for an ONNX model is understood."""
     written = read(tmp_path, WHOLE)
     assert (written.max_batch_size, written.queue_delay_us, written.instance_count) == (8, 200, 3)
-    assert (written.intra_op_threads, written.inter_op_threads) == (3, 2)
+    assert (written.intra_op_threads, written.inter_op_threads, written.uses_arena) == (3, 2, False)
     assert list(written.proto.input[0].dims) == [64]
 
 
@@ -108,6 +109,10 @@ def test_read_config_with_wrong_text_names_line_and_column(tmp_path, text, place
         (
             'parameters { key: "intra_op_thread_count" value { string_value: "many" } }',
             "expected a whole number, given 'many'",
+        ),
+        (
+            'parameters { key: "enable_mem_arena" value { string_value: "no" } }',
+            r"parameters\['enable_mem_arena'\]: expected 0 or 1, given 'no'",
         ),
         ("version_policy { specific {} }", "version_policy.specific.versions: expected version numbers, given none"),
         (

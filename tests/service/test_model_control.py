@@ -153,7 +153,10 @@ def test_load_of_what_is_not_there_says_so(explicit, name, code, text):
 
 def test_unload_of_what_is_not_there_says_so(explicit):
     """It is unknown, as to every other call."""
-    assert explicit.refused(explicit.unload, "nobody") == ("NOT_FOUND", "unknown model 'nobody'")
+    assert explicit.refused(explicit.unload, "nobody") == (
+        "NOT_FOUND",
+        "Request for unknown model: 'nobody' is not found",
+    )
 
 
 def test_calls_for_another_repository_are_not_found(explicit):
