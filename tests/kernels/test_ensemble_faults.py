@@ -239,7 +239,7 @@ def test_deadline_expires_in_the_queue_of_any_step(engine, load):
         pass
     code, text = refusal_of(engine, encode_request("chain", {"input": nonce_rows(1, 1)}), timeout_us=20_000)
     assert code == status.EXPIRED
-    assert text == "in ensemble 'chain', step 'slow': the deadline passed while the request was queued"
+    assert text == "in ensemble 'chain', step 'slow': Deadline Exceeded while the request was queued"
     assert engine.statistics("chain", 1)["expired"] == 1
     assert engine.statistics("same", 1)["success"] == 1
     await_calls(busy, 1)

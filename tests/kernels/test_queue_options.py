@@ -129,7 +129,7 @@ def test_earlier_of_deadline_and_timeout_counts(engine, line):
     requests = line(QueueOptions(levels=(QueuePolicy(timeout_us=LONG_US),)))
     requests.occupy()
     requests.add("hasty", deadline_us=SHORT_US)
-    assert requests.take(1) == [("hasty", status.EXPIRED, "the deadline passed while the request was queued")]
+    assert requests.take(1) == [("hasty", status.EXPIRED, "Deadline Exceeded while the request was queued")]
     requests.take_all()
     counts = counts_of(engine)
     assert (counts["timed_out"], counts["expired"]) == (0, 1)

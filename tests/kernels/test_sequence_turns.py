@@ -282,6 +282,6 @@ def test_request_that_waits_for_a_slot_expires(engine, loader):
     loader.load_sum(slots=1)
     add(engine, 1, 1, start=True)
     code, text = refusal_of(engine, encode_addend(2, 1, start=True), timeout_us=SHORT_US)
-    assert (code, text) == (status.EXPIRED, "the deadline passed while the request was queued")
+    assert (code, text) == (status.EXPIRED, "Deadline Exceeded while the request was queued")
     assert engine.statistics("sum", 1)["expired"] == 1
     assert add(engine, 1, 1) == [[2, -2]]

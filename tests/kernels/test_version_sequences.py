@@ -42,11 +42,17 @@ def test_live_sequence_outlives_the_unload_of_its_model(engine, loader, version)
     replaced = engine.exchange({("sum", 1): None})
     with ThreadPoolExecutor(1) as threads:
         retiring = threads.submit(engine.retire, replaced)
-        assert refusal_of(engine, encode_addend(2, 1, start=True)) == (status.NOT_FOUND, "model 'sum' is unknown")
+        assert refusal_of(engine, encode_addend(2, 1, start=True)) == (
+            status.NOT_FOUND,
+            "Request for unknown model: 'sum' is not found",
+        )
         assert refusal_of(engine, encode_addend(1, 1, version="2"))[0] == status.NOT_FOUND
         assert add(engine, 1, 1, end=True, version=version) == [[2, -2]]
         retiring.result()
-    assert refusal_of(engine, encode_addend(1, 1)) == (status.NOT_FOUND, "model 'sum' is unknown")
+    assert refusal_of(engine, encode_addend(1, 1)) == (
+        status.NOT_FOUND,
+        "Request for unknown model: 'sum' is not found",
+    )
 
 
 def test_start_moves_a_live_sequence_to_the_new_version(engine, loader):
@@ -70,7 +76,10 @@ def test_sequences_of_a_replaced_version_have_their_time(tmp_path):
     loader.load_sum()
     add(engine, 1, 1, start=True)
     engine.unload("sum", 1)
-    assert refusal_of(engine, encode_addend(1, 1)) == (status.NOT_FOUND, "model 'sum' is unknown")
+    assert refusal_of(engine, encode_addend(1, 1)) == (
+        status.NOT_FOUND,
+        "Request for unknown model: 'sum' is not found",
+    )
     engine.close()
 
 
