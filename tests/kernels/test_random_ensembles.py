@@ -115,6 +115,9 @@ def test_random_graphs_answer_each_caller_with_its_own(parts, seed):
     for call, code, reply in settled:
         if code == status.OK:
             check_reply(reply, call.context)
+        elif code == status.EXHAUSTED:
+            # A step that has learned how long it takes is not even begun for a deadline that it would miss.
+            assert "after its deadline" in reply
         else:
             assert code in (status.CANCELLED, status.EXPIRED) or (code, call.context) == (status.INVALID, None)
     assert parts.drain(10.0)
@@ -137,6 +140,7 @@ def check_counts(engine, graphs, settled):
     assert sum(one["success"] for one in counts) == codes.count(status.OK)
     assert sum(one["failed"] for one in counts) == codes.count(status.INVALID)
     assert sum(one["expired"] for one in counts) == codes.count(status.EXPIRED)
+    assert sum(one["rejected"] for one in counts) == codes.count(status.EXHAUSTED)
     # One that was withdrawn before it was submitted is of no model.
     assert sum(one["cancelled"] for one in counts) <= codes.count(status.CANCELLED)
     assert all(one["running"] == one["queued"] == 0 for one in counts)
