@@ -24,6 +24,7 @@ cdef struct batch_rules:
     int64_t delay_ns
     int64_t[MAX_PREFERRED_SIZES] preferred   # rows, ascending
     int32_t n_preferred
+    int64_t enough_rows          # with so many queued a batch waits for no more; 0 for as many as fit
     bint keeps_order             # no request overtakes one that does not fit the batch
     bint skips_delay_alone       # a request that nobody is beside does not wait for others
 

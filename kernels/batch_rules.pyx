@@ -36,6 +36,8 @@ cdef batch_choice choose_batch(const batch_rules* rules, const signature* accept
         chosen.reason = BY_DRAIN
     elif rules.delay_ns == 0 or over_ns <= now_ns:
         chosen.reason = BY_DELAY
+    elif rules.enough_rows > 0 and source.rows >= rules.enough_rows:
+        chosen.reason = BY_PREFERENCE
     elif rules.skips_delay_alone and source.requests == 1 and not is_busy:
         chosen.reason = BY_LONELINESS
     else:

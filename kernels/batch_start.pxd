@@ -6,6 +6,7 @@ from kernels.batcher cimport batcher
 from kernels.pipeline cimport buffer_set, pipeline
 from kernels.request cimport request
 
+cdef int64_t count_waiting(const batcher* target) noexcept nogil
 cdef bint is_idle(batcher* target) noexcept nogil
 cdef void tell_if_idle(batcher* target) noexcept nogil
 cdef void wake_by(batcher* target, int64_t due_ns) noexcept nogil

@@ -15,8 +15,13 @@ from kernels.settle_order cimport line_up
 from kernels.sync cimport int_add, int_load, pthread_cond_broadcast
 
 
+cdef int64_t count_waiting(const batcher* target) noexcept nogil:
+    """Return how many requests wait, those for their turn in a sequence among them."""
+    return target.queue.requests if target.sequences == NULL else target.queue.requests + target.sequences.waiting
+
+
 cdef bint is_idle(batcher* target) noexcept nogil:
-    return target.queue.requests == 0 and target.running == 0 and not target.scheduled
+    return count_waiting(target) == 0 and target.running == 0 and not target.scheduled
 
 
 cdef void tell_if_idle(batcher* target) noexcept nogil:

@@ -1,4 +1,4 @@
-"""One model version's queue: admits requests, forms batches of what has arrived, runs them and settles every caller."""
+"""One model version's queue and what runs it: forms batches of what has arrived and settles every caller."""
 
 from libc.stdint cimport int32_t, int64_t
 
@@ -10,6 +10,7 @@ from kernels.placement cimport placement
 from kernels.request cimport request
 from kernels.request_queue cimport request_queue
 from kernels.response_cache cimport response_cache
+from kernels.sequences cimport sequence_table
 from kernels.service_time cimport service_time
 from kernels.session cimport session_core
 from kernels.settle_order cimport settle_order
@@ -37,6 +38,7 @@ cdef struct batcher:
     pthread_mutex_t lock     # guards what follows
     pthread_cond_t idle      # signalled when nothing is queued, running or scheduled, and at each release
     request_queue queue
+    sequence_table* sequences  # owned; NULL for a model that keeps none
     settle_order order
     service_time known
     int64_t alarm_ns         # the alarm that is set, 0 for none
@@ -64,6 +66,5 @@ cdef void close_batcher(batcher* used) noexcept nogil
 cdef void hold_batcher(batcher* held) noexcept nogil
 cdef void release_batcher(batcher* held) noexcept nogil
 cdef void wait_released(batcher* target) noexcept nogil
-cdef void admit_request(batcher* target, request* admitted) noexcept nogil
 cdef void cancel_request(request* unwanted) noexcept nogil
 cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil

@@ -1,4 +1,4 @@
-"""Admits requests into one model version's queue and runs them in batches of what has arrived.
+"""Runs the requests of one model version in batches of what has arrived, and takes back those that are not wanted any more.
 
 Every admitted request is settled exactly once: with its reply, with its batch's failure, expired, or cancelled. Lock
 order: a batcher's lock, then the executor's. `done` is called with no lock held.
@@ -9,35 +9,32 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
-from kernels.admission cimport comes_too_late, workload
-from kernels.batch_start cimport (
-    can_start, choose_pipeline, is_idle, start_or_wait, take_next, take_set, tell_if_idle, wake_by,
-)
+from kernels.batch_start cimport choose_pipeline, is_idle, start_or_wait, take_next, take_set, tell_if_idle, wake_by
 from kernels.buffers cimport close_instance, open_instance
 from kernels.cached_answers cimport keep_answers
 from kernels.executor cimport defer_tasks, drop_alarm, executor, schedule_deferred, task, task_list
-from kernels.failure cimport FAILURE_TEXT_BYTES, failure
+from kernels.failure cimport failure
 from kernels.instance cimport execute_batch, instance
 from kernels.pipeline cimport buffer_set, close_pipeline, open_pipeline, pipeline, pipeline_owner, start_batch
 from kernels.placement cimport open_placement, place_next
 from kernels.request cimport QUEUED, RUNNING, SETTLED, request
-from kernels.request_queue cimport (
-    append_request, choose_level, close_queue, is_full, open_queue, queue_level, take_expired, unlink_request,
-)
+from kernels.request_queue cimport close_queue, open_queue, take_expired
+from kernels.sequences cimport close_sequences
 from kernels.service_time cimport note_run
 from kernels.session cimport session_core
 from kernels.settle_order cimport take_front
 from kernels.settling cimport fail_request, set_error, settle_list, settle_request
 from kernels.signature cimport signature
-from kernels.statistics cimport batch_times, count_batch, count_expiry, count_failure, count_late, free_statistics
-from kernels.status cimport CANCELLED, EXHAUSTED, EXPIRED, OK
+from kernels.statistics cimport batch_times, count_batch, count_expiry, count_failure, free_statistics
+from kernels.status cimport CANCELLED, EXPIRED, OK
 from kernels.sync cimport (
-    CLOCK_MONOTONIC, counter_add, int_load, int_store, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy,
+    CLOCK_MONOTONIC, int_load, int_store, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy,
     pthread_cond_init, pthread_cond_timedwait, pthread_cond_wait, pthread_condattr_destroy, pthread_condattr_init,
     pthread_condattr_setclock, pthread_condattr_t, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
     pthread_mutex_unlock, timespec,
 )
 from kernels.trace cimport trace_batch
+from kernels.turns cimport drop_request, end_turns, expire_turns, set_closing
 
 
 cdef int open_batcher(batcher* made, executor* pool, const signature* accepted, const char* name, size_t name_size,
@@ -108,6 +105,7 @@ cdef void close_batcher(batcher* used) noexcept nogil:
     free(used.served.model)
     close_queue(&used.queue)
     free_statistics(&used.counts)
+    close_sequences(used.sequences)
     pthread_mutex_destroy(&used.lock)
     pthread_cond_destroy(&used.idle)
 
@@ -129,68 +127,15 @@ cdef void release_batcher(batcher* held) noexcept nogil:
 cdef void wait_released(batcher* target) noexcept nogil:
     """Wait until nobody holds a batcher that no table leads to: it is admitted to no more. What it has runs at once."""
     pthread_mutex_lock(&target.lock)
-    target.closing = True
+    set_closing(target, True)
     start_or_wait(target, monotonic_ns())
     while target.holds > 0:
         pthread_cond_wait(&target.idle, &target.lock)
-    target.closing = False
+    set_closing(target, False)
     pthread_mutex_unlock(&target.lock)
 
 
 # ---- callers' side
-
-
-cdef void admit_request(batcher* target, request* admitted) noexcept nogil:
-    """Queue a bound request, or settle it as refused."""
-    cdef int64_t bytes_waiting = counter_add(target.pending_bytes, admitted.held_bytes)
-    cdef bint refused = bytes_waiting > target.max_pending_bytes
-    admitted.batcher = target
-    pthread_mutex_lock(&target.lock)
-    if refused:
-        refuse_bytes(target, admitted, bytes_waiting)
-    else:
-        refused = queue_request(target, admitted) != 0
-    pthread_mutex_unlock(&target.lock)
-    if refused:
-        settle_request(admitted)
-
-
-cdef void refuse_bytes(batcher* target, request* refused, int64_t bytes_waiting) noexcept nogil:
-    refused.error.code = EXHAUSTED
-    snprintf(refused.error.text, FAILURE_TEXT_BYTES, "the server holds %ld bytes of requests; at most %ld may wait",
-             <long> bytes_waiting, <long> target.max_pending_bytes)
-    count_failure(&target.counts, EXHAUSTED, 0)
-
-
-cdef int queue_request(batcher* target, request* admitted) noexcept nogil:
-    """Put a request into the queue and start what may run now. 0, or -1 when it is refused, with its error set."""
-    cdef queue_level* level = choose_level(&target.queue, admitted.priority)
-    cdef bint is_level_full = is_full(level)
-    cdef int64_t due_ns
-    if is_level_full or target.queue.requests >= target.max_queued:
-        admitted.error.code = EXHAUSTED
-        snprintf(admitted.error.text, FAILURE_TEXT_BYTES, "the queue of model '%s' version %s is full: %ld requests wait%s",
-                 target.served.model, target.served.version,
-                 <long> (level.requests if is_level_full else target.queue.requests),
-                 b" at this priority" if is_level_full and target.queue.n_levels > 1 else b"")
-        count_failure(&target.counts, EXHAUSTED, 0)
-        return -1
-    if admitted.deadline_ns != 0 and target.refuses_late and is_too_late(target, admitted):
-        count_late(&target.counts)
-        return -1
-    due_ns = append_request(&target.queue, level, admitted)
-    if due_ns != 0:
-        wake_by(target, due_ns)
-    if not target.scheduled:
-        start_or_wait(target, admitted.arrival_ns)
-    return 0
-
-
-cdef bint is_too_late(batcher* target, request* admitted) noexcept nogil:
-    cdef workload load = workload(
-        &target.queue, &target.known, target.accepted.max_batch_size, max(target.n_instances, target.n_pipelines),
-        can_start(target), target.taken_ns, target.taken_rows)
-    return comes_too_late(&load, admitted)
 
 
 cdef void cancel_request(request* unwanted) noexcept nogil:
@@ -201,14 +146,16 @@ cdef void cancel_request(request* unwanted) noexcept nogil:
     cdef batcher* home = <batcher*> unwanted.batcher
     cdef bint queued
     cdef int state
+    cdef int64_t now_ns
     pthread_mutex_lock(&home.lock)
     # Written again, outside the lock, by who settles.
     state = int_load(&unwanted.state)
     queued = state == QUEUED
     if queued:
-        unlink_request(&home.queue, unwanted)
+        now_ns = monotonic_ns()
+        drop_request(home, unwanted, now_ns)
         int_store(&unwanted.state, SETTLED)
-        count_failure(&home.counts, CANCELLED, monotonic_ns() - unwanted.arrival_ns)
+        count_failure(&home.counts, CANCELLED, now_ns - unwanted.arrival_ns)
         tell_if_idle(home)
     elif state == RUNNING:
         unwanted.cancelled = True
@@ -224,12 +171,12 @@ cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil:
     until.tv_sec = until_ns // 1000000000
     until.tv_nsec = until_ns % 1000000000
     pthread_mutex_lock(&target.lock)
-    target.closing = True
+    set_closing(target, True)
     start_or_wait(target, monotonic_ns())
     while not is_idle(target) and monotonic_ns() < until_ns:
         pthread_cond_timedwait(&target.idle, &target.lock, &until)
     idle = is_idle(target)
-    target.closing = False
+    set_closing(target, False)
     pthread_mutex_unlock(&target.lock)
     return idle
 
@@ -245,12 +192,15 @@ cdef void ring_alarm(task* due) noexcept nogil:
     cdef request* member
     pthread_mutex_lock(&target.lock)
     target.alarm_ns = 0
-    expired = member = take_expired(&target.queue, now_ns, &wake_ns)
+    expired = take_expired(&target.queue, now_ns, &wake_ns)
+    if wake_ns != 0:
+        wake_by(target, wake_ns)
+    if target.sequences != NULL:
+        expired = expire_turns(target, expired, now_ns)
+    member = expired
     while member != NULL:
         count_expiry(&target.counts, member, now_ns)
         member = member.next
-    if wake_ns != 0:
-        wake_by(target, wake_ns)
     start_or_wait(target, now_ns)
     tell_if_idle(target)
     pthread_mutex_unlock(&target.lock)
@@ -348,6 +298,8 @@ cdef void finish_requests(batcher* target, instance* chosen, request* batch, int
     count_run(target, chosen, batch, rows, error)
     # Who comes before the instance is back has no run to wait for all the same.
     target.taken_ns = 0
+    if target.sequences != NULL:
+        end_turns(target, batch, chosen.ended_ns, error)
     while member != NULL:
         if member.cancelled:
             set_error(member, CANCELLED, "the request was cancelled while it ran")

@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
+from kernels.batch_start cimport count_waiting
 from kernels.batcher cimport batcher
 from kernels.request cimport request
 from kernels.statistics cimport copy_statistics, count_failure, counters, free_statistics, statistics
@@ -21,7 +22,7 @@ cdef int64_t read_counts(batcher* target, counters* total, int64_t* running, bin
     cdef int64_t queued
     pthread_mutex_lock(&target.lock)
     total[0] = target.counts.total
-    queued = target.queue.requests
+    queued = count_waiting(target)
     running[0] = target.running
     is_inline[0] = target.task.is_inline
     pthread_mutex_unlock(&target.lock)
@@ -32,7 +33,7 @@ cdef int64_t read_statistics(batcher* target, statistics* copied) noexcept nogil
     """Copy all that is counted, to be freed by free_statistics; return how many requests wait, -1 without memory."""
     cdef int64_t queued
     pthread_mutex_lock(&target.lock)
-    queued = target.queue.requests if copy_statistics(copied, &target.counts) == 0 else -1
+    queued = count_waiting(target) if copy_statistics(copied, &target.counts) == 0 else -1
     pthread_mutex_unlock(&target.lock)
     return queued
 

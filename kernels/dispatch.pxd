@@ -1,6 +1,6 @@
 """All loaded model versions as the data plane sees them, and what a transport calls."""
 
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t
 
 from kernels.batcher cimport batcher
 from kernels.executor cimport executor
@@ -10,6 +10,11 @@ from kernels.sync cimport read_sections
 from kernels.trace cimport trace_book
 
 
+cdef struct elder_list:      # versions that no route leads to any more, and whose sequences go on
+    int32_t count
+    batcher** members        # the one that left last comes first
+
+
 cdef struct engine_core:
     executor pool
     request_pool requests
@@ -17,6 +22,7 @@ cdef struct engine_core:
     trace_book traces
     response_cache cache
     void* table              # route_table*, exchanged atomically
+    void* elders             # elder_list*, likewise; NULL for none
     char apart[64]           # keeps what every request reads off the line that every request writes
     int64_t pending_bytes    # of messages that wait or run
 

@@ -4,28 +4,32 @@ A batcher is found through an immutable table inside a read section: no lock, no
 freed before the section has been left.
 """
 
-from libc.stdint cimport INT64_MAX, int64_t, uint64_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.string cimport strlen
+from libc.string cimport memcmp, strlen
 
-from kernels.batcher cimport admit_request, batcher, cancel_request, settle_request
+from kernels.batcher cimport batcher, cancel_request, settle_request
 from kernels.batcher_counts cimport count_refusal
 from kernels.cached_answers cimport find_answer
 from kernels.codec cimport (
     DECODE_LIMIT, DECODE_NO_MEMORY, OWNER_REQUEST, PARAMETER_BOOL, PARAMETER_INT64, PARAMETER_UINT64, bytes_view,
     decode_request, find_parameter, parameter_view,
 )
+from kernels.ensemble_plan cimport ensemble_plan
 from kernels.ensemble_run cimport cancel_ensemble, start_ensemble
-from kernels.failure cimport FAILURE_TEXT_BYTES
+from kernels.failure cimport FAILURE_TEXT_BYTES, failure
+from kernels.queueing cimport admit_request
 from kernels.request cimport QUEUED, RUNNING, give_back_request, request, take_request
 from kernels.routes cimport find_route, route, route_key, route_table
+from kernels.sequence_id cimport read_turn
 from kernels.signature cimport bind_request
-from kernels.status cimport EXHAUSTED, EXPIRED, INVALID, NOT_FOUND, UNAVAILABLE
+from kernels.status cimport EXHAUSTED, EXPIRED, INVALID, NOT_FOUND, OK, UNAVAILABLE
 from kernels.sync cimport (
     int_load, monotonic_ns, pointer_load, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal,
     pthread_cond_t, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t,
     pthread_mutex_unlock, section_enter, section_leave,
 )
+from kernels.version_sequences cimport keeps_sequence
 
 cdef enum:
     SHOWN_NAME_BYTES = 100     # of a name that a client sent, in an error
@@ -52,22 +56,20 @@ cdef void submit_request(engine_core* core, request* submitted) noexcept nogil:
     """Decode, check and queue a request. Its `done` is called exactly once, perhaps before this returns."""
     cdef int phase
     cdef const route* found
+    cdef batcher* elder = NULL
     submitted.arrival_ns = monotonic_ns()
     if decode_message(submitted) != 0 or (submitted.view.n_parameters > 0 and read_parameters(submitted) != 0):
         settle_request(submitted)
         return
     phase = section_enter(&core.sections)
     found = route_request(<route_table*> pointer_load(&core.table), submitted)
-    if found != NULL and bind_request(&found.target.accepted, submitted) == 0 and check_deadline(submitted) == 0:
-        if found.plan != NULL:
-            start_ensemble(&core.requests, found.plan, submitted)
-        elif found.target.cache != NULL and find_answer(found.target, submitted):
-            settle_request(submitted)
-        else:
-            admit_request(found.target, submitted)
+    if pointer_load(&core.elders) != NULL:
+        elder = find_elder(<const elder_list*> pointer_load(&core.elders), found, submitted)
+    if elder != NULL:
+        serve_request(core, elder, NULL, submitted)
+    elif found != NULL:
+        serve_request(core, found.target, found.plan, submitted)
     else:
-        if found != NULL:
-            count_refusal(found.target, submitted)
         settle_request(submitted)
     section_leave(&core.sections, phase)
 
@@ -75,8 +77,7 @@ cdef void submit_request(engine_core* core, request* submitted) noexcept nogil:
 cdef void offer_request(batcher* target, request* submitted) noexcept nogil:
     """As submit_request, to a version that no table leads to, whatever the message names; the caller keeps it alive."""
     submitted.arrival_ns = monotonic_ns()
-    if (decode_message(submitted) == 0 and bind_request(&target.accepted, submitted) == 0
-            and check_deadline(submitted) == 0):
+    if decode_message(submitted) == 0 and check_request(target, submitted) == 0:
         admit_request(target, submitted)
     else:
         settle_request(submitted)
@@ -91,6 +92,28 @@ cdef void withdraw_request(engine_core* core, request* unwanted) noexcept nogil:
         else:
             cancel_ensemble(unwanted)
     section_leave(&core.sections, phase)
+
+
+cdef void serve_request(engine_core* core, batcher* target, ensemble_plan* plan, request* submitted) noexcept nogil:
+    """Answer a decoded request by the version that it goes to: from the cache, by its steps, or by a run."""
+    if check_request(target, submitted) != 0:
+        count_refusal(target, submitted)
+        settle_request(submitted)
+    elif plan != NULL:
+        start_ensemble(&core.requests, plan, submitted)
+    elif target.cache != NULL and find_answer(target, submitted):
+        settle_request(submitted)
+    else:
+        admit_request(target, submitted)
+
+
+cdef int check_request(batcher* target, request* submitted) noexcept nogil:
+    """Bind a decoded request to the version that it goes to. 0, or -1 with its error set."""
+    if bind_request(&target.accepted, submitted) != 0 or check_deadline(submitted) != 0:
+        return -1
+    if target.sequences == NULL:
+        return 0
+    return read_turn(target.accepted.sequences, target.sequences.seed, submitted)
 
 
 cdef int refuse(request* target, int code) noexcept nogil:
@@ -173,6 +196,40 @@ cdef const route* route_request(const route_table* table, request* target) noexc
         refuse(target, UNAVAILABLE)
         return NULL
     return found
+
+
+cdef batcher* find_elder(const elder_list* elders, const route* found, request* submitted) noexcept nogil:
+    """Return which version that left the table has the request's sequence, or NULL: also when `found` has it.
+
+    The error of a request that `found` is nothing for stays as it is.
+    """
+    cdef failure routed = submitted.error
+    cdef batcher* target = found.target if found != NULL else NULL
+    cdef batcher* elder = NULL
+    cdef int32_t index
+    if elders == NULL or (target != NULL and target.sequences != NULL and keeps_sequence(target, submitted)):
+        submitted.error = routed
+        return NULL
+    for index in range(elders.count):
+        if elder == NULL and is_wanted(elders.members[index], submitted) and keeps_sequence(
+                elders.members[index], submitted):
+            elder = elders.members[index]
+    submitted.error = routed
+    if elder != NULL:
+        submitted.error.code = OK
+    return elder
+
+
+cdef bint is_wanted(const batcher* elder, const request* submitted) noexcept nogil:
+    """Whether a request names the model of a version, and not another version by its number."""
+    cdef bytes_view model = submitted.view.model_name
+    cdef bytes_view wanted = submitted.view.model_version
+    cdef route_key key
+    if wanted.size == 0:
+        wanted = submitted.version_hint
+    if elder.served.model_size != model.size or memcmp(elder.served.model, model.data, model.size) != 0:
+        return False
+    return read_version(wanted, &key) == 0 and (key.version == 0 or key.version == elder.version)
 
 
 cdef void refuse_unknown(const route_table* table, request* target, route_key* key, bytes_view wanted) noexcept nogil:

@@ -17,12 +17,14 @@ cdef class Engine:
     cdef dict _trace_rates   # model name, "" for all others -> one request in so many, 0 for none
     cdef dict _labels        # name -> {label: version}
     cdef dict _faults        # (name, version) of each ensemble -> None, or the reason why it cannot run
+    cdef list _elders        # LoadedVersions that were replaced and whose sequences go on, the latest last
     cdef set _apart          # LoadedVersions that nobody can reach, not yet or no longer, until they are retired
     cdef int64_t _serial     # of the version that was prepared last
     cdef bint _closed
     cdef int _placement      # placement_mode of every version
     cdef int64_t _inline_limit_ns
     cdef int _process        # that made the engine: a fork has none of its threads
+    cdef int64_t _sequence_drain_us  # how long sequences of a replaced version may go on
     cdef readonly int64_t max_queue_requests
     cdef readonly int64_t max_pending_bytes
     cdef readonly SharedMemory shared_memory   # the regions that requests may name
@@ -35,4 +37,5 @@ cdef class Engine:
     cdef int open_instances(self, LoadedVersion made, int32_t buffer_sets) except -1
     cdef int reserve_alarms(self, size_t reachable) except -1
     cdef dict choose_labels(self, dict versions, dict changed)
+    cdef int await_sequences(self, object entry, int64_t until_ns) except -1
     cdef int retire_version(self, object entry) except -1

@@ -27,13 +27,15 @@ from kernels.queue_options cimport apply_options
 from kernels.request cimport close_pool, open_pool, request
 from kernels.response_cache cimport cache_usage, close_cache, forget_version, open_cache, read_usage
 from kernels.routes cimport create_routes, free_routes, route_table
+from kernels.sequence_rules cimport SequenceRules
 from kernels.session cimport Session
 from kernels.shared_memory cimport SharedMemory
 from kernels.signature cimport signature
 from kernels.statistics cimport counters, describe_counters, describe_statistics, free_statistics, statistics
-from kernels.sync cimport counter_load, deadline_after, sections_wait
+from kernels.sync cimport counter_load, deadline_after, monotonic_ns, sections_wait
 from kernels.trace cimport close_traces, open_traces, take_traces
-from kernels.version_table cimport LoadedVersion, publish_routes
+from kernels.version_sequences cimport check_sequences, count_sequences, keep_sequences, wait_for_sequences
+from kernels.version_table cimport LoadedVersion, free_elders, publish_elders, publish_routes
 
 from kernels.instances import check_instances
 from kernels.queue_options import QueueOptions, check_options
@@ -51,8 +53,11 @@ cdef enum:
     MAX_WAIT_S = 1_000_000_000
     DEFAULT_QUEUE_REQUESTS = 4096
     DEFAULT_PENDING_BYTES = 1 << 30
+    DEFAULT_SEQUENCE_DRAIN_US = 30_000_000
+    CLOSING_LOOK_NS = 50_000_000   # how soon whoever waits for sequences sees that the engine closes
 
 
+MAX_SEQUENCE_DRAIN_US = 86_400_000_000  # a day
 PLACEMENTS = {"auto": PLACE_MEASURED, "never": PLACE_WORKER, "always": PLACE_INLINE}
 
 
@@ -86,11 +91,14 @@ cdef class Engine:
         What a quick model's largest batch takes at most, in microseconds, at the 99th percentile.
     response_cache_bytes : int
         Replies that are kept in all, for the versions that are prepared with `cache_replies`; 0 keeps none.
+    sequence_drain_us : int
+        How long, in microseconds, `retire` lets the sequences of a version go on that was replaced.
     """
 
     def __cinit__(self, *, int workers=0, int64_t max_queue_requests=DEFAULT_QUEUE_REQUESTS,
                   int64_t max_pending_bytes=DEFAULT_PENDING_BYTES, str inline="auto",
-                  int64_t inline_limit_us=DEFAULT_INLINE_LIMIT_US, int64_t response_cache_bytes=0):
+                  int64_t inline_limit_us=DEFAULT_INLINE_LIMIT_US, int64_t response_cache_bytes=0,
+                  int64_t sequence_drain_us=DEFAULT_SEQUENCE_DRAIN_US):
         if workers < 0 or response_cache_bytes < 0 or max_queue_requests < 1 or max_pending_bytes < 1:
             raise ValueError("workers and response_cache_bytes must be at least 0, max_queue_requests and "
                              "max_pending_bytes at least 1")
@@ -98,6 +106,9 @@ cdef class Engine:
             raise ValueError(f"inline is {inline!r}; expected one of {', '.join(PLACEMENTS)}")
         if not 0 <= inline_limit_us <= MAX_INLINE_LIMIT_US:
             raise ValueError(f"inline_limit_us is {inline_limit_us}; expected 0 to {MAX_INLINE_LIMIT_US}")
+        if not 0 <= sequence_drain_us <= MAX_SEQUENCE_DRAIN_US:
+            raise ValueError(f"sequence_drain_us is {sequence_drain_us}; expected 0 to {MAX_SEQUENCE_DRAIN_US}")
+        self._sequence_drain_us = sequence_drain_us
         self._placement = PLACEMENTS[inline]
         self._inline_limit_ns = inline_limit_us * 1000
         self._lock = threading.Lock()
@@ -107,6 +118,7 @@ cdef class Engine:
         self._trace_rates = {"": 0}
         self._labels = {}
         self._faults = {}
+        self._elders = []
         self._apart = set()
         self._closed = True
         self.shared_memory = SharedMemory()
@@ -132,6 +144,7 @@ cdef class Engine:
         if not self._closed:
             self.close()
         free_routes(<route_table*> self.core.table)
+        free_elders(self.core)
         close_pool(&self.core.requests)
         close_traces(&self.core.traces)
         close_cache(&self.core.cache)
@@ -146,7 +159,8 @@ cdef class Engine:
 
     def prepare(self, str name not None, int64_t version, session not None, *, int64_t max_batch_size=0,
                 int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None, int32_t buffer_sets=0,
-                bint cache_replies=False, Interface interface=None, queueing=QueueOptions()):
+                bint cache_replies=False, Interface interface=None, SequenceRules sequences=None,
+                queueing=QueueOptions()):
         """Make a version that nobody can call yet, for `exchange`; what comes to nothing is for `retire`.
 
         Parameters
@@ -167,6 +181,9 @@ cdef class Engine:
             Whether a request is answered by the reply that the same inputs got before, while that is kept.
         interface : Interface
             How callers see the session's tensors, where that is not as the model has them; of the first session.
+        sequences : SequenceRules
+            How the version keeps sequences; without, its requests have nothing to do with each other. Of the first
+            session; never together with `cache_replies`, since what a request gets depends on those before it.
         queueing : QueueOptions
             Who waits where and for how long, and when a batch that is not full runs all the same.
 
@@ -186,6 +203,7 @@ cdef class Engine:
         check_options(queueing, max_batch_size)
         if interface is not None and interface.session is not sessions[0]:
             raise ValueError("the interface is of another session")
+        check_sequences(sequences, sessions[0], cache_replies)
         if max_batch_size > 0:
             check_batchable(sessions[0])
         # More would leave none of the workers to other models while this one is overloaded.
@@ -194,7 +212,7 @@ cdef class Engine:
         made.sessions = sessions
         cdef signature accepted
         made.interface = interface
-        fill_signature(&accepted, sessions[0], interface)
+        fill_signature(&accepted, sessions[0], interface, sequences)
         accepted.max_batch_size = max_batch_size
         self.open_version(made, name, version, &accepted, 0 if buffer_sets > 0 else instance_count,
                           max(1, len(queueing.levels)), max_queue_requests)
@@ -202,6 +220,9 @@ cdef class Engine:
             made.queue.cache = &self.core.cache
         made.queue.rules.delay_ns = queue_delay_us * 1000
         apply_options(&made.queue, queueing)
+        if sequences is not None:
+            made.sequences, made.awaiting = sequences, threading.Lock()
+            keep_sequences(&made.queue)
         if buffer_sets > 0:
             made.queue.task.is_inline = made.queue.place.is_inline = False
             self.open_instances(made, buffer_sets)
@@ -310,6 +331,11 @@ cdef class Engine:
                     versions[key] = entry
             chosen = self.choose_labels(versions, labels or {})
             self.reserve_alarms(len(versions))
+            elders = [entry for entry in replaced if (<LoadedVersion> entry).awaiting is not None]
+            if elders:
+                # Before nothing leads to them any more: their sequences are found at any moment.
+                self._elders = self._elders + elders
+                publish_elders(self.core, self._elders)
             for (name, _), entry in changes.items():
                 if isinstance(entry, LoadedVersion):
                     reset_counts(&(<LoadedVersion> entry).queue)
@@ -323,8 +349,13 @@ cdef class Engine:
         return replaced
 
     def retire(self, entries):
-        """Finish what unreachable versions have admitted, then free them and their sessions; blocks."""
+        """Finish what unreachable versions have admitted, then free them and their sessions; blocks.
+
+        Sequences of those that `exchange` replaced go on until they end, or the time for that is up.
+        """
+        cdef int64_t until_ns = deadline_after(self._sequence_drain_us)
         for entry in entries:
+            self.await_sequences(entry, until_ns)
             self.retire_version(entry)
 
     def unload(self, str name not None, int64_t version):
@@ -345,13 +376,16 @@ cdef class Engine:
 
     def statistics(self, str name not None, int64_t version):
         """Return the counters of a serving version, as {name: count or nanoseconds}, with how many requests are
-        "queued", how many batches are "running", and whether that is "inline"; KeyError when it does not serve."""
+        "queued", how many batches are "running", whether that is "inline", and how many "sequences" are under way;
+        KeyError when it does not serve."""
         cdef counters total
-        cdef int64_t queued = 0, running = 0
+        cdef int64_t queued = 0, running = 0, sequences = 0
         cdef bint is_inline = False
         with self._lock:
             queued = read_counts(self.find_queue(name, version), &total, &running, &is_inline)
-        return {**describe_counters(&total), "queued": queued, "running": running, "inline": bool(is_inline)}
+            sequences = count_sequences(self.find_queue(name, version))
+        state = {"queued": queued, "running": running, "inline": bool(is_inline), "sequences": max(sequences, 0)}
+        return {**describe_counters(&total), **state}
 
     def read_statistics(self, str name not None, int64_t version):
         """Return all that is counted of a serving version, as a VersionStatistics; KeyError when it does not serve.
@@ -359,13 +393,14 @@ cdef class Engine:
         The counts are those since the version was loaded: one that is loaded again begins anew.
         """
         cdef statistics copied
-        cdef int64_t queued = 0
+        cdef int64_t queued = 0, sequences = 0
         with self._lock:
             queued = read_statistics(self.find_queue(name, version), &copied)
+            sequences = count_sequences(self.find_queue(name, version))
         if queued < 0:
             raise MemoryError
         try:
-            return describe_statistics(name, version, &copied, queued)
+            return describe_statistics(name, version, &copied, queued, sequences)
         finally:
             free_statistics(&copied)
 
@@ -503,6 +538,24 @@ cdef class Engine:
                     raise ValueError(f"label {label!r} of model {name!r} stands for version {version}, which is not there")
         return chosen
 
+    cdef int await_sequences(self, object entry, int64_t until_ns) except -1:
+        """Let the sequences of a replaced version go on for their time, then have nothing lead to them any more."""
+        cdef bint ended = False
+        if not isinstance(entry, LoadedVersion) or (<LoadedVersion> entry).awaiting is None:
+            return 0
+        cdef LoadedVersion elder = entry
+        cdef batcher* queue = &elder.queue
+        with elder.awaiting:
+            if entry not in self._elders:
+                return 0
+            while not ended and not self._closed and monotonic_ns() < until_ns:
+                with nogil:
+                    ended = wait_for_sequences(queue, min(until_ns, monotonic_ns() + CLOSING_LOOK_NS))
+            with self._lock:
+                self._elders = [other for other in self._elders if other is not entry]
+                publish_elders(self.core, self._elders)
+        return 0
+
     cdef int retire_version(self, object entry) except -1:
         """Finish what an unreachable version has admitted, then free its queue and session, if that was not done."""
         if not isinstance(entry, LoadedVersion):
@@ -525,11 +578,12 @@ cdef class Engine:
             retired.sessions = ()
             retired.ensemble = None
             retired.interface = None
+            retired.sequences = None
             self._apart.discard(retired)
         return 0
 
 
-cdef int fill_signature(signature* accepted, Session session, Interface interface) except -1:
+cdef int fill_signature(signature* accepted, Session session, Interface interface, SequenceRules sequences) except -1:
     """Say what callers see: the session's own tensors, but for those that the interface has otherwise."""
     accepted.core = &session.core
     accepted.inputs = session.core.inputs
@@ -537,6 +591,7 @@ cdef int fill_signature(signature* accepted, Session session, Interface interfac
     accepted.made = NULL
     accepted.reads_inputs = False
     accepted.labels = NULL
+    accepted.sequences = &sequences.core if sequences is not None else NULL
     if interface is None:
         return 0
     if interface.core.inputs != NULL:

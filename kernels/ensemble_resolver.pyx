@@ -123,6 +123,7 @@ cdef int fill_plan(ensemble_plan* plan, LoadedVersion owner, list found, dict pl
     for index, step in enumerate(steps):
         loaded, inner = found[index]
         check_batch_size(step, owner.queue.accepted.max_batch_size, loaded.queue.accepted.max_batch_size)
+        check_stateless(step, loaded)
         plan.n_steps = index + 1
         if open_step(&plan.steps[index], &loaded.queue, inner.plan if inner is not None else NULL, len(step.inputs),
                      len(step.outputs), len(readers[index])) != 0:
@@ -143,6 +144,12 @@ cdef list list_readers(object steps, dict places):
             if maker >= 0:
                 readers[maker].append(number)
     return readers
+
+
+cdef int check_stateless(object step, LoadedVersion loaded) except -1:
+    if loaded.sequences is not None:
+        raise EnsembleError(f"its step {step.model!r} keeps sequences, which a step of an ensemble cannot")
+    return 0
 
 
 cdef int check_batch_size(object step, int wanted, int possible) except -1:

@@ -12,13 +12,14 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdio cimport snprintf
 
 from kernels.batch_start cimport tell_if_idle
-from kernels.batcher cimport admit_request, batcher, cancel_request, settle_request
+from kernels.batcher cimport batcher, cancel_request, settle_request
 from kernels.batcher_counts cimport count_refusal
 from kernels.ensemble_memory cimport end_run, open_run
 from kernels.ensemble_plan cimport ensemble_plan, plan_step
 from kernels.ensemble_results cimport encode_results
 from kernels.ensemble_tensors cimport fill_step
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
+from kernels.queueing cimport admit_request
 from kernels.request cimport (
     QUEUED, RUNNING, SETTLED, drop_reply, give_back_request, request, request_pool, take_request,
 )

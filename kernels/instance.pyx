@@ -22,6 +22,7 @@ from kernels.interface cimport convert_in_place, fits
 from kernels.recording cimport find_recording, run_recording
 from kernels.request cimport bound_tensor, request
 from kernels.response cimport response_parameter
+from kernels.sequence_states cimport keep_states
 from kernels.session cimport (
     MAX_RANK, bind_on_gpu, bind_tensor, create_strings, describe_value, fill_strings, read_numbers, read_strings,
     release_values, run_session, session_core, tensor_data, tensor_spec,
@@ -70,6 +71,8 @@ cdef int finish_batch(instance* used, request* batch, int64_t rows, int failed, 
         failed = read_results(used, rows, error)
     if failed == 0 and not used.is_encoded:
         failed = encode_batch(used, batch, error)
+    if failed == 0 and used.accepted.sequences != NULL:
+        failed = keep_states(used.accepted, used.results, used.offsets, batch, error)
     release_tensors(used)
     trim_buffers(used)
     used.encode_ns = end_phase(used)

@@ -74,8 +74,11 @@ cdef int refuse_unknown_input(const session_core* core, request* target, int32_t
 
 
 cdef int refuse_missing_input(const session_core* core, request* target, int32_t place) noexcept nogil:
+    cdef int32_t index, expected = 0
+    for index in range(core.n_inputs):
+        expected += not core.inputs[index].is_hidden
     snprintf(target.error.text, FAILURE_TEXT_BYTES, "input '%s' is missing; got %d of %d inputs",
-             core.inputs[place].name, target.view.n_inputs, core.n_inputs)
+             core.inputs[place].name, target.view.n_inputs, expected)
     return refuse(target, INVALID)
 
 
@@ -100,12 +103,14 @@ cdef void write_shape(char* text, const int64_t* dims, int32_t rank) noexcept no
 
 
 cdef void write_names(char* text, const tensor_spec* specs, int32_t count) noexcept nogil:
-    """Write "'a', 'b'", cut at the buffer's end."""
+    """Write "'a', 'b'", those that callers see, cut at the buffer's end."""
     cdef int used = 0
     cdef int32_t index
     text[0] = 0
     for index in range(count):
+        if specs[index].is_hidden:
+            continue
         if used + <int> specs[index].name_size > SHAPE_TEXT_BYTES - 16:
             snprintf(text + used, SHAPE_TEXT_BYTES - used, ", ...")
             return
-        used += snprintf(text + used, SHAPE_TEXT_BYTES - used, ", '%s'" if index > 0 else "'%s'", specs[index].name)
+        used += snprintf(text + used, SHAPE_TEXT_BYTES - used, ", '%s'" if used > 0 else "'%s'", specs[index].name)

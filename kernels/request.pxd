@@ -41,6 +41,17 @@ cdef struct delivery:         # how a requested output leaves, where not as the 
     int64_t classes           # how many of each row's largest elements to name, 0 for the elements themselves
 
 
+cdef struct sequence_turn:    # a request's place in its sequence, where its model keeps sequences
+    bytes_view text           # the id, in the message; data is NULL when the id is a number
+    uint64_t number           # the bits of that
+    uint64_t hash             # of the id, for the table that the request is meant for
+    bint starts
+    bint ends
+    bint is_fresh             # runs on the initial state
+    bint waits                # for its turn: not in the batcher's queue
+    void* home                # the sequence, from admission until it leaves
+
+
 cdef struct request:
     request* completed        # first: the link of the transport's own list
     request* next             # the batcher's queue or the pool; owner decides
@@ -78,6 +89,7 @@ cdef struct request:
     region** regions          # held until the request is given back
     int32_t n_regions
     int32_t regions_capacity
+    sequence_turn turn        # written when its model keeps sequences, of no meaning otherwise
     int64_t held_bytes        # counted while it waits or runs: the message, and what was copied out of shared memory
     uint8_t* scratch          # typed contents and those of shared memory, in raw layout
     size_t scratch_capacity

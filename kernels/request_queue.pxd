@@ -37,7 +37,9 @@ cdef struct request_queue:
 
 cdef int open_queue(request_queue* made, int32_t n_levels) noexcept nogil
 cdef void close_queue(request_queue* used) noexcept nogil
+cdef void limit_wait(queue_level* level, request* admitted) noexcept nogil
 cdef int64_t append_request(request_queue* target, queue_level* level, request* admitted) noexcept nogil
+cdef int64_t find_earlier(int64_t one_ns, int64_t other_ns) noexcept nogil
 cdef request* find_first(const request_queue* source) noexcept nogil
 cdef request* find_first_from(const request_queue* source, int32_t index) noexcept nogil
 cdef int64_t count_rows_before(const request_queue* source, const queue_level* level) noexcept nogil

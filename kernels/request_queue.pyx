@@ -32,12 +32,7 @@ cdef void close_queue(request_queue* used) noexcept nogil:
 
 cdef int64_t append_request(request_queue* target, queue_level* level, request* admitted) noexcept nogil:
     """Put a request at the end of its level; return when the queue must be looked at for its sake, 0 for never."""
-    admitted.level = level
-    admitted.is_postponed = False
-    admitted.give_up_ns = admitted.deadline_ns
-    admitted.postpone_ns = 0
-    if level.policy.timeout_ns != 0 or level.policy.takes_timeouts:
-        apply_timeout(&level.policy, admitted)
+    limit_wait(level, admitted)
     link_last(&level.waiting, admitted)
     level.requests += 1
     level.rows += admitted.rows
@@ -48,6 +43,16 @@ cdef int64_t append_request(request_queue* target, queue_level* level, request* 
         target.give_up_ns = admitted.give_up_ns
         target.is_give_up_stale = False
     return find_earlier(admitted.give_up_ns, admitted.postpone_ns)
+
+
+cdef void limit_wait(queue_level* level, request* admitted) noexcept nogil:
+    """Give a request its level, and say until when it may wait by its deadline and by the rules of that."""
+    admitted.level = level
+    admitted.is_postponed = False
+    admitted.give_up_ns = admitted.deadline_ns
+    admitted.postpone_ns = 0
+    if level.policy.timeout_ns != 0 or level.policy.takes_timeouts:
+        apply_timeout(&level.policy, admitted)
 
 
 cdef void apply_timeout(const queue_policy* policy, request* admitted) noexcept nogil:

@@ -23,11 +23,8 @@ cdef int bind_outputs(const signature* accepted, request* target) noexcept nogil
     cdef const session_core* core = accepted.core
     cdef const request_view* view = &target.view
     cdef int32_t index, place
-    target.n_outputs = view.n_outputs if view.n_outputs > 0 else core.n_outputs
-    for index in range(target.n_outputs):
-        if view.n_outputs == 0:
-            target.outputs[index] = index
-            continue
+    target.n_outputs = view.n_outputs if view.n_outputs > 0 else list_outputs(core, target.outputs)
+    for index in range(view.n_outputs):
         place = find_output(core, view.outputs[index].name)
         if place < 0:
             return refuse_unknown_output(core, target, view.outputs[index].name)
@@ -39,10 +36,21 @@ cdef int bind_outputs(const signature* accepted, request* target) noexcept nogil
     return bind_deliveries(accepted, target)
 
 
+cdef int32_t list_outputs(const session_core* core, int32_t* places) noexcept nogil:
+    """Write down every output that callers see; return how many there are."""
+    cdef int32_t place, count = 0
+    for place in range(core.n_outputs):
+        places[count] = place
+        count += not core.outputs[place].is_hidden
+    return count
+
+
 cdef int32_t find_output(const session_core* core, bytes_view name) noexcept nogil:
+    cdef const tensor_spec* spec
     cdef int32_t place
     for place in range(core.n_outputs):
-        if core.outputs[place].name_size == name.size and memcmp(core.outputs[place].name, name.data, name.size) == 0:
+        spec = &core.outputs[place]
+        if spec.name_size == name.size and memcmp(spec.name, name.data, name.size) == 0 and not spec.is_hidden:
             return place
     return -1
 

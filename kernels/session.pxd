@@ -21,6 +21,7 @@ cdef struct tensor_spec:
     int64_t dims[MAX_RANK]    # -1 where the model leaves the dimension open
     int64_t inner_elements    # product of dims[1:], -1 when one of them is open
     bint is_optional          # an input for which the model has a value of its own
+    bint is_hidden            # filled or kept by the server: callers neither give nor get it
 
 
 cdef struct recording:        # of one batch size

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 
 from kernels.interface cimport label_list
 from kernels.request cimport request
+from kernels.sequence_rules cimport sequence_rules
 from kernels.session cimport session_core, tensor_spec
 from kernels.shared_memory cimport region_table
 
@@ -18,6 +19,7 @@ cdef struct signature:
     bint reads_inputs          # of an ensemble, whose steps read them: none stays in a GPU's memory
     region_table* regions      # the shared memory that requests may name
     int64_t max_shared_bytes   # that one request may have copied out of it
+    const sequence_rules* sequences  # NULL for a model that keeps none
 
 
 cdef int bind_request(const signature* accepted, request* target) noexcept nogil

@@ -99,7 +99,7 @@ cdef int bind_inputs(const signature* accepted, request* target) noexcept nogil:
     target.rows = -1
     for index in range(view.n_inputs):
         place = find_input(core, view, index)
-        if place < 0:
+        if place < 0 or core.inputs[place].is_hidden:
             return refuse_unknown_input(core, target, index)
         if target.inputs[place].shape != NULL:
             return refuse_tensor(target, &core.inputs[place], "is given twice")
@@ -108,7 +108,7 @@ cdef int bind_inputs(const signature* accepted, request* target) noexcept nogil:
     if raw != view.n_raw:
         return refuse_raw(target, raw)
     for index in range(core.n_inputs):
-        if target.inputs[index].shape == NULL and not core.inputs[index].is_optional:
+        if target.inputs[index].shape == NULL and not (core.inputs[index].is_optional or core.inputs[index].is_hidden):
             return refuse_missing_input(core, target, index)
     if accepted.max_batch_size == 0 or target.rows < 0:
         target.rows = 1

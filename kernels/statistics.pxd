@@ -83,4 +83,5 @@ cdef void count_late(statistics* target) noexcept nogil
 cdef int copy_statistics(statistics* copied, const statistics* source) noexcept nogil
 cdef void free_statistics(statistics* used) noexcept nogil
 cdef dict describe_counters(const counters* total)
-cdef object describe_statistics(str name, int64_t version, const statistics* kept, int64_t queued)
+cdef object describe_statistics(str name, int64_t version, const statistics* kept, int64_t queued,
+                                int64_t sequences)

@@ -17,12 +17,14 @@ from kernels.sync cimport bit_length, epoch_ms
 
 BatchCounts = namedtuple("BatchCounts", "rows executions gather_ns run_ns encode_ns")
 BatchCounts.__doc__ = """The executions of one number of rows, and how long their phases took in all."""
-VersionStatistics = namedtuple("VersionStatistics", "name version counts histograms batches queued dispatches")
+VersionStatistics = namedtuple("VersionStatistics", "name version counts histograms batches queued dispatches sequences",
+                               defaults=(None,))
 VersionStatistics.__doc__ = """What one model version has done, at one moment.
 
 ``counts`` holds the fields of struct counters; ``histograms`` by phase, how many took up to each of DURATION_BOUNDS_US
 and, last, longer; ``batches`` a BatchCounts for each number of rows that ran; ``queued`` is how many requests wait;
-``dispatches`` how many batches left the queue, by each of REASONS.
+``dispatches`` how many batches left the queue, by each of REASONS; ``sequences`` how many are under way, None for a
+version that keeps none.
 """
 
 # Why a batch leaves the queue, in the order of kernels.batch_rules, which says more.
@@ -192,8 +194,9 @@ cdef dict describe_counters(const counters* total):
     return total[0]
 
 
-cdef object describe_statistics(str name, int64_t version, const statistics* kept, int64_t queued):
-    """Return a VersionStatistics of a copy."""
+cdef object describe_statistics(str name, int64_t version, const statistics* kept, int64_t queued,
+                                int64_t sequences):
+    """Return a VersionStatistics of a copy; `sequences` is -1 for a version that keeps none."""
     cdef int64_t rows
     cdef batch_counts* same
     batches = []
@@ -202,4 +205,5 @@ cdef object describe_statistics(str name, int64_t version, const statistics* kep
         if same.executions > 0:
             batches.append(BatchCounts(rows, same.executions, same.gather_ns, same.run_ns, same.encode_ns))
     dispatches = {reason: kept.dispatches[STAY + 1 + index] for index, reason in enumerate(REASONS)}
-    return VersionStatistics(name, version, describe_counters(&kept.total), kept.durations, batches, queued, dispatches)
+    return VersionStatistics(name, version, describe_counters(&kept.total), kept.durations, batches, queued, dispatches,
+                             None if sequences < 0 else sequences)

@@ -4,6 +4,7 @@ from kernels.batcher cimport batcher
 from kernels.dispatch cimport engine_core
 from kernels.ensemble cimport Ensemble
 from kernels.interface cimport Interface
+from kernels.sequence_rules cimport SequenceRules
 
 
 cdef class LoadedVersion:
@@ -11,6 +12,10 @@ cdef class LoadedVersion:
     cdef tuple sessions          # the instances; the batcher refers to the first one's signature; none of an ensemble
     cdef Ensemble ensemble       # likewise; None of a model
     cdef Interface interface     # likewise; None where callers see the session's own tensors
+    cdef SequenceRules sequences  # likewise; None for a model that keeps none
+    cdef object awaiting         # held by who waits for its sequences to end, None likewise
 
 
 cdef int publish_routes(engine_core* core, dict versions, dict labels, dict plans) except -1
+cdef int publish_elders(engine_core* core, list elders) except -1
+cdef void free_elders(engine_core* core) noexcept

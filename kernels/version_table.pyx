@@ -4,10 +4,11 @@ Published is an immutable route table, so that the data plane needs no lock; eng
 """
 
 from cython cimport final, no_gc_clear
-from libc.stdint cimport int64_t
+from libc.stdint cimport int32_t, int64_t
+from libc.stdlib cimport free, malloc
 
-from kernels.batcher cimport close_batcher
-from kernels.dispatch cimport engine_core
+from kernels.batcher cimport batcher, close_batcher
+from kernels.dispatch cimport elder_list, engine_core
 from kernels.ensemble_plan cimport PlanHandle, ensemble_plan
 from kernels.routes cimport add_route, create_routes, free_routes, route_key, route_table
 from kernels.sync cimport pointer_store, sections_wait
@@ -58,6 +59,31 @@ cdef int publish_routes(engine_core* core, dict versions, dict labels, dict plan
         sections_wait(&core.sections)
     free_routes(old)
     return 0
+
+
+cdef int publish_elders(engine_core* core, list elders) except -1:
+    """Have requests of sequences find these LoadedVersions, the latest last, beside the table; free the old list."""
+    cdef elder_list* made = NULL
+    cdef elder_list* old = <elder_list*> core.elders
+    cdef int32_t index
+    if elders:
+        made = <elder_list*> malloc(sizeof(elder_list) + len(elders) * sizeof(batcher*))
+        if made == NULL:
+            raise MemoryError
+        made.count = len(elders)
+        made.members = <batcher**> (made + 1)
+        for index, entry in enumerate(reversed(elders)):
+            made.members[index] = &(<LoadedVersion> entry).queue
+    pointer_store(&core.elders, made)
+    with nogil:
+        sections_wait(&core.sections)
+    free(old)
+    return 0
+
+
+cdef void free_elders(engine_core* core) noexcept:
+    """Free the list, which nobody reads any more."""
+    free(core.elders)
 
 
 cdef int add_entry(route_table* table, str name, int64_t version, bytes label, object entry, object plan) except -1:

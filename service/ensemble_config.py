@@ -31,6 +31,7 @@ def complete_ensemble(name: str, written: WrittenConfig) -> ServingConfig:
     if not proto.HasField("version_policy"):
         proto.version_policy.all.SetInParent()
     inputs, outputs = (_list_specs(proto, field) for field in ("input", "output"))
+    shapes = {"input": tuple(spec.shape for spec in inputs), "output": tuple(spec.shape for spec in outputs)}
     return ServingConfig(
         name=name,
         max_batch_size=proto.max_batch_size,
@@ -42,9 +43,12 @@ def complete_ensemble(name: str, written: WrittenConfig) -> ServingConfig:
         inter_op_threads=0,
         inputs=inputs,
         outputs=outputs,
-        model_inputs=tuple(spec.shape for spec in inputs),
-        model_outputs=tuple(spec.shape for spec in outputs),
+        input_shapes=shapes["input"],
+        output_shapes=shapes["output"],
+        model_inputs=shapes["input"],
+        model_outputs=shapes["output"],
         label_files=tuple(output.label_filename for output in proto.output),
+        sequences=None,
         proto=proto,
     )
 

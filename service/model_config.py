@@ -12,6 +12,7 @@ from service.device_config import DeviceConfig, is_device_parameter, read_device
 from service.ensemble_fields import ENSEMBLE_PLATFORM, check_ensemble
 from service.pb.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from service.queue_config import BATCHING, QUEUE_FIELDS, QUEUE_PARAMETERS, read_queue_options
+from service.sequence_config import check_sequences
 from service.version_policy import LABELS_PARAMETER, check_policy, read_labels
 
 MAX_THREADS = 1024
@@ -84,6 +85,35 @@ READ_FIELDS = frozenset(
         "optimization.execution_accelerators.gpu_execution_accelerator",
         "optimization.execution_accelerators.gpu_execution_accelerator.name",
         "optimization.execution_accelerators.gpu_execution_accelerator.parameters",
+        "sequence_batching",
+        "sequence_batching.max_sequence_idle_microseconds",
+        "sequence_batching.control_input",
+        "sequence_batching.control_input.name",
+        "sequence_batching.control_input.control",
+        "sequence_batching.control_input.control.kind",
+        "sequence_batching.control_input.control.int32_false_true",
+        "sequence_batching.control_input.control.fp32_false_true",
+        "sequence_batching.control_input.control.bool_false_true",
+        "sequence_batching.control_input.control.data_type",
+        "sequence_batching.state",
+        "sequence_batching.state.input_name",
+        "sequence_batching.state.output_name",
+        "sequence_batching.state.data_type",
+        "sequence_batching.state.dims",
+        "sequence_batching.state.initial_state",
+        "sequence_batching.state.initial_state.name",
+        "sequence_batching.state.initial_state.data_type",
+        "sequence_batching.state.initial_state.dims",
+        "sequence_batching.state.initial_state.zero_data",
+        "sequence_batching.state.initial_state.data_file",
+        "sequence_batching.direct",
+        "sequence_batching.direct.max_queue_delay_microseconds",
+        "sequence_batching.direct.minimum_slot_utilization",
+        "sequence_batching.oldest",
+        "sequence_batching.oldest.max_candidate_sequences",
+        "sequence_batching.oldest.preferred_batch_size",
+        "sequence_batching.oldest.max_queue_delay_microseconds",
+        "sequence_batching.oldest.preserve_ordering",
     }
 )
 
@@ -102,6 +132,8 @@ WARNED_FIELDS = frozenset(
         "optimization.gather_kernel_buffer_threshold",
         "optimization.eager_batching",
         "ensemble_scheduling.max_inflight_requests",
+        "sequence_batching.state.use_same_buffer_for_input_output",
+        "sequence_batching.state.use_growable_memory",
     }
 )
 
@@ -173,6 +205,7 @@ def _check(parsed: Message, model: str) -> WrittenConfig:
     without_effect = _list_without_effect(parsed)
     _check_identity(proto, model)
     check_policy(proto.version_policy)
+    check_sequences(proto)
     parameters = _read_parameters(proto)
     devices = read_devices(proto)
     delay_us = proto.dynamic_batching.max_queue_delay_microseconds

@@ -9,6 +9,7 @@ from pathlib import Path
 from service.config_text import FILE_NAME as CONFIG_NAME
 
 WARMUP_FOLDER = "warmup"
+STATE_FOLDER = "initial_state"
 
 # Names go into cluster names, health services and log fields as they are.
 MODEL_FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -108,6 +109,11 @@ def find_model_file(model: ModelFolder, version: int, name: str) -> Path:
 def find_warmup_file(model: ModelFolder, name: str) -> Path:
     """A file of warm-up data, from the folder `warmup` of a model; ModelFolderError as of find_model_file."""
     return resolve_file(resolve_inside(model.path, WARMUP_FOLDER), name)
+
+
+def find_state_file(model: ModelFolder, name: str) -> Path:
+    """A file with a state's first elements, from a model's folder `initial_state`; errors as of find_model_file."""
+    return resolve_file(resolve_inside(model.path, STATE_FOLDER), name)
 
 
 def resolve_inside(folder: Path, name: str) -> Path:

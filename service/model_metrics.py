@@ -45,6 +45,7 @@ PENDING = ("nv_inference_pending_request_count", "Number of inference requests t
 # Ours.
 REFUSALS = ("sluice_queue_refusals_total", "Number of inference requests that the queue refused or gave up, by reason")
 DISPATCHES = ("sluice_dispatches_total", "Number of batches that left the queue, by why they did")
+SEQUENCES = ("sluice_sequences", "Number of sequences that are under way now")
 LOADS = ("nv_model_load_duration_secs", "Model load time in seconds")
 # Each with the kernels' name of the histogram and of its sum.
 HISTOGRAMS = {
@@ -71,7 +72,7 @@ def describe_models(versions: Iterable[VersionStatistics]) -> list[Family]:
     """
     counters, cached = make_counters(COUNTERS), make_counters(CACHE_COUNTERS)
     failures, refusals, dispatches = (Family(name, "counter", text) for name, text in (FAILURES, REFUSALS, DISPATCHES))
-    pending = Family(PENDING[0], "gauge", PENDING[1])
+    pending, sequences = (Family(name, "gauge", text) for name, text in (PENDING, SEQUENCES))
     histograms = [
         (Family(name, "histogram", meaning), phase, total) for name, (meaning, phase, total) in HISTOGRAMS.items()
     ]
@@ -84,13 +85,15 @@ def describe_models(versions: Iterable[VersionStatistics]) -> list[Family]:
         if version.counts["cache_hits"] or version.counts["cache_misses"]:
             for family, read in cached:
                 family.add(read(version.counts), labels)
+        if version.sequences is not None:
+            sequences.add(version.sequences, labels)
         if version.counts["executions"]:
             _add_reasons(refusals, labels, count_refusals(version.counts))
             _add_reasons(dispatches, labels, version.dispatches)
             for family, phase, total in histograms:
                 family.add_histogram(BOUNDS_S, version.histograms[phase], version.counts[total] / NS_PER_S, labels)
     ours = [refusals, dispatches, *(family for family, _, _ in histograms)]
-    return [*(family for family, _ in (*counters, *cached)), failures, pending, *ours]
+    return [*(family for family, _ in (*counters, *cached)), failures, pending, sequences, *ours]
 
 
 def make_counters(table: dict[str, Counter]) -> list[tuple[Family, Callable[[dict[str, int]], int]]]:

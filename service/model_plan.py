@@ -10,6 +10,7 @@ from service.model_folders import (
     ModelFolderError,
     find_config,
     find_model_file,
+    find_state_file,
     find_warmup_file,
     resolve_inside,
 )
@@ -55,10 +56,17 @@ class ModelPlan:
         warmups = {
             data.input_data_file for run in proto.model_warmup for data in run.inputs.values() if data.input_data_file
         }
+        states = {
+            initial.data_file
+            for state in proto.sequence_batching.state
+            for initial in state.initial_state
+            if initial.data_file
+        }
         labels = {output.label_filename for output in proto.output if output.label_filename}
         files = [
             *self._list_model_files(version),
             *(find_warmup_file(self.folder, name) for name in sorted(warmups)),
+            *(find_state_file(self.folder, name) for name in sorted(states)),
             *(self.folder.path / name for name in sorted(labels) if (self.folder.path / name).is_file()),
         ]
         return config, tuple(self._identify(path) for path in files)

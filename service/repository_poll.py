@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 from service.lifecycle import Lifecycle, LoadError
-from service.model_folders import WARMUP_FOLDER, ModelFolder, ModelFolderError, list_models
+from service.model_folders import STATE_FOLDER, WARMUP_FOLDER, ModelFolder, ModelFolderError, list_models
 from service.status import NotFoundError, UnavailableError
 
 # Of a model: every file that may bear on it, by its path with what tells one content from another.
@@ -80,10 +80,10 @@ class RepositoryPoller:
 
 
 def sign_model(folder: ModelFolder) -> Signature:
-    """What a model's folder holds that may bear on it: its files, those of its versions and of its warm-up data."""
+    """What a model's folder holds that may bear on it: its files, those of versions, warm-up data and first states."""
     if folder.problem:
         return (folder.problem,)
-    deep = [folder.path / WARMUP_FOLDER, *folder.versions.values()]
+    deep = [folder.path / WARMUP_FOLDER, folder.path / STATE_FOLDER, *folder.versions.values()]
     return (_sign_folder(folder.path, is_deep=False), *(_sign_folder(path, is_deep=True) for path in deep))
 
 

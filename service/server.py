@@ -82,6 +82,7 @@ def serve(settings: Settings) -> int:
         inline=settings.inline,
         inline_limit_us=settings.inline_limit_us,
         response_cache_bytes=settings.response_cache_bytes,
+        sequence_drain_us=int(settings.drain_timeout_s * 1e6),
     )
     server = InferenceServer(settings, engine)
     server.start()

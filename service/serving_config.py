@@ -1,10 +1,11 @@
 """How one model version serves: what its operator wrote, completed from the model file and checked against it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kernels.queue_options import QueueOptions
+from service.config_datatypes import CONFIG_DATATYPES, name_datatype
 from service.config_text import FILE_NAME, ModelConfigError
 from service.device_config import choose_graph_batches, is_on_gpu
 from service.model_config import BACKEND, MODEL_FILE, PLATFORM, WrittenConfig
@@ -17,27 +18,12 @@ from service.pb.model_config_pb2 import (
     ModelOutput,
 )
 from service.queue_config import check_preferred_sizes
+from service.sequence_plan import SequencePlan, complete_sequences, find_hidden
 
 if TYPE_CHECKING:
     from kernels.session import TensorSpec
 
 GraphSpec = ModelOptimizationPolicy.Cuda.GraphSpec
-CONFIG_DATATYPES = {
-    "BOOL": DataType.TYPE_BOOL,
-    "INT8": DataType.TYPE_INT8,
-    "INT16": DataType.TYPE_INT16,
-    "INT32": DataType.TYPE_INT32,
-    "INT64": DataType.TYPE_INT64,
-    "UINT8": DataType.TYPE_UINT8,
-    "UINT16": DataType.TYPE_UINT16,
-    "UINT32": DataType.TYPE_UINT32,
-    "UINT64": DataType.TYPE_UINT64,
-    "FP16": DataType.TYPE_FP16,
-    "BF16": DataType.TYPE_BF16,
-    "FP32": DataType.TYPE_FP32,
-    "FP64": DataType.TYPE_FP64,
-    "BYTES": DataType.TYPE_STRING,
-}
 
 
 @dataclass(frozen=True)
@@ -54,12 +40,17 @@ class ServingConfig:
         Who waits where and for how long, and when a batch that is not full runs.
     inputs, outputs
         As requests see them: the batch first where there is one, -1 for a dimension that may vary.
+        Without what the server fills in and takes itself.
+    input_shapes, output_shapes
+        The shapes of all of the model's tensors, in its order, as requests have them.
     model_inputs, model_outputs
         The shapes of the same as the model has them, which differ where they are reshaped.
     graph_batches
         The batch sizes to record on GPUs, ascending; none where that is not asked for.
     label_files
-        The file of labels of each output, empty for none.
+        The file of labels of each output of the model, empty for none.
+    sequences
+        How the version keeps sequences; None when its requests have nothing to do with each other.
     proto
         The same as a ModelConfig, with nothing left to fill in.
     """
@@ -73,17 +64,23 @@ class ServingConfig:
     inter_op_threads: int
     inputs: tuple["TensorSpec", ...]
     outputs: tuple["TensorSpec", ...]
+    input_shapes: tuple[tuple[int, ...], ...]
+    output_shapes: tuple[tuple[int, ...], ...]
     model_inputs: tuple[tuple[int, ...], ...]
     model_outputs: tuple[tuple[int, ...], ...]
     label_files: tuple[str, ...]
     graph_batches: tuple[int, ...]
+    sequences: SequencePlan | None
     proto: ModelConfig
 
     @property
     def is_reshaped(self) -> bool:
         """Whether callers see another shape than the model anywhere."""
-        specs, shapes = (*self.inputs, *self.outputs), (*self.model_inputs, *self.model_outputs)
-        return any(spec.shape != shape for spec, shape in zip(specs, shapes, strict=True))
+        return (self.input_shapes, self.output_shapes) != (self.model_inputs, self.model_outputs)
+
+    def fills(self, name: str) -> bool:
+        """Whether an input is the server's to fill."""
+        return self.sequences is not None and name in self.sequences.inputs
 
 
 def complete_config(
@@ -93,6 +90,7 @@ def complete_config(
     outputs: Sequence["TensorSpec"],
     default_max_batch_size: int,
     gpus: Sequence[int] = (),
+    instances: int | None = None,
 ) -> ServingConfig:
     """Fill in from the model file what the configuration leaves out, and check the rest against it.
 
@@ -100,6 +98,8 @@ def complete_config(
     ----------
     gpus
         Numbers of the GPUs that the model's sessions were opened on.
+    instances
+        How many there are of the model, where that is not as the configuration has it: one for each of several GPUs.
 
     Raises
     ------
@@ -116,10 +116,14 @@ def complete_config(
     if graph_batches:
         del proto.optimization.cuda.graph_spec[:]
         proto.optimization.cuda.graph_spec.extend(GraphSpec(batch_size=size) for size in graph_batches)
+    sequences = complete_sequences(proto, inputs, outputs, max_batch_size, instances or written.instance_count)
+    hidden = find_hidden(proto)
     seen, made = {}, {}
     for field, specs in (("input", inputs), ("output", outputs)):
-        seen[field], made[field] = _complete_tensors(proto, field, specs, batch_dims=int(max_batch_size > 0))
-    if max_batch_size > 0:
+        shown = [spec for spec in specs if (field, spec.name) not in hidden]
+        seen[field], made[field] = _complete_tensors(proto, field, shown, batch_dims=int(max_batch_size > 0))
+    label_files = {output.name: output.label_filename for output in proto.output}
+    if max_batch_size > 0 and sequences is None:
         proto.dynamic_batching.SetInParent()
     if not proto.HasField("version_policy"):
         proto.version_policy.all.SetInParent()
@@ -138,19 +142,33 @@ def complete_config(
     return ServingConfig(
         name=name,
         max_batch_size=max_batch_size,
-        queue_delay_us=written.queue_delay_us if max_batch_size > 0 else 0,
+        queue_delay_us=_choose_delay(written, max_batch_size, sequences),
         instance_count=written.instance_count,
-        queueing=written.queueing,
+        queueing=written.queueing._replace(keeps_order=sequences.keeps_order) if sequences else written.queueing,
         intra_op_threads=written.intra_op_threads,
         inter_op_threads=written.inter_op_threads,
         inputs=seen["input"],
         outputs=seen["output"],
-        model_inputs=made["input"],
-        model_outputs=made["output"],
-        label_files=tuple(output.label_filename for output in proto.output),
+        input_shapes=_list_shapes(inputs, {spec.name: spec.shape for spec in seen["input"]}),
+        output_shapes=_list_shapes(outputs, {spec.name: spec.shape for spec in seen["output"]}),
+        model_inputs=_list_shapes(inputs, made["input"]),
+        model_outputs=_list_shapes(outputs, made["output"]),
+        label_files=tuple(label_files.get(spec.name, "") for spec in outputs),
         graph_batches=graph_batches,
+        sequences=sequences,
         proto=proto,
     )
+
+
+def _choose_delay(written: WrittenConfig, max_batch_size: int, sequences: SequencePlan | None) -> int:
+    if max_batch_size == 0:
+        return 0
+    return written.queue_delay_us if sequences is None else sequences.queue_delay_us
+
+
+def _list_shapes(specs: Sequence["TensorSpec"], shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[int, ...], ...]:
+    """A shape for each of the model's tensors: its own where none is given, as of those that callers do not see."""
+    return tuple(shapes.get(spec.name, spec.shape) for spec in specs)
 
 
 def _choose_max_batch_size(
@@ -187,13 +205,13 @@ def _gives_whole_shapes(written: WrittenConfig, inputs: Sequence["TensorSpec"]) 
 
 def _complete_tensors(
     proto: ModelConfig, field: str, specs: Sequence["TensorSpec"], batch_dims: int
-) -> tuple[tuple["TensorSpec", ...], tuple[tuple[int, ...], ...]]:
+) -> tuple[tuple["TensorSpec", ...], dict[str, tuple[int, ...]]]:
     """Put the tensors of `field` into the model's order, filled in and checked.
 
     Returns
     -------
     tuple
-        Their specs for requests, and their shapes in the model.
+        Their specs for requests, and their shapes in the model by name.
     """
     tensors = getattr(proto, field)
     given = _index_by_name(field, tensors, {spec.name for spec in specs})
@@ -203,10 +221,10 @@ def _complete_tensors(
     tensors.extend(completed)
     pairs = list(zip(specs, completed, strict=True))
     seen = tuple(spec._replace(shape=(*spec.shape[:batch_dims], *tensor.dims)) for spec, tensor in pairs)
-    made = tuple(
-        (*spec.shape[:batch_dims], *(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims))
+    made = {
+        spec.name: (*spec.shape[:batch_dims], *(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims))
         for spec, tensor in pairs
-    )
+    }
     return seen, made
 
 
@@ -230,7 +248,7 @@ def _complete_tensor(
     where = f"{FILE_NAME}: {field} {spec.name!r}"
     completed = type(given)(name=spec.name, data_type=CONFIG_DATATYPES[spec.datatype])
     if given.data_type not in (DataType.TYPE_INVALID, completed.data_type):
-        expected, wrong = (_name_datatype(value) for value in (completed.data_type, given.data_type))
+        expected, wrong = (name_datatype(value) for value in (completed.data_type, given.data_type))
         raise ModelConfigError(f"{where}: data_type: expected {expected}, as in the model file, given {wrong}")
     dims = list(spec.shape[batch_dims:])
     if given.HasField("reshape"):
@@ -267,10 +285,6 @@ def _multiply_runs(dims: list[int]) -> list[int]:
         else:
             products[-1] *= dim
     return products
-
-
-def _name_datatype(value: int) -> str:
-    return DataType.Name(value) if value in DataType.values() else str(value)
 
 
 def _narrow_dims(where: str, given: list[int], expected: list[int], batch_dims: int) -> list[int]:

@@ -125,7 +125,10 @@ class Settings(LimitSettings):
     )
     drain_timeout_s: float = field(
         default=30.0,
-        metadata=about("How long requests may take to finish after SIGTERM, in seconds.", checks.between(0, 3600)),
+        metadata=about(
+            "How long requests may take to finish after SIGTERM, and the sequences of an unloaded version, in seconds.",
+            checks.between(0, 3600),
+        ),
     )
     workers: int = field(
         default=0,

@@ -29,8 +29,8 @@ def make_interface(session: Session, config: ServingConfig, folder: Path) -> Int
         return Interface(session, labels=labels) if labels else None
     return Interface(
         session,
-        inputs=[spec.shape for spec in config.inputs],
-        outputs=[spec.shape for spec in config.outputs],
+        inputs=config.input_shapes,
+        outputs=config.output_shapes,
         made=config.model_outputs,
         labels=labels,
     )

@@ -20,6 +20,7 @@ from service.model_folders import ModelFolder, ModelFolderError
 from service.model_plan import ModelPlan
 from service.model_sessions import CPU, list_usable_gpus, open_sessions
 from service.onnx_file import OnnxFileError, check_self_contained
+from service.sequence_rules import make_sequence_rules
 from service.serving_config import ServingConfig, complete_config
 from service.tensor_interface import make_interface
 from service.warmup import make_warmups
@@ -96,7 +97,13 @@ class VersionLoader:
         opened = open_sessions(path, written, self._gpus, self._threads)
         first = opened.sessions[0]
         config = complete_config(
-            plan.folder.name, written, first.inputs, first.outputs, self._default_max_batch_size, opened.gpus
+            plan.folder.name,
+            written,
+            first.inputs,
+            first.outputs,
+            self._default_max_batch_size,
+            opened.gpus,
+            opened.instance_count * len(opened.sessions),
         )
         for session in opened.sessions:
             session.narrow_inputs(config.model_inputs)
@@ -113,6 +120,7 @@ class VersionLoader:
             buffer_sets=opened.buffer_sets,
             cache_replies=config.proto.response_cache.enable,
             interface=make_interface(first, config, plan.folder.path),
+            sequences=make_sequence_rules(first, config.sequences, plan.folder),
         )
         try:
             self._warm_up(config, plan, handle)

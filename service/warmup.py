@@ -12,6 +12,7 @@ from service.config_text import FILE_NAME, ModelConfigError
 from service.model_folders import ModelFolder, find_warmup_file
 from service.pb import open_inference_pb2 as pb
 from service.pb.model_config_pb2 import DataType, ModelWarmup
+from service.sequence_plan import SequencePlan
 from service.serving_config import CONFIG_DATATYPES, ServingConfig
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ LENGTH_BYTES = 4
 RANDOM_TEXT_BYTES = 8
 MAX_INPUT_BYTES = 2**30
 MAX_COUNT = 100_000
+WARMUP_SEQUENCE = 1
 # The same numbers at every start: a model that fails on some of them is to fail each time.
 SEED = 1
 
@@ -50,7 +52,11 @@ def make_warmups(config: ServingConfig, folder: ModelFolder) -> Iterator[WarmupR
         where = f"{FILE_NAME}: model_warmup[{index}]"
         _check_entry(where, entry, config)
         request, rows = pb.ModelInferRequest(model_name=config.name, id=entry.name), _Rows(config, entry)
+        if config.sequences is not None:
+            _make_sequence(request, config.sequences)
         for name in sorted(entry.inputs):
+            if config.fills(name):
+                continue
             if name not in specs:
                 raise ModelConfigError(f"{where}.inputs: expected inputs of the model, given {name!r}")
             _add_input(request, f"{where}.inputs[{name!r}]", entry.inputs[name], specs[name], rows, folder)
@@ -66,11 +72,21 @@ class _Rows:
 
 
 def _check_entry(where: str, entry: ModelWarmup, config: ServingConfig) -> None:
-    most = max(config.max_batch_size, 1)
+    # A request of a sequence has one row.
+    most = max(config.max_batch_size, 1) if config.sequences is None else 1
     if entry.batch_size > most:
         raise ModelConfigError(f"{where}.batch_size: expected at most {most}, given {entry.batch_size}")
     if entry.count > MAX_COUNT:
         raise ModelConfigError(f"{where}.count: expected at most {MAX_COUNT}, given {entry.count}")
+
+
+def _make_sequence(request: pb.ModelInferRequest, plan: SequencePlan) -> None:
+    """Have a run be a whole sequence, whose first states and controls it gets."""
+    if plan.takes_texts:
+        request.parameters["sequence_id"].string_param = str(WARMUP_SEQUENCE)
+    else:
+        request.parameters["sequence_id"].int64_param = WARMUP_SEQUENCE
+    request.parameters["sequence_start"].bool_param = request.parameters["sequence_end"].bool_param = True
 
 
 def _add_input(

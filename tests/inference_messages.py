@@ -41,6 +41,18 @@ def build_request(model, inputs, *, version="", request_id="", outputs=(), prior
     return request
 
 
+def build_turn(model, inputs, sequence, *, start=False, end=False, **options):
+    """A request of a sequence, whose id is a number or a text; other options are those of build_request."""
+    request = build_request(model, inputs, **options)
+    if isinstance(sequence, str):
+        request.parameters["sequence_id"].string_param = sequence
+    else:
+        request.parameters["sequence_id"].int64_param = sequence
+    request.parameters["sequence_start"].bool_param = start
+    request.parameters["sequence_end"].bool_param = end
+    return request
+
+
 def encode_request(model, inputs, **options):
     """As build_request, on the wire."""
     return build_request(model, inputs, **options).SerializeToString()

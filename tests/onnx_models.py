@@ -121,6 +121,49 @@ def ones_counter():
     return _model(nodes, [_value("size", [1], TensorProto.INT64)], [_value("output", [1])])
 
 
+def accumulator(element_type=TensorProto.INT64, shape=("batch", 2)):
+    """``input`` plus ``state`` is ``output``, and also ``new_state``: a sum over a sequence."""
+    nodes = [
+        helper.make_node("Add", ["input", "state"], ["output"]),
+        helper.make_node("Identity", ["output"], ["new_state"]),
+    ]
+    inputs = [_value(name, shape, element_type) for name in ("state", "input")]
+    return _model(nodes, inputs, [_value(name, shape, element_type) for name in ("new_state", "output")])
+
+
+def picking_accumulator():
+    """INT64 ``index`` [batch], 0 to 9, plus ``state`` is ``output`` and ``new_state``; another index fails the run."""
+    table = numpy_helper.from_array(np.arange(10, dtype=np.int64), "table")
+    nodes = [
+        helper.make_node("Gather", ["table", "index"], ["picked"]),
+        helper.make_node("Add", ["picked", "state"], ["output"]),
+        helper.make_node("Identity", ["output"], ["new_state"]),
+    ]
+    inputs = [_value(name, ["batch"], TensorProto.INT64) for name in ("index", "state")]
+    outputs = [_value(name, ["batch"], TensorProto.INT64) for name in ("output", "new_state")]
+    return _model(nodes, inputs, outputs, [table])
+
+
+def appender(element_type=TensorProto.FLOAT):
+    """``state`` [batch, length] with ``input`` [batch, 1] behind it is ``output``, and ``new_state``."""
+    nodes = [
+        helper.make_node("Concat", ["state", "input"], ["output"], axis=1),
+        helper.make_node("Identity", ["output"], ["new_state"]),
+    ]
+    inputs = [_value("state", ["batch", "length"], element_type), _value("input", ["batch", 1], element_type)]
+    outputs = [_value(name, ["batch", "longer"], element_type) for name in ("output", "new_state")]
+    return _model(nodes, inputs, outputs)
+
+
+def control_witness(flag_type=TensorProto.INT32, id_type=TensorProto.UINT64, rows=("batch",)):
+    """FP32 ``input`` to ``output``; ``start``, ``ready``, ``end`` and ``id`` to outputs named ``start_seen`` …"""
+    types = {"input": TensorProto.FLOAT, "start": flag_type, "ready": flag_type, "end": flag_type, "id": id_type}
+    seen = {name: "output" if name == "input" else f"{name}_seen" for name in types}
+    nodes = [helper.make_node("Identity", [name], [seen[name]]) for name in types]
+    inputs = [_value(name, [*rows, 1], element_type) for name, element_type in types.items()]
+    return _model(nodes, inputs, [_value(seen[name], [*rows, 1], types[name]) for name in types])
+
+
 def convolution(channels=64, size=64, layers=1, seed=11):
     """FP32 ``input`` [batch, 3, size, size] through 3×3 convolutions to FP32 ``output`` [batch, 10].
 
@@ -149,6 +192,17 @@ def slow(iterations=200_000):
     """FP32 ``input`` [batch, 4] to itself after a Loop of `iterations` additions of 0, for runs that take a while."""
     trips = numpy_helper.from_array(np.array(iterations, dtype=np.int64), "trips")
     return _looping([], [trips])
+
+
+def slow_accumulator(iterations=200_000):
+    """As `slow`, and ``output`` plus ``sum`` is ``total``, and also ``new_sum``: a sum over a sequence."""
+    model = slow(iterations)
+    model.graph.node.extend(
+        [helper.make_node("Add", ["output", "sum"], ["total"]), helper.make_node("Identity", ["total"], ["new_sum"])]
+    )
+    model.graph.input.append(_value("sum", ["batch", 4]))
+    model.graph.output.extend([_value(name, ["batch", 4]) for name in ("total", "new_sum")])
+    return model
 
 
 def slow_by_value():

@@ -33,7 +33,7 @@ REASONS = {
     "pipe": "model.onnx is not a regular file",
     "sequence": "output",
     "contradicted": "config.pbtxt: input 'input': dims: expected [4], as in the model file",
-    "unknown_field": "sequence_batching",
+    "unknown_field": "sequence_batching.iterative_sequence",
 }
 
 
@@ -49,7 +49,9 @@ def write_bad_models(folder, outside):
     onnx_models.save(onnx_models.newer_opset(), folder, "newer")
     onnx_models.save(onnx_models.sequence(), folder, "sequence")
     onnx_models.save(onnx_models.identity(), folder, "contradicted", config='input { name: "input" dims: 5 }')
-    onnx_models.save(onnx_models.identity(), folder, "unknown_field", config="sequence_batching { }")
+    onnx_models.save(
+        onnx_models.identity(), folder, "unknown_field", config="sequence_batching { iterative_sequence: true }"
+    )
     write_external(folder, outside)
     link_out(folder, outside)
 

@@ -7,6 +7,7 @@ from kernels.engine import Engine
 from kernels.session import Session
 from tests.authorities import Authority
 from tests.kernels.raw_service import RawService
+from tests.kernels.sequence_calls import SequenceLoader
 from tests.kernels.tls_service import TlsService
 from tests.kernels.ways import WORKERS
 
@@ -38,6 +39,12 @@ def load(engine, tmp_path, way):
         engine.load(name, version, sessions, buffer_sets=way.buffer_sets, **options)
 
     return load_model
+
+
+@pytest.fixture
+def loader(engine, tmp_path, way):
+    """Loads models that keep sequences into the engine."""
+    return SequenceLoader(engine, tmp_path, way)
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_load_beside_broken_models_serves_the_whole_ones(tmp_path, engine, load_
     save_bytes(tmp_path, "graphless", b"\x08\x08")
     save(newer_opset(), tmp_path, "newer")
     save(identity(), tmp_path, "missing").unlink()
-    save(identity(), tmp_path, "unread", config="sequence_batching {}")
+    save(identity(), tmp_path, "unread", config="sequence_batching { iterative_sequence: true }")
     save(identity(), tmp_path, "mistyped", config="input {\n name }")
     save(identity(), tmp_path, "contradicted", config='input { name: "input" data_type: TYPE_INT8 }')
     (tmp_path / "versionless").mkdir()
@@ -66,7 +66,7 @@ def test_load_beside_broken_models_serves_the_whole_ones(tmp_path, engine, load_
         "graphless": "ONNX",
         "newer": "opset",
         "missing": "model.onnx is missing",
-        "unread": "config.pbtxt: sequence_batching: this server does not read",
+        "unread": "config.pbtxt: sequence_batching.iterative_sequence: this server does not read",
         "mistyped": "config.pbtxt:2:",
         "contradicted": "data_type: expected TYPE_FP32, as in the model file, given TYPE_INT8",
         "versionless": "expected a folder named by a version number",

@@ -51,7 +51,7 @@ def test_read_config_tells_silence_about_batches_from_zero(tmp_path):
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("sequence_batching {}", "sequence_batching"),
+        ("sequence_batching { iterative_sequence: true }", "sequence_batching.iterative_sequence"),
         ('ensemble_scheduling { step { model_namespace: "a" } }', "ensemble_scheduling.step.model_namespace"),
         ("input { allow_ragged_batch: true }", "input.allow_ragged_batch"),
         ("output { is_shape_tensor: true }", "output.is_shape_tensor"),
@@ -187,7 +187,10 @@ def test_read_override_takes_the_json_of_tritons_clients():
         ("{", "config: is not the JSON of a ModelConfig"),
         ("[]", "config: expected a JSON object"),
         ('{"max_batch_sizes": 1}', "config: is not the JSON of a ModelConfig: .*max_batch_sizes"),
-        ('{"sequence_batching": {}}', "sequence_batching: this server does not read the field"),
+        (
+            '{"sequence_batching": {"iterative_sequence": true}}',
+            "sequence_batching.iterative_sequence: this server does not read the field",
+        ),
         ('{"name": "other"}', "name: expected 'digits' or nothing, given 'other'"),
         ('{"input":' + "[" * 100_000, "config: is not the JSON of a ModelConfig"),
         (" " * (MAX_FILE_BYTES + 1), "config: expected at most"),

@@ -210,7 +210,7 @@ def test_load_with_wrong_config_keeps_what_serves(explicit):
     explicit.load("echo")
     for config, reason in (
         ("{", "config: is not the JSON"),
-        ('{"sequence_batching": {}}', "sequence_batching"),
+        ('{"sequence_batching": {"iterative_sequence": true}}', "sequence_batching.iterative_sequence"),
         ('{"input": [{"name": "input", "dims": [9]}]}', "dims: expected [4]"),
     ):
         code, text = explicit.refused(explicit.load, "echo", config=config)

@@ -104,6 +104,13 @@ def test_version_that_never_ran_has_counters_and_no_histograms():
     assert not any(name.startswith("sluice_") for name in names)
 
 
+def test_sequences_are_those_of_versions_that_keep_some():
+    """None under way is 0; of other versions there is no sample."""
+    assert ("sluice_sequences", "3") not in read_samples(make_version())
+    assert read_samples(make_version()._replace(sequences=0))["sluice_sequences", "3"] == 0
+    assert read_samples(make_version()._replace(sequences=5))["sluice_sequences", "3"] == 5
+
+
 def test_no_version_has_no_samples():
     """Nothing, rather than zeros of nobody."""
     assert read_samples() == {}
