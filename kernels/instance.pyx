@@ -248,7 +248,8 @@ cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* err
         result = &used.results[index]
         size_result(spec, result, rows if used.accepted.max_batch_size > 0 else 0)
         on_gpu = NULL
-        if batch != NULL and batch.has_deliveries and batch.next == NULL and used.recorded == NULL:
+        if (batch != NULL and batch.has_deliveries and batch.next == NULL and used.recorded == NULL
+                and used.accepted.sequences == NULL):  # whose states are read from the outputs
             on_gpu = find_output_place(&core.place, batch, index, core.n_inputs, result.size)
         if on_gpu != NULL:
             result.data = <const uint8_t*> on_gpu
