@@ -1,5 +1,6 @@
 """kernels.pipeline and kernels.lane: a session is run by one thread, which others keep supplied."""
 
+import contextlib
 import json
 import os
 import time
@@ -27,8 +28,14 @@ WIDE, WIDE_ROWS = 16384, 16
 
 def lane_threads():
     """System's numbers of the threads that are lanes."""
-    tasks = Path("/proc/self/task").iterdir()
-    return {int(task.name) for task in tasks if (task / "comm").read_text().strip() == LANE_NAME}
+    return {int(task.name) for task in Path("/proc/self/task").iterdir() if read_name(task) == LANE_NAME}
+
+
+def read_name(task):
+    """A thread's name; "" of one that has ended meanwhile."""
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return (task / "comm").read_text().strip()
+    return ""
 
 
 def await_end_of_lanes():
