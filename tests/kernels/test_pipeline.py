@@ -12,6 +12,7 @@ import onnx_models
 import pytest
 from engine_calls import infer, nonce_rows, refusal_of
 from inference_messages import encode_request
+from sanitizers import skip_under_sanitizers
 from ways import LANE, LANES, STAGED, every_lane, every_way
 
 from kernels import status
@@ -126,9 +127,7 @@ def test_full_batch_is_gathered_while_another_runs(engine, load):
         assert first.result()
 
 
-@pytest.mark.skipif(
-    "san.so" in os.environ.get("LD_PRELOAD", ""), reason="a sanitizer ends the process that asks for petabytes"
-)
+@skip_under_sanitizers("a sanitizer ends the process that asks for petabytes")
 @every_way
 def test_out_of_memory_fails_its_batch_and_the_session_lives(engine, load):
     """A run that asks for petabytes is EXHAUSTED; those before and after it are answered."""
