@@ -1,18 +1,14 @@
 """All loaded model versions as the data plane sees them, and what a transport calls."""
 
-from libc.stdint cimport int32_t, int64_t
+from libc.stdint cimport int64_t
 
 from kernels.batcher cimport batcher
 from kernels.executor cimport executor
 from kernels.request cimport request, request_pool
 from kernels.response_cache cimport response_cache
+from kernels.sequence_gate cimport sequence_gate
 from kernels.sync cimport read_sections
 from kernels.trace cimport trace_book
-
-
-cdef struct elder_list:      # versions that no route leads to any more, and whose sequences go on
-    int32_t count
-    batcher** members        # the one that left last comes first
 
 
 cdef struct engine_core:
@@ -21,6 +17,7 @@ cdef struct engine_core:
     read_sections sections
     trace_book traces
     response_cache cache
+    sequence_gate gate
     void* table              # route_table*, exchanged atomically
     void* elders             # elder_list*, likewise; NULL for none
     char apart[64]           # keeps what every request reads off the line that every request writes

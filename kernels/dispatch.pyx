@@ -4,9 +4,9 @@ A batcher is found through an immutable table inside a read section: no lock, no
 freed before the section has been left.
 """
 
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 from libc.stdio cimport snprintf
-from libc.string cimport memcmp, strlen
+from libc.string cimport strlen
 
 from kernels.batcher cimport batcher, cancel_request, settle_request
 from kernels.batcher_counts cimport count_refusal
@@ -15,21 +15,21 @@ from kernels.codec cimport (
     DECODE_LIMIT, DECODE_NO_MEMORY, OWNER_REQUEST, PARAMETER_BOOL, PARAMETER_INT64, PARAMETER_UINT64, bytes_view,
     decode_request, find_parameter, parameter_view,
 )
+from kernels.elders cimport elder_list, find_elder
 from kernels.ensemble_plan cimport ensemble_plan
 from kernels.ensemble_run cimport cancel_ensemble, start_ensemble
-from kernels.failure cimport FAILURE_TEXT_BYTES, failure
+from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.queueing cimport admit_request
 from kernels.request cimport QUEUED, RUNNING, give_back_request, request, take_request
 from kernels.routes cimport find_route, route, route_key, route_table
 from kernels.sequence_id cimport read_turn
 from kernels.signature cimport bind_request
-from kernels.status cimport EXHAUSTED, EXPIRED, INVALID, NOT_FOUND, OK, UNAVAILABLE
+from kernels.status cimport EXHAUSTED, EXPIRED, INVALID, NOT_FOUND, UNAVAILABLE
 from kernels.sync cimport (
     int_load, monotonic_ns, pointer_load, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal,
     pthread_cond_t, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t,
     pthread_mutex_unlock, section_enter, section_leave,
 )
-from kernels.version_sequences cimport keeps_sequence
 
 cdef enum:
     SHOWN_NAME_BYTES = 100     # of a name that a client sent, in an error
@@ -64,7 +64,7 @@ cdef void submit_request(engine_core* core, request* submitted) noexcept nogil:
     phase = section_enter(&core.sections)
     found = route_request(<route_table*> pointer_load(&core.table), submitted)
     if pointer_load(&core.elders) != NULL:
-        elder = find_elder(<const elder_list*> pointer_load(&core.elders), found, submitted)
+        elder = find_keeper(<const elder_list*> pointer_load(&core.elders), found, submitted)
     if elder != NULL:
         serve_request(core, elder, NULL, submitted)
     elif found != NULL:
@@ -99,10 +99,10 @@ cdef void serve_request(engine_core* core, batcher* target, ensemble_plan* plan,
     if check_request(target, submitted) != 0:
         count_refusal(target, submitted)
         settle_request(submitted)
+    elif target.cache != NULL and find_answer(target, plan.serial if plan != NULL else target.serial, submitted):
+        settle_request(submitted)
     elif plan != NULL:
         start_ensemble(&core.requests, plan, submitted)
-    elif target.cache != NULL and find_answer(target, submitted):
-        settle_request(submitted)
     else:
         admit_request(target, submitted)
 
@@ -198,38 +198,15 @@ cdef const route* route_request(const route_table* table, request* target) noexc
     return found
 
 
-cdef batcher* find_elder(const elder_list* elders, const route* found, request* submitted) noexcept nogil:
-    """Return which version that left the table has the request's sequence, or NULL: also when `found` has it.
-
-    The error of a request that `found` is nothing for stays as it is.
-    """
-    cdef failure routed = submitted.error
-    cdef batcher* target = found.target if found != NULL else NULL
-    cdef batcher* elder = NULL
-    cdef int32_t index
-    if elders == NULL or (target != NULL and target.sequences != NULL and keeps_sequence(target, submitted)):
-        submitted.error = routed
-        return NULL
-    for index in range(elders.count):
-        if elder == NULL and is_wanted(elders.members[index], submitted) and keeps_sequence(
-                elders.members[index], submitted):
-            elder = elders.members[index]
-    submitted.error = routed
-    if elder != NULL:
-        submitted.error.code = OK
-    return elder
-
-
-cdef bint is_wanted(const batcher* elder, const request* submitted) noexcept nogil:
-    """Whether a request names the model of a version, and not another version by its number."""
-    cdef bytes_view model = submitted.view.model_name
+cdef batcher* find_keeper(const elder_list* elders, const route* found, request* submitted) noexcept nogil:
+    """Return the version that left the table and has the sequence of a request, which may name it or leave that open."""
     cdef bytes_view wanted = submitted.view.model_version
     cdef route_key key
     if wanted.size == 0:
         wanted = submitted.version_hint
-    if elder.served.model_size != model.size or memcmp(elder.served.model, model.data, model.size) != 0:
-        return False
-    return read_version(wanted, &key) == 0 and (key.version == 0 or key.version == elder.version)
+    if read_version(wanted, &key) != 0:
+        return NULL
+    return find_elder(elders, found.target if found != NULL else NULL, key.version, submitted)
 
 
 cdef void refuse_unknown(const route_table* table, request* target, route_key* key, bytes_view wanted) noexcept nogil:

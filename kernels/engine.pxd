@@ -19,7 +19,8 @@ cdef class Engine:
     cdef dict _faults        # (name, version) of each ensemble -> None, or the reason why it cannot run
     cdef list _elders        # LoadedVersions that were replaced and whose sequences go on, the latest last
     cdef set _apart          # LoadedVersions that nobody can reach, not yet or no longer, until they are retired
-    cdef int64_t _serial     # of the version that was prepared last
+    cdef int64_t _serial     # of the version that was prepared last, or of the plan of an ensemble that was new last
+    cdef dict _plan_serials  # what a plan in place leads to -> its serial number
     cdef bint _closed
     cdef int _placement      # placement_mode of every version
     cdef int64_t _inline_limit_ns

@@ -9,7 +9,7 @@ import os
 import threading
 
 from cython cimport final, no_gc_clear
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
@@ -18,7 +18,7 @@ from kernels.batcher_counts cimport read_counts, read_statistics, reset_counts, 
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request
 from kernels.ensemble cimport Ensemble
-from kernels.ensemble_resolver cimport resolve_ensembles
+from kernels.ensemble_resolver cimport number_plans, resolve_ensembles
 from kernels.executor cimport close_executor, open_executor, reserve_alarm
 from kernels.instances cimport start_lanes
 from kernels.interface cimport Interface
@@ -27,6 +27,7 @@ from kernels.queue_options cimport apply_options
 from kernels.request cimport close_pool, open_pool, request
 from kernels.response_cache cimport cache_usage, close_cache, forget_version, open_cache, read_usage
 from kernels.routes cimport create_routes, free_routes, route_table
+from kernels.sequence_gate cimport close_gate, open_gate
 from kernels.sequence_rules cimport SequenceRules
 from kernels.session cimport Session
 from kernels.shared_memory cimport SharedMemory
@@ -119,9 +120,11 @@ cdef class Engine:
         self._labels = {}
         self._faults = {}
         self._elders = []
+        self._plan_serials = {}
         self._apart = set()
         self._closed = True
         self.shared_memory = SharedMemory()
+        cdef bytes seed = os.urandom(sizeof(uint64_t))
         self.max_queue_requests = max_queue_requests
         self.max_pending_bytes = max_pending_bytes
         if posix_memalign(<void**> &self.core, CACHE_LINE_BYTES, sizeof(engine_core)) != 0:
@@ -131,6 +134,7 @@ cdef class Engine:
         if (open_pool(&self.core.requests) != 0 or open_traces(&self.core.traces) != 0
                 or open_cache(&self.core.cache, response_cache_bytes) != 0):
             raise MemoryError
+        open_gate(&self.core.gate, (<const uint64_t*> <const char*> seed)[0], &self.core.sections, &self.core.elders)
         self.core.table = create_routes(0)
         if self.core.table == NULL:
             raise MemoryError
@@ -148,6 +152,7 @@ cdef class Engine:
         close_pool(&self.core.requests)
         close_traces(&self.core.traces)
         close_cache(&self.core.cache)
+        close_gate(&self.core.gate)
         free(self.core)
 
     def load(self, str name not None, int64_t version, session not None, **options):
@@ -229,7 +234,7 @@ cdef class Engine:
         return made
 
     def prepare_ensemble(self, str name not None, int64_t version, Ensemble ensemble not None, *,
-                         int64_t max_batch_size=0, max_queue_requests=None):
+                         int64_t max_batch_size=0, max_queue_requests=None, bint cache_replies=False):
         """As prepare, of an ensemble, which runs on what serves under its steps' names when it is asked.
 
         Parameters
@@ -238,12 +243,15 @@ cdef class Engine:
             Rows of a request at most; 0 when the first dimension is no batch.
         max_queue_requests : int
             Requests that may be in it at a time; one more gets EXHAUSTED.
+        cache_replies : bool
+            Whether a request is answered by the reply that the same inputs got before, from the same versions of all steps.
         """
         if version < 1 or max_batch_size < 0 or (max_queue_requests is not None and max_queue_requests < 1):
             raise ValueError("version and max_queue_requests must be at least 1, max_batch_size at least 0")
         cdef LoadedVersion made = LoadedVersion.__new__(LoadedVersion)
         cdef signature accepted
         made.ensemble = ensemble
+        ensemble.core.gate = &self.core.gate
         memset(&accepted, 0, sizeof(signature))
         accepted.core = &ensemble.seen
         accepted.reads_inputs = True
@@ -251,7 +259,10 @@ cdef class Engine:
         accepted.outputs = ensemble.seen.outputs
         accepted.labels = ensemble.labels.lists if ensemble.labels is not None else NULL
         accepted.max_batch_size = max_batch_size
-        return self.open_version(made, name, version, &accepted, 0, 1, max_queue_requests)
+        self.open_version(made, name, version, &accepted, 0, 1, max_queue_requests)
+        if cache_replies and self.core.cache.max_bytes > 0:
+            made.queue.cache = &self.core.cache
+        return made
 
     def find_fault(self, LoadedVersion ensemble not None):
         """Return why what `prepare_ensemble` made could not run on the versions that there are now, or None."""
@@ -341,6 +352,7 @@ cdef class Engine:
                     reset_counts(&(<LoadedVersion> entry).queue)
                     set_trace_rate(&(<LoadedVersion> entry).queue, self.find_trace_rate(name))
             plans = resolve_ensembles(versions)
+            self._plan_serials = number_plans(plans, self._plan_serials, &self._serial)
             publish_routes(self.core, versions, chosen, plans)
             self._versions, self._labels = versions, chosen
             self._faults = {key: plan if isinstance(plan, str) else None for key, plan in plans.items()}

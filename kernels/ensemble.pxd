@@ -3,6 +3,7 @@
 from libc.stdint cimport int32_t
 
 from kernels.interface cimport Labels
+from kernels.sequence_gate cimport sequence_gate
 from kernels.session cimport session_core, tensor_spec
 
 
@@ -10,6 +11,7 @@ cdef struct ensemble_core:       # what runs of it need to know of their sizes, 
     int32_t n_steps
     int32_t n_inputs             # of all steps
     int32_t n_outputs            # of all steps
+    sequence_gate* gate          # of the engine that serves it
     void* idle_runs              # ensemble_run*, linked by `next`; under the lock of the ensemble's batcher
     int32_t n_idle
     void (*free_run)(void* unused) noexcept nogil

@@ -60,6 +60,11 @@ cdef void prepare_run(ensemble_run* taken, ensemble_plan* plan, request* client)
     taken.hands = 1
     taken.is_stopped = False
     taken.error.code = OK
+    taken.retry_ns = taken.queued_ns = 0
+    taken.unbegun = 0
+    taken.turn.place = NULL
+    taken.turn.run = taken
+    taken.turn.waits = False
     memset(&taken.spent, 0, sizeof(taken.spent))
     taken.spent.taken_ns = monotonic_ns()
     for index in range(plan.n_steps):
@@ -71,7 +76,10 @@ cdef void prepare_run(ensemble_run* taken, ensemble_plan* plan, request* client)
         tensors += plan.steps[index].n_outputs
         step.missing = step.readers = 0
         step.held_bytes = 0
-        step.is_needed = step.is_admitted = False
+        step.arrival_ns = 0
+        step.elder = NULL
+        step.is_needed = step.is_admitted = step.has_ended = False
+        step.is_beginning = True
     client.ensemble_run = taken
     int_store(&client.state, RUNNING)
 

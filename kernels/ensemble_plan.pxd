@@ -4,7 +4,7 @@ A plan is immutable. The table holds one reference and each request under way on
 it leads to: whoever began with a version ends with it, though another has taken its place.
 """
 
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, int64_t
 
 from kernels.batcher cimport batcher
 from kernels.ensemble cimport ensemble_core
@@ -29,6 +29,7 @@ cdef struct plan_link:         # a tensor on its way
 
 cdef struct plan_step:
     batcher* target            # held
+    int64_t version            # that the step names, -1 for the highest
     ensemble_plan* inner       # held; NULL unless the target is an ensemble itself
     const tensor_spec** inputs   # of the target, those that are fed
     plan_link* links             # what feeds them
@@ -37,6 +38,7 @@ cdef struct plan_step:
     int32_t n_outputs
     int32_t* readers           # steps that read them, once for each input
     int32_t n_readers
+    bint keeps_sequences       # it does, or a step of the ensemble that it is
 
 
 cdef struct ensemble_plan:
@@ -48,10 +50,14 @@ cdef struct ensemble_plan:
     plan_tensor* tensors
     plan_link* outputs         # what each output of the ensemble is
     label_list* labels         # of each output: the ensemble's own, or else the maker's
+    int64_t serial             # of the versions that it leads to, for the response cache; 0 before it is in place
+    bint keeps_sequences       # some step does
 
 
 cdef class PlanHandle:
     cdef ensemble_plan* plan   # NULL until it is complete
+    cdef tuple serials         # of the ensemble's version and those of its steps, of all levels
+    cdef frozenset keepers     # those among them that keep sequences, as (name, version)
 
 
 cdef ensemble_plan* create_plan(batcher* home, ensemble_core* graph, int32_t n_tensors) noexcept nogil

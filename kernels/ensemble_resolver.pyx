@@ -4,7 +4,7 @@ What is wrong with an ensemble becomes the reason why it is unavailable. Under t
 """
 
 from cython cimport final
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, int64_t
 
 from kernels.datatype cimport datatype_name
 from kernels.ensemble_plan cimport (
@@ -26,6 +26,23 @@ cdef dict resolve_ensembles(dict versions):
     for key in found:
         resolver.resolve(key)
     return resolver.plans
+
+
+cdef dict number_plans(dict plans, dict known, int64_t* latest):
+    """Give plans their serial numbers, the same to one that leads to the same versions as one before.
+
+    Returns {what a plan leads to: its number}, to be given as `known` the next time; `latest` is the last number that was used.
+    """
+    cdef PlanHandle handle
+    cdef dict numbers = {}
+    for plan in plans.values():
+        if not isinstance(plan, PlanHandle):
+            continue
+        handle = plan
+        if handle.serials not in known:
+            latest[0] += 1
+        numbers[handle.serials] = handle.plan.serial = known.get(handle.serials, latest[0])
+    return numbers
 
 
 cdef bint is_ensemble(object entry):
@@ -69,6 +86,9 @@ cdef class Resolver:
         if made.plan == NULL:
             raise MemoryError
         fill_plan(made.plan, owner, found, places)
+        made.keepers = list_keepers(owner, found)
+        made.plan.keeps_sequences = len(made.keepers) > 0
+        made.serials = (owner.queue.serial, *[find_serials(loaded, inner) for loaded, inner in found])
         return made
 
     def find_step(self, step):
@@ -123,11 +143,12 @@ cdef int fill_plan(ensemble_plan* plan, LoadedVersion owner, list found, dict pl
     for index, step in enumerate(steps):
         loaded, inner = found[index]
         check_batch_size(step, owner.queue.accepted.max_batch_size, loaded.queue.accepted.max_batch_size)
-        check_stateless(step, loaded)
         plan.n_steps = index + 1
         if open_step(&plan.steps[index], &loaded.queue, inner.plan if inner is not None else NULL, len(step.inputs),
                      len(step.outputs), len(readers[index])) != 0:
             raise MemoryError
+        plan.steps[index].version = step.version
+        plan.steps[index].keeps_sequences = len(keepers_of(loaded, inner)) > 0
         for place, reader in enumerate(readers[index]):
             plan.steps[index].readers[place] = reader
         fill_inputs(&plan.steps[index], step, places, made)
@@ -146,10 +167,32 @@ cdef list list_readers(object steps, dict places):
     return readers
 
 
-cdef int check_stateless(object step, LoadedVersion loaded) except -1:
-    if loaded.sequences is not None:
-        raise EnsembleError(f"its step {step.model!r} keeps sequences, which a step of an ensemble cannot")
-    return 0
+cdef frozenset list_keepers(LoadedVersion owner, list found):
+    """Return the versions that keep sequences, within ensembles too; EnsembleError where they cannot."""
+    cdef set keepers = set()
+    for step, (loaded, inner) in zip(owner.ensemble.steps, found):
+        kept = keepers_of(loaded, inner)
+        if kept and owner.queue.cache != NULL:
+            raise EnsembleError(f"it has a response_cache, and its step {step.model!r} keeps sequences: an answer depends on "
+                                "those before it")
+        if not keepers.isdisjoint(kept):
+            raise EnsembleError(f"two of its steps lead to {min(keepers & kept)[0]!r}, which keeps sequences: they would "
+                                "share each of them")
+        keepers |= kept
+    return frozenset(keepers)
+
+
+cdef frozenset keepers_of(LoadedVersion loaded, PlanHandle inner):
+    if inner is not None:
+        return inner.keepers
+    if loaded.sequences is None:
+        return frozenset()
+    return frozenset([(loaded.queue.served.model.decode(), loaded.queue.version)])
+
+
+cdef object find_serials(LoadedVersion loaded, PlanHandle inner):
+    """Return what tells a step's version, with all that it leads to, from any other."""
+    return loaded.queue.serial if inner is None else inner.serials
 
 
 cdef int check_batch_size(object step, int wanted, int possible) except -1:
@@ -165,6 +208,8 @@ cdef int fill_inputs(plan_step* target, object step, dict places, dict made) exc
     cdef dict left = dict(step.inputs)
     for index in range(accepted.core.n_inputs):
         name = accepted.inputs[index].name.decode()
+        if accepted.core.inputs[index].is_hidden:
+            continue
         tensor = left.pop(name, None)
         if tensor is None:
             if not accepted.inputs[index].is_optional:
@@ -183,7 +228,8 @@ cdef int fill_inputs(plan_step* target, object step, dict places, dict made) exc
 
 cdef int fill_outputs(plan_step* target, object step, dict made) except -1:
     cdef signature* accepted = &target.target.accepted
-    cdef dict known = {accepted.outputs[index].name.decode(): index for index in range(accepted.core.n_outputs)}
+    cdef dict known = {accepted.outputs[index].name.decode(): index for index in range(accepted.core.n_outputs)
+                       if not accepted.core.outputs[index].is_hidden}
     cdef int32_t place, index
     for place, (name, tensor) in enumerate(step.outputs.items()):
         if name not in known:

@@ -20,6 +20,7 @@ cdef struct kept_tensor:     # one requested output
 cdef struct kept_outputs:    # of one request
     kept_tensor* tensors     # one per requested output, in their order; the owner's
     int64_t ended_ns         # when its batch had ended, and how long that took
+    int64_t queued_ns        # how long the request waited for it
     int64_t gather_ns
     int64_t run_ns
     int64_t encode_ns

@@ -3,12 +3,8 @@
 from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memcpy
 
-from kernels.alignment cimport WORD_BYTES
+from kernels.alignment cimport align
 from kernels.response cimport output_view
-
-
-cdef inline size_t align(size_t place) noexcept nogil:
-    return (place + WORD_BYTES - 1) & ~(<size_t> WORD_BYTES - 1)
 
 
 cdef size_t kept_size(const output_view* outputs, int32_t count) noexcept nogil:

@@ -1,7 +1,7 @@
 """Replies by what was asked, for models whose answers depend on nothing else: bounded bytes, least recently used out.
 
-A key is the SHA-256 of the version's serial number, the inputs as the model gets them, and the outputs that were asked
-for: two requests that share one would be a collision of SHA-256. Content lies apart from a reply's id, which is the
+A key is the SHA-256 of the version's serial number (of an ensemble, of that and of all versions that its steps run on), the
+inputs as the model gets them, and the outputs that were asked for: two requests that share one would be a collision of SHA-256. Content lies apart from a reply's id, which is the
 caller's own.
 """
 
@@ -11,6 +11,7 @@ from kernels.openssl cimport EVP_MD
 from kernels.request cimport CACHE_KEY_BYTES, request
 from kernels.signature cimport signature
 from kernels.sync cimport pthread_mutex_t
+from kernels.wire cimport bytes_view
 
 
 cdef struct cached_reply:
@@ -50,7 +51,7 @@ cdef int open_cache(response_cache* made, int64_t max_bytes) noexcept nogil
 cdef void close_cache(response_cache* used) noexcept nogil
 cdef bint can_be_cached(const request* asked) noexcept nogil
 cdef int make_key(const response_cache* cache, int64_t serial, const signature* accepted, request* asked) noexcept nogil
-cdef bint find_reply(response_cache* cache, request* asked) noexcept nogil
-cdef void keep_reply(response_cache* cache, int64_t serial, const request* answered) noexcept nogil
+cdef bint find_reply(response_cache* cache, const signature* accepted, request* asked) noexcept nogil
+cdef void keep_reply(response_cache* cache, int64_t serial, const uint8_t* key, bytes_view reply) noexcept nogil
 cdef void forget_version(response_cache* cache, int64_t serial) noexcept nogil
 cdef void read_usage(response_cache* cache, cache_usage* usage) noexcept nogil

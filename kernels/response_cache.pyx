@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
+from kernels.cached_tensors cimport unpack_reply
 from kernels.openssl cimport (
     EVP_DigestFinal_ex, EVP_DigestInit_ex, EVP_DigestUpdate, EVP_MD_CTX, EVP_MD_CTX_free, EVP_MD_CTX_new, EVP_MD_fetch,
     EVP_MD_free,
@@ -132,8 +133,11 @@ cdef cached_reply* find_entry(response_cache* cache, const uint8_t* key) noexcep
 # ---- looking up
 
 
-cdef bint find_reply(response_cache* cache, request* asked) noexcept nogil:
-    """Answer a request, whose key has been made, from the cache; False when that has no answer, or no memory for it."""
+cdef bint find_reply(response_cache* cache, const signature* accepted, request* asked) noexcept nogil:
+    """Answer a request, whose key has been made, from the cache; False when that has no answer, or no memory for it.
+
+    A step of an ensemble gets its outputs as a run leaves them.
+    """
     cdef cached_reply* entry
     cdef bint is_copied
     pthread_mutex_lock(&cache.lock)
@@ -145,7 +149,10 @@ cdef bint find_reply(response_cache* cache, request* asked) noexcept nogil:
     pthread_mutex_unlock(&cache.lock)
     if entry == NULL:
         return False
-    is_copied = copy_reply(entry, asked) == 0
+    if asked.kept == NULL:
+        is_copied = copy_reply(entry, asked) == 0
+    else:
+        is_copied = unpack_reply(accepted, bytes_view(entry.content, entry.size), asked) == 0
     pthread_mutex_lock(&cache.lock)
     entry.readers -= 1
     if entry.is_out and entry.readers == 0:
@@ -188,9 +195,9 @@ cdef size_t write_head(uint8_t* target, size_t size) noexcept nogil:
 # ---- keeping
 
 
-cdef void keep_reply(response_cache* cache, int64_t serial, const request* answered) noexcept nogil:
-    """Keep a copy of a reply under the request's key; not one that is larger than the cache, nor without memory."""
-    cdef cached_reply* made = copy_entry(serial, answered, cache.max_bytes)
+cdef void keep_reply(response_cache* cache, int64_t serial, const uint8_t* key, bytes_view reply) noexcept nogil:
+    """Keep a copy of a reply under a request's key; not one that is larger than the cache, nor without memory."""
+    cdef cached_reply* made = copy_entry(serial, key, reply, cache.max_bytes)
     cdef cached_reply* outdated = NULL
     if made == NULL:
         return
@@ -207,26 +214,26 @@ cdef void keep_reply(response_cache* cache, int64_t serial, const request* answe
     free(outdated)
 
 
-cdef cached_reply* copy_entry(int64_t serial, const request* answered, int64_t max_bytes) noexcept nogil:
+cdef cached_reply* copy_entry(int64_t serial, const uint8_t* key, bytes_view reply, int64_t max_bytes) noexcept nogil:
     """Copy a reply but for its id; NULL without memory, and for one larger than `max_bytes`."""
     cdef size_t before, behind, size
     cdef cached_reply* made
-    if find_id(bytes_view(answered.reply, answered.reply_size), &before, &behind) != 0:
+    if find_id(reply, &before, &behind) != 0:
         return NULL
-    size = answered.reply_size - (behind - before)
+    size = reply.size - (behind - before)
     if <int64_t> (size + sizeof(cached_reply)) > max_bytes:
         return NULL
     made = <cached_reply*> malloc(sizeof(cached_reply) + size)
     if made == NULL:
         return NULL
     memset(made, 0, sizeof(cached_reply))
-    memcpy(made.key, answered.cache_key, CACHE_KEY_BYTES)
+    memcpy(made.key, key, CACHE_KEY_BYTES)
     made.serial = serial
     made.before_id = before
     made.size = size
     made.content = <uint8_t*> made + sizeof(cached_reply)
-    memcpy(made.content, answered.reply, before)
-    memcpy(made.content + before, answered.reply + behind, answered.reply_size - behind)
+    memcpy(made.content, reply.data, before)
+    memcpy(made.content + before, reply.data + behind, reply.size - behind)
     return made
 
 

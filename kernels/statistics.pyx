@@ -63,6 +63,7 @@ cdef void count_batch(statistics* target, const request* batch, int64_t rows, co
 cdef void keep_times(const request* step, const batch_times* spent) noexcept nogil:
     """Tell an ensemble how long its step took."""
     step.kept.ended_ns = spent.ended_ns
+    step.kept.queued_ns = max(spent.taken_ns - step.arrival_ns, <int64_t> 0)
     step.kept.gather_ns = spent.gather_ns
     step.kept.run_ns = spent.run_ns
     step.kept.encode_ns = spent.encode_ns

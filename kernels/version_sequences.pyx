@@ -36,15 +36,18 @@ cdef int keep_sequences(batcher* target) except -1:
 
 
 cdef bint wait_for_sequences(batcher* target, int64_t until_ns) noexcept nogil:
-    """Wait until every sequence has ended, by itself or for being idle, or the time has come. True when all have."""
+    """Wait until every sequence has ended, by itself or for being idle, or the time has come. True when all have.
+
+    What ensembles have under way may still begin one.
+    """
     cdef timespec until
     cdef bint ended
     until.tv_sec = until_ns // 1000000000
     until.tv_nsec = until_ns % 1000000000
     pthread_mutex_lock(&target.lock)
-    while target.sequences.live > 0 and monotonic_ns() < until_ns:
+    while (target.sequences.live > 0 or target.holds > 0) and monotonic_ns() < until_ns:
         pthread_cond_timedwait(&target.idle, &target.lock, &until)
-    ended = target.sequences.live == 0
+    ended = target.sequences.live == 0 and target.holds == 0
     pthread_mutex_unlock(&target.lock)
     return ended
 

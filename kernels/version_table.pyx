@@ -8,7 +8,8 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport free, malloc
 
 from kernels.batcher cimport batcher, close_batcher
-from kernels.dispatch cimport elder_list, engine_core
+from kernels.dispatch cimport engine_core
+from kernels.elders cimport elder_list
 from kernels.ensemble_plan cimport PlanHandle, ensemble_plan
 from kernels.routes cimport add_route, create_routes, free_routes, route_key, route_table
 from kernels.sync cimport pointer_store, sections_wait

@@ -12,7 +12,6 @@ MODEL_FIELDS = (
     "default_model_filename",
     "instance_group",
     "model_warmup",
-    "response_cache",
 )
 
 

@@ -134,7 +134,13 @@ class VersionLoader:
         name = plan.folder.name
         config = complete_ensemble(name, plan.written)
         graph = make_ensemble(config, plan.folder.path)
-        handle = self._engine.prepare_ensemble(name, version, graph, max_batch_size=config.max_batch_size)
+        handle = self._engine.prepare_ensemble(
+            name,
+            version,
+            graph,
+            max_batch_size=config.max_batch_size,
+            cache_replies=config.proto.response_cache.enable,
+        )
         fault = self._engine.find_fault(handle)
         if fault and self._engine.ensembles().get((name, version), fault) is None:
             self._engine.retire([handle])

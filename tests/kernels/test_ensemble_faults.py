@@ -58,17 +58,15 @@ def pick(index, iterations=1, **options):
             "tensor 'x' for input 'input' of its step 'wide' has shape [-1, 4]; expected [-1, 5]",
         ),
         (chain("few"), "its max_batch_size is 8, and that of its step 'few' is 4"),
-        (chain("sum"), "its step 'sum' keeps sequences, which a step of an ensemble cannot"),
         (chain("itself"), "its step 'itself' is unavailable: ensembles contain each other: 'itself' → 'itself'"),
     ],
 )
-def test_steps_that_do_not_fit_make_an_ensemble_unavailable(engine, load, loader, steps, fault):
+def test_steps_that_do_not_fit_make_an_ensemble_unavailable(engine, load, steps, fault):
     """With the names of what does not fit, for callers and for who loads it."""
     load_parts(load)
     load(onnx_models.identity(TensorProto.INT64), "whole", max_batch_size=8)
     load(onnx_models.identity(shape=("batch", 5)), "wide", max_batch_size=8)
     load(onnx_models.identity(), "few", max_batch_size=4)
-    loader.load_sum()
     engine.set_unavailable("broken", 1, "its file is broken")
     load_chain(engine, "itself", name="itself")
     load_ensemble(engine, "graph", [INPUT], [OUTPUT], steps, max_batch_size=8)

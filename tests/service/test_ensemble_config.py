@@ -83,7 +83,6 @@ STEP = describe_step("a", "input", "output")
         ),
         ('platform: "ensemble"', "ensemble_scheduling: expected the steps of the ensemble, given none"),
         ('backend: "onnxruntime" ensemble_scheduling {}', "backend: an ensemble has none"),
-        ("response_cache { enable: true } ensemble_scheduling {}", "response_cache: an ensemble has none"),
         ("instance_group { count: 2 } ensemble_scheduling {}", "instance_group: an ensemble has none"),
         ('default_model_filename: "a" ensemble_scheduling {}', "default_model_filename: an ensemble has none"),
         ("model_warmup { count: 1 } ensemble_scheduling {}", "model_warmup: an ensemble has none"),
