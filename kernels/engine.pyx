@@ -252,6 +252,7 @@ cdef class Engine:
         cdef signature accepted
         made.ensemble = ensemble
         ensemble.core.gate = &self.core.gate
+        ensemble.core.keeps_replies = cache_replies
         memset(&accepted, 0, sizeof(signature))
         accepted.core = &ensemble.seen
         accepted.reads_inputs = True

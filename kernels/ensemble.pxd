@@ -12,6 +12,7 @@ cdef struct ensemble_core:       # what runs of it need to know of their sizes, 
     int32_t n_inputs             # of all steps
     int32_t n_outputs            # of all steps
     sequence_gate* gate          # of the engine that serves it
+    bint keeps_replies           # asks for the response cache, whether the engine has one or not
     void* idle_runs              # ensemble_run*, linked by `next`; under the lock of the ensemble's batcher
     int32_t n_idle
     void (*free_run)(void* unused) noexcept nogil

@@ -172,7 +172,7 @@ cdef frozenset list_keepers(LoadedVersion owner, list found):
     cdef set keepers = set()
     for step, (loaded, inner) in zip(owner.ensemble.steps, found):
         kept = keepers_of(loaded, inner)
-        if kept and owner.queue.cache != NULL:
+        if kept and owner.ensemble.core.keeps_replies:
             raise EnsembleError(f"it has a response_cache, and its step {step.model!r} keeps sequences: an answer depends on "
                                 "those before it")
         if not keepers.isdisjoint(kept):

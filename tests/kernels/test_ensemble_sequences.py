@@ -141,18 +141,13 @@ def test_two_steps_of_one_models_sequences_are_refused(adding):
     )
 
 
-def test_ensemble_with_a_response_cache_keeps_no_sequences(tmp_path, adding):
-    """Its answers depend on those before them."""
-    from kernels.engine import Engine
-    from tests.kernels.sequence_calls import SequenceLoader
-
-    engine = Engine(response_cache_bytes=1 << 20)
-    SequenceLoader(engine, tmp_path).load_sum()
+def test_ensemble_with_a_response_cache_keeps_no_sequences(engine, loader):
+    """Its answers depend on those before them. Whether the engine has a cache is no matter."""
+    loader.load_sum()
     load_ensemble(engine, "cached", [WHOLE], [MADE], chain("sum"), max_batch_size=8, cache_replies=True)
     assert engine.ensembles()["cached", 1] == (
         "it has a response_cache, and its step 'sum' keeps sequences: an answer depends on those before it"
     )
-    engine.close()
 
 
 def test_requests_of_a_sequence_reach_the_step_in_the_order_of_their_arrival(engine, load, loader):
