@@ -67,4 +67,5 @@ cdef void hold_batcher(batcher* held) noexcept nogil
 cdef void release_batcher(batcher* held) noexcept nogil
 cdef void wait_released(batcher* target) noexcept nogil
 cdef void cancel_request(request* unwanted) noexcept nogil
+cdef void begin_closing(batcher* target) noexcept nogil
 cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil

@@ -164,6 +164,14 @@ cdef void cancel_request(request* unwanted) noexcept nogil:
         fail_request(unwanted, CANCELLED, "the request was cancelled while it was queued")
 
 
+cdef void begin_closing(batcher* target) noexcept nogil:
+    """Have what waits, and what comes, run without waiting for more, until wait_idle has come to its end."""
+    pthread_mutex_lock(&target.lock)
+    set_closing(target, True)
+    start_or_wait(target, monotonic_ns())
+    pthread_mutex_unlock(&target.lock)
+
+
 cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil:
     """Run what is queued without waiting for more, until nothing is left or the time has come. True when idle."""
     cdef timespec until

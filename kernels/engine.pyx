@@ -13,7 +13,7 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from kernels.batcher cimport batcher, close_batcher, open_batcher, wait_idle, wait_released
+from kernels.batcher cimport batcher, begin_closing, close_batcher, open_batcher, wait_idle, wait_released
 from kernels.batcher_counts cimport read_counts, read_statistics, reset_counts, set_trace_rate
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request
@@ -462,8 +462,11 @@ cdef class Engine:
         if not self._retiring.acquire(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX)):
             return False
         try:
-            # Ensembles first: until they are idle, their steps get requests.
-            for entry in sorted(self._loaded(), key=lambda entry: (<LoadedVersion> entry).ensemble is None):
+            # Ensembles first: until they are idle, their steps get requests, which wait for no others.
+            entries = sorted(self._loaded(), key=lambda entry: (<LoadedVersion> entry).ensemble is None)
+            for entry in entries:
+                begin_closing(&(<LoadedVersion> entry).queue)
+            for entry in entries:
                 queue = &(<LoadedVersion> entry).queue
                 with nogil:
                     idle = wait_idle(queue, until_ns) and idle

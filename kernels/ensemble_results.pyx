@@ -35,8 +35,8 @@ cdef int encode_results(ensemble_run* run) noexcept nogil:
             run.error = client.error
             return -1
     if client.wants_timing:
-        n_timing = describe_timing(run.spent.taken_ns - client.arrival_ns + run.queued_ns, run.spent.gather_ns, run.spent.run_ns,
-                                   client.rows, timing)
+        n_timing = describe_timing(run.spent.taken_ns - client.arrival_ns + run.queued_ns, run.spent.gather_ns,
+                                   run.spent.run_ns, client.rows, timing)
     return write_answer(client, &run.plan.home.served, run.results, timing, n_timing, &run.error)
 
 

@@ -7,7 +7,8 @@ begins those that waited for it.
 What goes to a step that keeps sequences goes there in the order in which the ensemble got it: sequence_gate.pxd.
 
 Every thread that is at work in a run has a hand in it, and so has each step that is under way: whoever takes the last
-hand away ends the run. Lock order: the ensemble's batcher is never locked while another batcher's functions are called, nor the gate.
+hand away ends the run. Lock order: the ensemble's batcher is never locked while another batcher's functions are called,
+nor while the gate's are.
 """
 
 from libc.stdint cimport int32_t, int64_t, uint8_t

@@ -1,8 +1,8 @@
 """Replies by what was asked, for models whose answers depend on nothing else: bounded bytes, least recently used out.
 
 A key is the SHA-256 of the version's serial number (of an ensemble, of that and of all versions that its steps run on), the
-inputs as the model gets them, and the outputs that were asked for: two requests that share one would be a collision of SHA-256. Content lies apart from a reply's id, which is the
-caller's own.
+inputs as the model gets them, and the outputs that were asked for: two requests that share one would be a collision of
+SHA-256. Content lies apart from a reply's id, which is the caller's own.
 """
 
 from libc.stdint cimport int64_t, uint8_t

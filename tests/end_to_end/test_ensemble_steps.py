@@ -132,7 +132,7 @@ def test_sequence_of_a_step_outlives_the_reload_of_its_model(stub, tmp_path):
 
 
 def test_call_that_is_cancelled_before_the_step_leaves_its_sequence(stub, tmp_path):
-    """And the one behind it, which has waited for it, goes on from there."""
+    """And of those that wait for it, one whose deadline passes does, too, and the other goes on from there."""
     config = "max_batch_size: 1 instance_group { count: 2 }"
     onnx_models.save(onnx_models.slow_by_value(), tmp_path, "slow", config=config)
     state = STATE.replace("INT64", "FP32").replace("[2]", "[4]")
@@ -146,9 +146,9 @@ def test_call_that_is_cancelled_before_the_step_leaves_its_sequence(stub, tmp_pa
     save_ensemble(tmp_path, "chain", describe_chain("before", "slow", "sum", max_batch_size=1))
     stubs = stub()
 
-    def call(number, **flags):
+    def call(number, timeout_s=TIMEOUT_S, **flags):
         request = build_turn("chain", {"input": np.full((1, 4), number, np.float32)}, 1, **flags)
-        return stubs.ModelInfer.future(request, timeout=TIMEOUT_S)
+        return stubs.ModelInfer.future(request, timeout=timeout_s)
 
     def count(name):
         read = stubs.ModelStatistics(pb.ModelStatisticsRequest(name=name), timeout=TIMEOUT_S).model_stats[0]
@@ -158,13 +158,18 @@ def test_call_that_is_cancelled_before_the_step_leaves_its_sequence(stub, tmp_pa
     slow = call(2e7)
     while count("before")[0] < 2:
         pass
+    late = call(10, timeout_s=0.5)
+    while count("chain")[1] == 0:
+        pass
+    assert not slow.done()
     following = call(100)
     slow.cancel()
     reply = decode_reply(following.result().SerializeToString())
     assert reply["output"][0, 0] == 101
     until = time.monotonic() + TIMEOUT_S
-    while (count("sum"), count("chain")) != ((2, 0), (2, 1)):
+    while (count("sum"), count("chain")) != ((2, 0), (2, 2)):
         assert time.monotonic() < until, (count("sum"), count("chain"))
+    assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 @pytest.mark.parametrize("model", ["chain", "outer"])

@@ -314,6 +314,19 @@ def test_drain_waits_for_ensembles(engine, load):
     assert code == status.OK
 
 
+def test_drain_has_no_step_wait_for_company(engine, load):
+    """However long its model's delay is."""
+    load(onnx_models.slow(), "slow", max_batch_size=1)
+    load(onnx_models.identity(), "same", max_batch_size=8, queue_delay_us=60_000_000)
+    load_chain(engine, "slow", "same", max_batch_size=1)
+    queue = CompletionQueue(engine)
+    queue.submit(encode_request("chain", {"input": nonce_rows(1, 1)}), None)
+    queue.flush()
+    assert engine.drain(30.0)
+    [(_, code, _)] = queue.drain()
+    assert code == status.OK
+
+
 def test_infer_on_an_ensemble_out_of_place_is_refused(engine, load):
     """It has no steps of its own to run on."""
     made = engine.prepare_ensemble("chain", 1, Ensemble([INPUT], [OUTPUT], chain("same")))

@@ -264,6 +264,27 @@ def test_live_sequence_of_a_step_stays_with_the_version_that_began_it(adding, lo
     assert "is not under way" in refusal_of(adding, encode_addend(1, 1, "adding"))[1]
 
 
+def test_sequence_that_begins_while_its_version_is_replaced_goes_on_there(engine, load, loader):
+    """The request was on its way to the old one, which is kept for that though it has no sequence yet."""
+    load_ordered(engine, load, loader)
+    queue = CompletionQueue(engine)
+    queue.submit(encode_slow("s", 20 * SLOW, start=True), 0)
+    queue.flush()
+    while engine.statistics("slow", 1)["running"] == 0:
+        pass
+    state = SequenceState("state", "new_state", (1, 4), bytes(16))
+    model = onnx_models.accumulator(TensorProto.FLOAT, ("batch", 4))
+    made = loader.prepare(model, "adder", states=[state], max_batch_size=8)
+    replaced = engine.exchange({("adder", 1): made})
+    with ThreadPoolExecutor(1) as threads:
+        retiring = threads.submit(engine.retire, replaced)
+        assert sums_of(await_calls(queue, 1)) == [20 * SLOW]
+        reply = engine.infer(encode_slow("s", 5, end=True))
+        assert decode_reply(reply)["output"][0, 0] == 20 * SLOW + 5
+        retiring.result()
+    assert engine.statistics("adder", 1)["success"] == 0
+
+
 def test_new_edition_of_an_ensemble_goes_on_with_the_sequences_of_its_steps(engine, load, loader):
     """In the order of arrival, whichever edition a request came to."""
     load_ordered(engine, load, loader)
