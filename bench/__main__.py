@@ -11,7 +11,7 @@ from bench.origin import describe_origin
 from bench.processes import BenchError
 from bench.rows import format_rows, write_rows
 
-MEASUREMENTS = ("engine", "codec", "copy", "convolution", "grpc", "gateway", "memory", "loading", "transport")
+MEASUREMENTS = ("engine", "codec", "copy", "convolution", "grpc", "gateway", "memory", "loading", "lazy", "transport")
 # Of a measurement that takes long, and can be made in parts.
 PARTS = tuple(f"transport.{part}" for part in transport.PARTS)
 RESULTS = Path(__file__).parent / "results"

@@ -28,6 +28,7 @@ cdef struct batcher:
     request* last
     int64_t queued
     int64_t queued_rows
+    int64_t last_used_ns     # when the latest request arrived, or the version was put in place
     int64_t alarm_ns         # the alarm that is set, 0 for none
     int32_t running          # batches
     bint scheduled           # in the executor's ready list
@@ -53,4 +54,5 @@ cdef int64_t read_counts(batcher* target, counters* total, int64_t* running, bin
 cdef void set_trace_rate(batcher* target, int64_t rate) noexcept nogil
 cdef int64_t read_statistics(batcher* target, statistics* copied) noexcept nogil
 cdef void reset_counts(batcher* target) noexcept nogil
+cdef bint read_use(batcher* target, int64_t* last_used_ns) noexcept nogil
 cdef bint wait_idle(batcher* target, int64_t until_ns) noexcept nogil

@@ -192,11 +192,22 @@ cdef int64_t read_statistics(batcher* target, statistics* copied) noexcept nogil
 
 
 cdef void reset_counts(batcher* target) noexcept nogil:
-    """Forget what was counted so far: a warm-up is nobody's use of the model."""
+    """Forget what was counted so far, for a version that is put in place: a warm-up is nobody's use of the model."""
     pthread_mutex_lock(&target.lock)
+    target.last_used_ns = monotonic_ns()
     free_statistics(&target.counts)
     memset(&target.counts, 0, sizeof(statistics))
     pthread_mutex_unlock(&target.lock)
+
+
+cdef bint read_use(batcher* target, int64_t* last_used_ns) noexcept nogil:
+    """Tell when the version was last asked for; True while it has requests."""
+    cdef bint is_used
+    pthread_mutex_lock(&target.lock)
+    last_used_ns[0] = target.last_used_ns
+    is_used = not is_idle(target)
+    pthread_mutex_unlock(&target.lock)
+    return is_used
 
 
 # ---- the queue; all under the batcher's lock
@@ -212,6 +223,8 @@ cdef void append_request(batcher* target, request* admitted) noexcept nogil:
     target.last = admitted
     target.queued += 1
     target.queued_rows += admitted.rows
+    # A request that waited for the version to be loaded came before that.
+    target.last_used_ns = max(target.last_used_ns, admitted.arrival_ns)
     int_store(&admitted.state, QUEUED)
     if admitted.deadline_ns != 0:
         wake_by(target, admitted.deadline_ns)

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 
 from kernels.batcher cimport batcher
 from kernels.executor cimport executor
+from kernels.parking cimport parking_lot
 from kernels.request cimport request, request_pool
 from kernels.sync cimport read_sections
 from kernels.trace cimport trace_book
@@ -14,6 +15,7 @@ cdef struct engine_core:
     request_pool requests
     read_sections sections
     trace_book traces
+    parking_lot lot
     void* table              # route_table*, exchanged atomically
     char apart[64]           # keeps what every request reads off the line that every request writes
     int64_t pending_bytes    # of messages that wait or run
@@ -22,5 +24,6 @@ cdef struct engine_core:
 cdef request* open_request(engine_core* core) noexcept nogil
 cdef void close_request(engine_core* core, request* used) noexcept nogil
 cdef void submit_request(engine_core* core, request* submitted) noexcept nogil
+cdef void place_request(engine_core* core, request* decoded) noexcept nogil
 cdef void withdraw_request(engine_core* core, request* unwanted) noexcept nogil
 cdef void infer_and_wait(engine_core* core, batcher* target, request* asked) noexcept nogil

@@ -13,7 +13,8 @@ from kernels.codec cimport (
     parameter_view,
 )
 from kernels.failure cimport FAILURE_TEXT_BYTES
-from kernels.request cimport QUEUED, RUNNING, give_back_request, request, take_request
+from kernels.parking cimport cancel_parked, dormant, park_request
+from kernels.request cimport PARKED, QUEUED, RUNNING, give_back_request, request, take_request
 from kernels.routes cimport find_route, route, route_key, route_table
 from kernels.signature cimport bind_request
 from kernels.status cimport EXHAUSTED, EXPIRED, INVALID, NOT_FOUND, UNAVAILABLE
@@ -43,20 +44,24 @@ cdef void close_request(engine_core* core, request* used) noexcept nogil:
 
 cdef void submit_request(engine_core* core, request* submitted) noexcept nogil:
     """Decode, check and queue a request. Its `done` is called exactly once, perhaps before this returns."""
-    cdef int phase
-    cdef batcher* target
     submitted.arrival_ns = monotonic_ns()
     if decode_message(submitted) != 0 or (submitted.view.n_parameters > 0 and read_parameters(submitted) != 0):
         settle_request(submitted)
         return
-    phase = section_enter(&core.sections)
-    target = route_request(<route_table*> pointer_load(&core.table), submitted)
-    if target != NULL and bind_request(&target.accepted, submitted) == 0 and check_deadline(submitted) == 0:
-        admit_request(target, submitted)
-    else:
+    place_request(core, submitted)
+
+
+cdef void place_request(engine_core* core, request* decoded) noexcept nogil:
+    """Queue a decoded request where the table leads, have it wait for its model there, or settle it as refused."""
+    cdef int phase = section_enter(&core.sections)
+    cdef dormant* sleeper = NULL
+    cdef batcher* target = route_request(<route_table*> pointer_load(&core.table), decoded, &sleeper)
+    if target != NULL and bind_request(&target.accepted, decoded) == 0 and check_deadline(decoded) == 0:
+        admit_request(target, decoded)
+    elif sleeper == NULL or check_deadline(decoded) != 0 or park_request(&core.lot, sleeper, decoded) != 0:
         if target != NULL:
-            count_refusal(target, submitted)
-        settle_request(submitted)
+            count_refusal(target, decoded)
+        settle_request(decoded)
     section_leave(&core.sections, phase)
 
 
@@ -73,8 +78,11 @@ cdef void offer_request(batcher* target, request* submitted) noexcept nogil:
 cdef void withdraw_request(engine_core* core, request* unwanted) noexcept nogil:
     """Cancel a submitted request that has not been given back; nothing happens when its reply stands already."""
     cdef int phase = section_enter(&core.sections)
-    if int_load(&unwanted.state) in (QUEUED, RUNNING):
+    cdef int state = int_load(&unwanted.state)
+    if state in (QUEUED, RUNNING):
         cancel_request(unwanted)
+    elif state == PARKED:
+        cancel_parked(&core.lot, unwanted)
     section_leave(&core.sections, phase)
 
 
@@ -118,8 +126,11 @@ cdef int check_deadline(request* target) noexcept nogil:
     return refuse(target, EXPIRED)
 
 
-cdef batcher* route_request(const route_table* table, request* target) noexcept nogil:
-    """Return the batcher of the model and version that a decoded request names, or NULL with its error set."""
+cdef batcher* route_request(const route_table* table, request* target, dormant** sleeper) noexcept nogil:
+    """Return the batcher of the model and version that a decoded request names.
+
+    NULL either with the dormant model that it is to wait for, or with its error set.
+    """
     cdef bytes_view wanted = target.view.model_version if target.view.model_version.size > 0 else target.version_hint
     cdef route_key key
     cdef const route* found
@@ -138,7 +149,9 @@ cdef batcher* route_request(const route_table* table, request* target) noexcept 
     if found == NULL:
         refuse_unknown(table, target, &key, wanted)
         return NULL
-    if found.target == NULL:
+    if found.target == NULL and found.sleeper != NULL:
+        sleeper[0] = found.sleeper
+    elif found.target == NULL:
         snprintf(target.error.text, FAILURE_TEXT_BYTES, "model '%s'%s%.*s is unavailable: %s", found.key.name,
                  b" version " if wanted.size > 0 else b"", <int> wanted.size, <const char*> wanted.data, found.reason)
         refuse(target, UNAVAILABLE)

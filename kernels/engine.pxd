@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 
 from kernels.batcher cimport batcher
 from kernels.dispatch cimport engine_core
+from kernels.parking cimport DormantModel
 from kernels.shared_memory cimport SharedMemory
 
 
@@ -11,10 +12,10 @@ cdef class Engine:
     cdef engine_core* core   # on cache lines of its own, as its read sections need
     cdef object _lock        # over the versions and the published table; held for moments
     cdef object _retiring    # over waiting for batchers, which may take as long as a run; taken before _lock
-    cdef dict _versions      # (name, version) -> LoadedVersion or str, the reason why it is unavailable
+    cdef dict _versions      # (name, version) -> LoadedVersion, DormantModel or str, the reason why it is neither
     cdef dict _trace_rates   # model name, "" for all others -> one request in so many, 0 for none
     cdef dict _labels        # name -> {label: version}
-    cdef set _apart          # LoadedVersions that nobody can reach, not yet or no longer, until they are retired
+    cdef set _apart          # LoadedVersions and DormantModels that nobody can reach, not yet or no longer, until retired
     cdef bint _closed
     cdef int _placement      # placement_mode of every version
     cdef int64_t _inline_limit_ns
@@ -27,5 +28,6 @@ cdef class Engine:
     cdef batcher* find_queue(self, str name, int64_t version) except NULL
     cdef int check_open(self) except -1
     cdef int reserve_alarms(self, size_t reachable) except -1
+    cdef int place_parked(self, DormantModel woken) except -1
     cdef dict choose_labels(self, dict versions, dict changed)
     cdef int retire_version(self, object entry) except -1

@@ -19,6 +19,8 @@ cdef enum request_state:
     QUEUED = 1     # linked into its batcher's queue
     RUNNING = 2    # part of a batch
     SETTLED = 3    # its reply or failure stands
+    PARKED = 4     # waits for its model to be loaded
+    MOVING = 5     # on the way from there to a queue
 
 
 cdef struct bound_tensor:
@@ -49,6 +51,7 @@ cdef struct request:
     void* context             # the transport's, for `done`
     void* call                # the transport's, for the reader of the reply
     void* batcher             # where it is queued, NULL before admission
+    void* dormant             # what it waits for while it is parked
     int state                 # request_state, read by cancel without the lock
     bint cancelled            # cancelled while running: the reply is dropped
     bint wants_timing         # its reply says how long it waited and ran

@@ -3,6 +3,7 @@
 from libc.stdint cimport int64_t
 
 from kernels.batcher cimport batcher
+from kernels.parking cimport dormant
 
 
 cdef struct route_key:
@@ -15,8 +16,9 @@ cdef struct route_key:
 
 cdef struct route:
     route_key key            # both texts owned; a NULL name in an empty place
-    batcher* target          # NULL when the version cannot serve
-    char* reason             # owned; why it cannot
+    batcher* target          # NULL when the version cannot serve now
+    dormant* sleeper         # then: where requests wait until it can, NULL where they are refused
+    char* reason             # owned; then: why
 
 
 cdef struct route_table:
@@ -26,5 +28,6 @@ cdef struct route_table:
 
 cdef route_table* create_routes(size_t count) noexcept nogil
 cdef void free_routes(route_table* table) noexcept nogil
-cdef int add_route(route_table* table, const route_key* key, batcher* target, const char* reason) noexcept nogil
+cdef int add_route(route_table* table, const route_key* key, batcher* target, dormant* sleeper,
+                   const char* reason) noexcept nogil
 cdef const route* find_route(const route_table* table, const route_key* key) noexcept nogil

@@ -22,7 +22,7 @@ cdef route_table* create_routes(size_t count) noexcept nogil:
 
 
 cdef void free_routes(route_table* table) noexcept nogil:
-    """Free a table that nobody reads any more; the batchers are not its own."""
+    """Free a table that nobody reads any more; the batchers and dormant models are not its own."""
     cdef size_t place
     if table == NULL:
         return
@@ -34,7 +34,8 @@ cdef void free_routes(route_table* table) noexcept nogil:
     free(table)
 
 
-cdef int add_route(route_table* table, const route_key* key, batcher* target, const char* reason) noexcept nogil:
+cdef int add_route(route_table* table, const route_key* key, batcher* target, dormant* sleeper,
+                   const char* reason) noexcept nogil:
     """Add a route that is not in the table yet; its texts are copied. 0, or -1 without memory."""
     cdef size_t place = hash_key(key) & table.mask
     cdef route* added
@@ -54,6 +55,7 @@ cdef int add_route(route_table* table, const route_key* key, batcher* target, co
     added.key.label_size = key.label_size
     added.key.version = key.version
     added.target = target
+    added.sleeper = sleeper
     return 0 if added.key.name != NULL else -1
 
 

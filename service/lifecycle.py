@@ -7,7 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kernels.parking import DormantModel
 from service.allocator import release_memory
+from service.config_text import ModelConfigError
+from service.dormant_models import describe_dormant, put_to_rest
 from service.model_change import ModelChange, mark_failed
 from service.model_folders import ModelFolder, ModelFolderError, find_model, list_models
 from service.model_override import ModelOverride, lay_out_files
@@ -42,10 +45,21 @@ class Lifecycle:
         What is told of every change.
     default_max_batch_size
         For models that can be batched and whose configuration does not say.
+    is_lazy
+        Whether a model of that name is loaded when the first request for it comes, by service.lazy_loading.
     """
 
-    def __init__(self, root: Path, engine: "Engine", repository: Repository, *, default_max_batch_size: int = 64):
+    def __init__(
+        self,
+        root: Path,
+        engine: "Engine",
+        repository: Repository,
+        *,
+        default_max_batch_size: int = 64,
+        is_lazy: Callable[[str], bool] = lambda name: False,
+    ):
         self._root = root
+        self._is_lazy = is_lazy
         self._engine = engine
         self._repository = repository
         self._loader = VersionLoader(engine, default_max_batch_size, self._check_going)
@@ -70,15 +84,19 @@ class Lifecycle:
         ModelFolderError
             The repository itself cannot be read.
         """
-        folders = list_models(self._root)
-        self._to_load = [folder.name for folder in folders if wanted(folder.name) and not folder.problem]
-        entries = []
-        for folder in folders:
+        entries: list[ModelVersion] = []
+        labels: dict[str, Mapping[str, int]] = {}
+        self._to_load = []
+        for folder in list_models(self._root):
             if folder.problem or not wanted(folder.name):
                 entries += _describe_folder(folder, State.UNAVAILABLE, folder.problem or UNLOADED)
+            elif self._is_lazy(folder.name):
+                described, labels[folder.name] = _look_into(folder)
+                entries += described
             else:
                 entries += _describe_folder(folder, State.LOADING, LOADING)
-        self._put_in_place(entries)
+                self._to_load.append(folder.name)
+        self._put_in_place(entries, labels)
 
     def load_found(self) -> None:
         """Load every model that find_models wanted; one that cannot be loaded is UNAVAILABLE and stops no other."""
@@ -93,17 +111,14 @@ class Lifecycle:
         folders = {folder.name: folder for folder in list_models(self._root)}
         known = self._repository.names()
         for name in folders.keys() ^ known:
-            turn = self._find_turn(name)
-            # A model that somebody loads or unloads just now is in good hands.
-            if not turn.acquire(blocking=False):
-                continue
-            try:
+            with self._try_turn(name) as is_taken:
+                if not is_taken:
+                    # A model that somebody loads or unloads just now is in good hands.
+                    continue
                 if name in folders and name not in self._repository.names():
                     self._put_in_place(_describe_folder(folders[name], State.UNAVAILABLE, UNLOADED))
                 elif name in known and name not in self._served:
                     self._put_in_place(_move(self._repository.list_versions(name), State.REMOVED))
-            finally:
-                turn.release()
 
     def stop_loading(self) -> None:
         """Have every load return after the session or the warm-up run that it makes now, and refuse further ones."""
@@ -129,13 +144,46 @@ class Lifecycle:
             The server is stopping.
         """
         with self._take_turn(name), self._find_folder(name, override) as folder:
-            try:
-                plan = plan_model(folder, override)
-            except Exception as error:
-                reason = explain_failure(error, folder)
-                self._keep_all(folder, reason)
-                raise LoadError(f"failed to load {name!r}: {reason}") from None
-            self._bring_up(plan)
+            self._bring_up(self._plan(folder, override))
+
+    def follow(self, name: str) -> None:
+        """Take up what has changed of a model: load it, or leave that to a request for it. Raises as `load`."""
+        with self._take_turn(name), self._find_folder(name) as folder:
+            plan = self._plan(folder)
+            if self._is_lazy(name) and not self._served.get(name):
+                self._put_in_place(describe_dormant(plan, self._list_known(name)), {name: plan.written.labels})
+            else:
+                self._bring_up(plan)
+
+    def rest(self, name: str) -> bool:
+        """Take a model out of memory until the next request for it; requests that it has are finished.
+
+        False when it is not in memory, or somebody loads or unloads it just now.
+        """
+        with self._try_turn(name) as is_taken:
+            if not is_taken or not self._served.pop(name, None):
+                return False
+            self._put_in_place(put_to_rest(self._repository.list_versions(name)))
+            return True
+
+    def give_up(self, name: str, reason: str) -> None:
+        """Have requests for what is still dormant of a model refused, with the reason why it cannot be loaded."""
+        with self._take_turn(name):
+            self._put_in_place([mark_failed(entry, reason) for entry in self._list_known(name) if entry.is_dormant])
+
+    def measure_files(self, name: str) -> int:
+        """The bytes of the ONNX files of a model's versions, 0 where they cannot be found."""
+        try:
+            folder = find_model(self._root, name)
+            plan = plan_model(folder) if folder else None
+            return sum(plan.find_model_file(version).stat().st_size for version in plan.versions) if plan else 0
+        except (ModelFolderError, ModelConfigError, OSError):
+            return 0
+
+    def is_refused(self, name: str) -> bool:
+        """Whether there is such a model and requests for it are refused, whatever the version."""
+        known = self._list_known(name)
+        return bool(known) and all(entry.state is not State.READY for entry in known)
 
     def unload(self, name: str) -> None:
         """Take a model out of service: requests that come from now on are refused, those admitted are finished.
@@ -159,6 +207,8 @@ class Lifecycle:
                 self._engine.retire(replaced)
                 release_memory()
             self._repository.publish(_move(entries, State.UNAVAILABLE if is_there else State.REMOVED))
+            if not was_serving:
+                self._engine.retire(replaced)
 
     @property
     def is_busy(self) -> bool:
@@ -178,12 +228,27 @@ class Lifecycle:
             with self._lock:
                 self._operations -= 1
 
+    @contextlib.contextmanager
+    def _try_turn(self, name: str) -> Iterator[bool]:
+        """As _take_turn, if nobody else has the turn; False when somebody does."""
+        turn = self._find_turn(name)
+        with self._lock:
+            self._operations += 1
+        is_taken = turn.acquire(blocking=False)
+        try:
+            yield is_taken
+        finally:
+            if is_taken:
+                turn.release()
+            with self._lock:
+                self._operations -= 1
+
     def _find_turn(self, name: str) -> threading.Lock:
         with self._lock:
             return self._turns.setdefault(name, threading.Lock())
 
     @contextlib.contextmanager
-    def _find_folder(self, name: str, override: ModelOverride | None) -> Iterator[ModelFolder]:
+    def _find_folder(self, name: str, override: ModelOverride | None = None) -> Iterator[ModelFolder]:
         """The folder to load a model from; one of overriding files is there only meanwhile."""
         if override and override.files:
             with lay_out_files(name, override.files) as folder:
@@ -207,6 +272,15 @@ class Lifecycle:
     def _check_going(self) -> None:
         if self._is_stopped:
             raise UnavailableError("the server is stopping")
+
+    def _plan(self, folder: ModelFolder, override: ModelOverride | None = None) -> ModelPlan:
+        """What is to serve of a folder; LoadError when nothing of it can, which is then noted."""
+        try:
+            return plan_model(folder, override)
+        except Exception as error:
+            reason = explain_failure(error, folder)
+            self._keep_all(folder, reason)
+            raise LoadError(f"failed to load {folder.name!r}: {reason}") from None
 
     def _keep_all(self, folder: ModelFolder, reason: str) -> None:
         """Note why nothing of a model could be loaded; what serves of it goes on."""
@@ -259,8 +333,12 @@ class Lifecycle:
             What the engine holds of versions that are READY from now on; others that are READY are so already.
         """
         handles, changes = handles or {}, {}
+        # One for all versions of a model: they are loaded together.
+        dormant = {entry.name: DormantModel(entry.name) for entry in entries if entry.is_dormant}
         for entry in entries:
-            if entry.state is not State.READY:
+            if entry.is_dormant:
+                changes[entry.name, entry.version] = dormant[entry.name]
+            elif entry.state is not State.READY:
                 changes[entry.name, entry.version] = entry.reason if entry.state is not State.REMOVED else None
             elif entry.version in handles:
                 changes[entry.name, entry.version] = handles[entry.version]
@@ -268,6 +346,15 @@ class Lifecycle:
         replaced = self._engine.exchange(changes, labels) if changes or labels else []
         self._repository.publish(entries, labels)
         self._engine.retire(replaced)
+
+
+def _look_into(folder: ModelFolder) -> tuple[list[ModelVersion], Mapping[str, int]]:
+    """The versions of a model that is not to be loaded yet, and their labels; UNAVAILABLE where it never could be."""
+    try:
+        plan = plan_model(folder)
+    except Exception as error:
+        return _describe_folder(folder, State.UNAVAILABLE, explain_failure(error, folder)), {}
+    return describe_dormant(plan, ()), plan.written.labels
 
 
 def _describe_folder(folder: ModelFolder, state: State, reason: str) -> list[ModelVersion]:
