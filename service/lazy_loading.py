@@ -1,5 +1,6 @@
 """Loads models for the requests that wait for them, and those that failed again after a while."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -10,7 +11,7 @@ from service.exposition import Family
 from service.lifecycle import Lifecycle, LoadError
 from service.memory_budget import MemoryBudget
 from service.status import NotFoundError, UnavailableError
-from service.version_loader import PARALLEL_SESSIONS, UNFORESEEN_FAILURE
+from service.version_loader import PARALLEL_SESSIONS
 
 # How long a thread waits for requests before it looks for something else to do, in seconds.
 LOOK_S = 1.0
@@ -91,7 +92,8 @@ class LazyLoading:
             The server is stopping.
         """
         self._budget.make_room(self._lifecycle.measure_files(name))
-        self._load(name)
+        with contextlib.suppress(LoadError, NotFoundError):
+            self._lifecycle.load_dormant(name)
         if self._lifecycle.is_refused(name):
             self._failures.note(name)
             return
@@ -99,19 +101,6 @@ class LazyLoading:
         with self._lock:
             self._loads += 1
         self._budget.make_room(keep=name)
-
-    def _load(self, name: str) -> None:
-        try:
-            self._lifecycle.load(name)
-        except NotFoundError:
-            self._lifecycle.unload(name)
-        except LoadError as error:
-            self._lifecycle.give_up(name, str(error))
-        except UnavailableError:
-            raise
-        except Exception as error:
-            logger.error("model failed to load", exc_info=error, extra={"model": name})
-            self._lifecycle.give_up(name, UNFORESEEN_FAILURE)
 
     def describe(self) -> list[Family]:
         """What /metrics tells of it."""

@@ -17,7 +17,7 @@ from service.model_override import ModelOverride, lay_out_files
 from service.model_plan import Makings, ModelPlan, plan_model
 from service.repository import UNLOADED, ModelVersion, Repository, State
 from service.status import InvalidArgumentError, NotFoundError, UnavailableError
-from service.version_loader import VersionLoader, explain_failure
+from service.version_loader import UNFORESEEN_FAILURE, VersionLoader, explain_failure
 
 if TYPE_CHECKING:
     from kernels.engine import Engine
@@ -146,6 +146,32 @@ class Lifecycle:
         with self._take_turn(name), self._find_folder(name, override) as folder:
             self._bring_up(self._plan(folder, override))
 
+    def load_dormant(self, name: str) -> None:
+        """As `load`, for requests that wait: whatever keeps a model from being loaded, they hear of it. Raises as that.
+
+        Within one turn: whoever comes next may make it dormant again.
+        """
+        with self._take_turn(name):
+            try:
+                with self._find_folder(name) as folder:
+                    self._bring_up(self._plan(folder))
+            except UnavailableError:
+                raise
+            except NotFoundError:
+                self._put_in_place(_move(self._list_known(name), State.REMOVED))
+                raise
+            except LoadError as error:
+                self._refuse_dormant(name, str(error))
+                raise
+            except Exception as error:
+                logger.error("model failed to load", exc_info=error, extra={"model": name})
+                self._refuse_dormant(name, UNFORESEEN_FAILURE)
+                raise LoadError(f"failed to load {name!r}: {UNFORESEEN_FAILURE}") from None
+
+    def _refuse_dormant(self, name: str, reason: str) -> None:
+        """Have requests for what is still dormant of a model refused; most failures have seen to that themselves."""
+        self._put_in_place([mark_failed(entry, reason) for entry in self._list_known(name) if entry.is_dormant])
+
     def follow(self, name: str) -> None:
         """Take up what has changed of a model: load it, or leave that to a request for it. Raises as `load`."""
         with self._take_turn(name), self._find_folder(name) as folder:
@@ -165,11 +191,6 @@ class Lifecycle:
                 return False
             self._put_in_place(put_to_rest(self._repository.list_versions(name)))
             return True
-
-    def give_up(self, name: str, reason: str) -> None:
-        """Have requests for what is still dormant of a model refused, with the reason why it cannot be loaded."""
-        with self._take_turn(name):
-            self._put_in_place([mark_failed(entry, reason) for entry in self._list_known(name) if entry.is_dormant])
 
     def measure_files(self, name: str) -> int:
         """The bytes of the ONNX files of a model's versions, 0 where they cannot be found."""
