@@ -3,6 +3,8 @@
 import asyncio
 import random
 import re
+import shutil
+import subprocess
 import time
 import urllib.request
 
@@ -46,11 +48,15 @@ def await_true(condition):
         time.sleep(0.02)
 
 
+def read_metrics(server):
+    """The text of a scrape."""
+    with urllib.request.urlopen(f"http://{server.await_event('ready')['metrics']}/metrics", timeout=20) as answer:
+        return answer.read().decode()
+
+
 def scrape(server):
     """The metrics that have no labels."""
-    with urllib.request.urlopen(f"http://{server.await_event('ready')['metrics']}/metrics", timeout=20) as answer:
-        text = answer.read().decode()
-    return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", text, re.MULTILINE)}
+    return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", read_metrics(server), re.MULTILINE)}
 
 
 async def call_at_random(channel, seed):
@@ -177,6 +183,16 @@ def test_pinned_model_is_in_memory_when_the_server_is_ready(transport, hundreds)
         index = stub.RepositoryIndex(pb.RepositoryIndexRequest(), timeout=TIMEOUT_S).models
         assert "model7" in {entry.name for entry in index if not entry.reason}
         assert scrape(server)["sluice_evictions_total"] > 10
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian package prometheus)")
+def test_promtool_finds_no_fault_with_metrics_of_lazy_loading(transport, hundreds):
+    """Before any model is there, so that no metric has a name of Triton's but the machine's."""
+    with ServerProcess(hundreds, *LAZY) as server:
+        text = read_metrics(server)
+    assert "sluice_evictions_total 0" in text
+    done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
+    assert (done.stdout + done.stderr, done.returncode) == ("", 0)
 
 
 def test_sigterm_while_callers_wait_for_a_load_ends_the_server_in_time(transport, tmp_path):
