@@ -225,11 +225,11 @@ class Lifecycle:
             replaced = self._engine.exchange(changes, {name: {}})
             if was_serving:
                 self._repository.publish(_move(entries, State.UNLOADING), {name: {}})
-                self._engine.retire(replaced)
+                self._loader.retire(replaced)
                 release_memory()
             self._repository.publish(_move(entries, State.UNAVAILABLE if is_there else State.REMOVED))
             if not was_serving:
-                self._engine.retire(replaced)
+                self._loader.retire(replaced)
 
     @property
     def is_busy(self) -> bool:
@@ -329,7 +329,7 @@ class Lifecycle:
         try:
             change.prepare(self._loader, self._check_going)
         except BaseException:
-            self._engine.retire(change.handles.values())
+            self._loader.retire(change.handles.values())
             raise
         self._served[name] = change.served
         labels = {name: change.labels} if change.takes_labels else None
@@ -366,7 +366,7 @@ class Lifecycle:
         changes = {key: change for key, change in changes.items() if key[1] is not None}
         replaced = self._engine.exchange(changes, labels) if changes or labels else []
         self._repository.publish(entries, labels)
-        self._engine.retire(replaced)
+        self._loader.retire(replaced)
 
 
 def _look_into(folder: ModelFolder) -> tuple[list[ModelVersion], Mapping[str, int]]:

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from kernels.engine import InferError
 from kernels.runtime import start_runtime
 from kernels.session import Session, SessionError
+from kernels.version_table import LoadedVersion
 from service.config_text import ModelConfigError
 from service.low_priority import LowPriorityThreads
 from service.model_config import WrittenConfig
@@ -22,7 +23,7 @@ from service.warmup import make_warmups
 
 if TYPE_CHECKING:
     from kernels.engine import Engine
-    from kernels.version_table import LoadedVersion
+    from kernels.parking import DormantModel
 
 
 class WarmupError(Exception):
@@ -43,7 +44,7 @@ class PreparedVersion:
     """A version that could serve: how, what the engine holds of it, and how long it took, in seconds."""
 
     config: ServingConfig
-    handle: "LoadedVersion"
+    handle: LoadedVersion
     load_s: float
 
 
@@ -63,6 +64,8 @@ class VersionLoader:
         self._default_max_batch_size = default_max_batch_size
         self._check_going = check_going
         self._threads = LowPriorityThreads(PARALLEL_SESSIONS, "loading")
+        # Of its own, so that what goes need not wait for what comes.
+        self._retiring = LowPriorityThreads(1, "retiring")
 
     def prepare(self, plan: ModelPlan, version: int) -> PreparedVersion:
         """Load one version and warm it up; blocks. What comes of it is for the engine's exchange, or its retire.
@@ -96,6 +99,13 @@ class VersionLoader:
             raise
         return PreparedVersion(config, handle, time.monotonic() - started_s)
 
+    def retire(self, entries: Collection["LoadedVersion | DormantModel"]) -> None:
+        """As the engine's, beside serving: to free a large session is milliseconds of the system's work."""
+        if any(isinstance(entry, LoadedVersion) for entry in entries):
+            self._retiring.run(self._engine.retire, entries)
+        else:
+            self._engine.retire(entries)
+
     def _open_session(self, path: Path, written: WrittenConfig) -> Session:
         """Open a model beside serving: at low priority, unless it brings threads of its own, which would keep that."""
         intra, inter = written.intra_op_threads, written.inter_op_threads
@@ -105,7 +115,7 @@ class VersionLoader:
         start_runtime()
         return self._threads.run(Session, str(path), optional_inputs=optional)
 
-    def _warm_up(self, config: ServingConfig, plan: ModelPlan, handle: "LoadedVersion") -> None:
+    def _warm_up(self, config: ServingConfig, plan: ModelPlan, handle: LoadedVersion) -> None:
         for run in make_warmups(config, plan.folder):
             for _ in range(run.count):
                 self._check_going()

@@ -253,8 +253,10 @@ def test_sigterm_during_a_load_ends_the_server_in_time(transport, tmp_path):
     onnx_models.save(onnx_models.slow(), tmp_path, "slow", config=warmup)
     with ServerProcess(tmp_path, *EXPLICIT, "--drain-timeout", "1") as server, connect(server) as channel:
         stub = GRPCInferenceServiceStub(channel)
-        stub.RepositoryModelLoad.future(pb.RepositoryModelLoadRequest(model_name="slow"), timeout=TIMEOUT_S)
+        # A call that nobody holds is cancelled, perhaps before it was sent.
+        loading = stub.RepositoryModelLoad.future(pb.RepositoryModelLoadRequest(model_name="slow"), timeout=TIMEOUT_S)
         await_index(channel, {("slow", "1"): "LOADING"})
+        assert not loading.done()
         begun = time.monotonic()
         server.terminate()
         assert server.wait() == 0
