@@ -102,14 +102,14 @@ cdef int park_request(parking_lot* lot, dormant* target, request* parked) noexce
     cdef int failed = -1
     pthread_mutex_lock(&lot.lock)
     if lot.closed:
-        refuse(parked, UNAVAILABLE)
+        parked.error.code = UNAVAILABLE
         snprintf(parked.error.text, FAILURE_TEXT_BYTES, "%s", STOPPING)
     elif bytes_waiting > lot.max_pending_bytes:
-        refuse(parked, EXHAUSTED)
+        parked.error.code = EXHAUSTED
         snprintf(parked.error.text, FAILURE_TEXT_BYTES, "the server holds %ld bytes of requests; at most %ld may wait",
                  <long> bytes_waiting, <long> lot.max_pending_bytes)
     elif target.parked >= lot.max_parked:
-        refuse(parked, EXHAUSTED)
+        parked.error.code = EXHAUSTED
         snprintf(parked.error.text, FAILURE_TEXT_BYTES, "%ld requests wait for model '%s' to be loaded; no more may",
                  <long> target.parked, target.name)
     else:
@@ -119,10 +119,6 @@ cdef int park_request(parking_lot* lot, dormant* target, request* parked) noexce
     if failed != 0:
         counter_add(lot.pending_bytes, -size)
     return failed
-
-
-cdef void refuse(request* target, int code) noexcept nogil:
-    target.error.code = code
 
 
 cdef void cancel_parked(parking_lot* lot, request* unwanted) noexcept nogil:
@@ -144,7 +140,7 @@ cdef void fail_parked(request* refused, int code, const char* text) noexcept nog
     cdef request* following
     while refused != NULL:
         following = refused.next
-        refuse(refused, code)
+        refused.error.code = code
         snprintf(refused.error.text, FAILURE_TEXT_BYTES, "%s", text)
         settle_request(refused)
         refused = following
