@@ -2,8 +2,6 @@
 
 import logging
 import os
-import queue
-import signal
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
@@ -26,6 +24,7 @@ from service.observing import Observed
 from service.permissions import Permissions
 from service.repository import Repository
 from service.repository_poll import RepositoryPoller
+from service.server_events import ServerEvent, ServerEvents
 from service.services import Services
 from service.setting_checks import UNIX_PREFIX
 from service.settings import Settings
@@ -35,9 +34,6 @@ from service.transport_metrics import describe_transport
 
 # What a call that came in while the process was stopping may still take after the drain, in seconds.
 CLOSING_GRACE_S = 1.0
-# What the serving process waits for.
-LOADED = "loaded"
-STOP = "stop"
 # In load_models.
 EVERY_MODEL = "*"
 
@@ -77,10 +73,7 @@ def serve(settings: Settings) -> int:
     CertificateError
         The certificates cannot be used.
     """
-    # A signal may come in the midst of any line of this thread: nothing else can be told of it without a deadlock.
-    events: queue.SimpleQueue[str] = queue.SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: events.put(STOP))
+    events = ServerEvents()
     configure_runtime(intra_op_threads=settings.intra_op_threads, inter_op_threads=settings.inter_op_threads)
     logger.info("starting", extra={"onnxruntime": runtime_version(), "transport": settings.transport})
     engine = Engine(
@@ -94,10 +87,10 @@ def serve(settings: Settings) -> int:
     server.start()
     loading = _load_aside(server, events)
     try:
-        if events.get() is LOADED:
+        if events.wait() is ServerEvent.LOADED:
             loading.result()
             server.mark_ready()
-            events.get()
+            events.wait()
     finally:
         drained = server.stop(settings.drain_timeout_s)
     if not drained or not loading.done() or server.is_loading:
@@ -108,9 +101,9 @@ def serve(settings: Settings) -> int:
     return 0
 
 
-def _load_aside(server: "InferenceServer", events: queue.SimpleQueue[str]) -> Future[None]:
+def _load_aside(server: "InferenceServer", events: ServerEvents) -> Future[None]:
     loading = ThreadPoolExecutor(1, thread_name_prefix="loading").submit(server.load_models)
-    loading.add_done_callback(lambda _: events.put(LOADED))
+    loading.add_done_callback(lambda _: events.tell_loaded())
     return loading
 
 
