@@ -27,6 +27,7 @@ cdef bint find_answer(batcher* target, request* asked) noexcept nogil:
     ended_ns = monotonic_ns()
     pthread_mutex_lock(&target.lock)
     count_hit(&target.counts, asked.arrival_ns, started_ns, ended_ns)
+    target.last_used_ns = max(target.last_used_ns, asked.arrival_ns)
     pthread_mutex_unlock(&target.lock)
     return True
 

@@ -4,6 +4,7 @@ from libc.stdint cimport int32_t, int64_t
 
 from kernels.batcher cimport batcher
 from kernels.executor cimport executor
+from kernels.parking cimport parking_lot
 from kernels.request cimport request, request_pool
 from kernels.response_cache cimport response_cache
 from kernels.sync cimport read_sections
@@ -21,6 +22,7 @@ cdef struct engine_core:
     read_sections sections
     trace_book traces
     response_cache cache
+    parking_lot lot
     void* table              # route_table*, exchanged atomically
     void* elders             # elder_list*, likewise; NULL for none
     char apart[64]           # keeps what every request reads off the line that every request writes
@@ -30,5 +32,6 @@ cdef struct engine_core:
 cdef request* open_request(engine_core* core) noexcept nogil
 cdef void close_request(engine_core* core, request* used) noexcept nogil
 cdef void submit_request(engine_core* core, request* submitted) noexcept nogil
+cdef void place_request(engine_core* core, request* decoded) noexcept nogil
 cdef void withdraw_request(engine_core* core, request* unwanted) noexcept nogil
 cdef void infer_and_wait(engine_core* core, batcher* target, request* asked) noexcept nogil

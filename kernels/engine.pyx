@@ -14,14 +14,15 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from kernels.batcher cimport batcher, close_batcher, open_batcher, wait_idle, wait_released
-from kernels.batcher_counts cimport read_counts, read_statistics, reset_counts, set_trace_rate
+from kernels.batcher_counts cimport read_counts, read_statistics, read_use, reset_counts, set_trace_rate
 from kernels.codec cimport bytes_view
-from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request
+from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request, place_request
 from kernels.ensemble cimport Ensemble
 from kernels.ensemble_resolver cimport resolve_ensembles
 from kernels.executor cimport close_executor, open_executor, reserve_alarm
 from kernels.instances cimport start_lanes
 from kernels.interface cimport Interface
+from kernels.parking cimport DormantModel, close_lot, free_lot, open_lot, take_parked, take_wanted
 from kernels.placement cimport PLACE_INLINE, PLACE_MEASURED, PLACE_WORKER
 from kernels.queue_options cimport apply_options
 from kernels.request cimport close_pool, open_pool, request
@@ -136,6 +137,10 @@ cdef class Engine:
             raise MemoryError
         if open_executor(&self.core.pool, workers or max(4, 2 * len(os.sched_getaffinity(0)))) != 0:
             raise MemoryError("no memory or no thread for the engine's timer")
+        open_lot(&self.core.lot, &self.core.pool)
+        self.core.lot.pending_bytes = &self.core.pending_bytes
+        self.core.lot.max_pending_bytes = max_pending_bytes
+        self.core.lot.max_parked = max_queue_requests
         self._closed = False
 
     def __dealloc__(self):
@@ -148,6 +153,7 @@ cdef class Engine:
         close_pool(&self.core.requests)
         close_traces(&self.core.traces)
         close_cache(&self.core.cache)
+        free_lot(&self.core.lot)
         free(self.core)
 
     def load(self, str name not None, int64_t version, session not None, **options):
@@ -305,8 +311,9 @@ cdef class Engine:
         Parameters
         ----------
         changes : dict
-            (name, version) to what `prepare` made; to a text, the reason with which requests are refused as
-            UNAVAILABLE; or to None, which has them refused as NOT_FOUND.
+            (name, version) to what `prepare` made; to the DormantModel where requests wait, of which `take_wanted` tells;
+            to a text, the reason with which they are refused as UNAVAILABLE; or to None, which has them refused as
+            NOT_FOUND.
         labels : dict
             Name to {label: version}, all labels of that model from now on. Every version must be there, serving or not.
 
@@ -325,13 +332,13 @@ cdef class Engine:
             versions, replaced = dict(self._versions), []
             for key, entry in changes.items():
                 previous = versions.pop(key, None)
-                if isinstance(previous, LoadedVersion):
+                if isinstance(previous, (LoadedVersion, DormantModel)):
                     replaced.append(previous)
                 if entry is not None:
                     versions[key] = entry
             chosen = self.choose_labels(versions, labels or {})
             self.reserve_alarms(len(versions))
-            elders = [entry for entry in replaced if (<LoadedVersion> entry).awaiting is not None]
+            elders = [entry for entry in replaced if keeps_sequences(entry)]
             if elders:
                 # Before nothing leads to them any more: their sequences are found at any moment.
                 self._elders = self._elders + elders
@@ -351,12 +358,24 @@ cdef class Engine:
     def retire(self, entries):
         """Finish what unreachable versions have admitted, then free them and their sessions; blocks.
 
-        Sequences of those that `exchange` replaced go on until they end, or the time for that is up.
+        What waits for a DormantModel goes first, where the routes lead now. Sequences of versions that `exchange` replaced
+        go on until they end, or the time for that is up.
         """
+        cdef list retired = list(entries)
+        for entry in retired:
+            if isinstance(entry, DormantModel):
+                self.place_parked(entry)
+                with self._lock:
+                    self._apart.discard(entry)
+        self.finish_sequences(retired)
+        for entry in retired:
+            self.retire_version(entry)
+
+    def finish_sequences(self, entries):
+        """The part of `retire` that waits for sequences, for all of the entries within the same time; blocks."""
         cdef int64_t until_ns = deadline_after(self._sequence_drain_us)
         for entry in entries:
             self.await_sequences(entry, until_ns)
-            self.retire_version(entry)
 
     def unload(self, str name not None, int64_t version):
         """Stop serving a version: requests that come later get NOT_FOUND, those admitted are finished first."""
@@ -367,12 +386,54 @@ cdef class Engine:
         self.retire(self.exchange({(name, version): reason}))
 
     def versions(self):
-        """Return {(name, version): None when it serves, else the reason why not}."""
+        """Return {(name, version): None when it serves, its DormantModel, or the reason why it is neither}."""
         with self._lock:
             return {
                 key: self._faults.get(key) if isinstance(entry, LoadedVersion) else entry
                 for key, entry in self._versions.items()
             }
+
+    def take_wanted(self, double timeout_s):
+        """Wait for a request for a dormant model that nobody has been told of yet.
+
+        Returns
+        -------
+        str or None
+            The model's name; its requests wait until an exchange has put something else into its place, and it was
+            retired. None when the time has passed, or `end_parking` was called.
+        """
+        cdef int64_t until_ns = deadline_after(<int64_t> (min(max(timeout_s, 0.0), MAX_WAIT_S) * 1e6))
+        cdef char* name
+        with nogil:
+            name = take_wanted(&self.core.lot, until_ns)
+        if name == NULL:
+            return None
+        try:
+            return name.decode()
+        finally:
+            free(name)
+
+    def end_parking(self):
+        """Refuse what waits for dormant models, and what comes for them later, as UNAVAILABLE, for good."""
+        with nogil:
+            close_lot(&self.core.lot)
+
+    def read_use(self):
+        """Return {name: (last_used_ns, is_used)} of the models that serve.
+
+        The monotonic time at which the latest request for any version came, or it was put in place, and whether any
+        has requests now, or sequences, or is a step of an ensemble that runs.
+        """
+        cdef int64_t last_used_ns = 0
+        cdef bint is_used
+        found = {}
+        with self._lock:
+            for (name, _), entry in self._versions.items():
+                if isinstance(entry, LoadedVersion):
+                    is_used = read_use(&(<LoadedVersion> entry).queue, &last_used_ns)
+                    before_ns, was_used = found.get(name, (0, False))
+                    found[name] = (max(before_ns, last_used_ns), was_used or is_used)
+        return found
 
     def statistics(self, str name not None, int64_t version):
         """Return the counters of a serving version, as {name: count or nanoseconds}, with how many requests are
@@ -467,6 +528,7 @@ cdef class Engine:
             self._closed = True
             reachable, self._versions, self._labels, self._faults = self._versions, {}, {}, {}
             entries = [*reachable.values(), *self._apart]
+        self.end_parking()
         self.retire(entries)
         with nogil:
             close_executor(&self.core.pool)
@@ -523,9 +585,21 @@ cdef class Engine:
         return 0
 
     cdef int reserve_alarms(self, size_t reachable) except -1:
-        """Make room for the alarm of every version; under the lock."""
-        if reserve_alarm(&self.core.pool, reachable + len(self._apart) + 2) != 0:
+        """Make room for the alarm of every version, and that of the parked requests; under the lock."""
+        if reserve_alarm(&self.core.pool, reachable + len(self._apart) + 3) != 0:
             raise MemoryError
+        return 0
+
+    cdef int place_parked(self, DormantModel woken) except -1:
+        """Have what waited for a model go where its routes lead now."""
+        cdef request* parked
+        cdef request* following
+        with nogil:
+            parked = take_parked(&self.core.lot, &woken.core)
+            while parked != NULL:
+                following = parked.next
+                place_request(self.core, parked)
+                parked = following
         return 0
 
     cdef dict choose_labels(self, dict versions, dict changed):
@@ -541,7 +615,7 @@ cdef class Engine:
     cdef int await_sequences(self, object entry, int64_t until_ns) except -1:
         """Let the sequences of a replaced version go on for their time, then have nothing lead to them any more."""
         cdef bint ended = False
-        if not isinstance(entry, LoadedVersion) or (<LoadedVersion> entry).awaiting is None:
+        if not keeps_sequences(entry):
             return 0
         cdef LoadedVersion elder = entry
         cdef batcher* queue = &elder.queue
@@ -581,6 +655,10 @@ cdef class Engine:
             retired.sequences = None
             self._apart.discard(retired)
         return 0
+
+
+cdef bint keeps_sequences(object entry):
+    return isinstance(entry, LoadedVersion) and (<LoadedVersion> entry).awaiting is not None
 
 
 cdef int fill_signature(signature* accepted, Session session, Interface interface, SequenceRules sequences) except -1:

@@ -26,6 +26,8 @@ cdef void admit_request(batcher* target, request* admitted) noexcept nogil:
     if refused:
         refuse_bytes(target, admitted, bytes_waiting)
     else:
+        # A request that waited for the version to be loaded came before that.
+        target.last_used_ns = max(target.last_used_ns, admitted.arrival_ns)
         refused = queue_request(target, admitted) != 0
     pthread_mutex_unlock(&target.lock)
     if refused:

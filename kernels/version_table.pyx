@@ -1,4 +1,4 @@
-"""What each version of each model leads to, a loaded version or the reason why there is none, and its publication.
+"""What each version of each model leads to, and its publication: a loaded version, a dormant model, or why neither.
 
 Published is an immutable route table, so that the data plane needs no lock; engine.pyx says when the old one is freed.
 """
@@ -10,6 +10,7 @@ from libc.stdlib cimport free, malloc
 from kernels.batcher cimport batcher, close_batcher
 from kernels.dispatch cimport elder_list, engine_core
 from kernels.ensemble_plan cimport PlanHandle, ensemble_plan
+from kernels.parking cimport DormantModel
 from kernels.routes cimport add_route, create_routes, free_routes, route_key, route_table
 from kernels.sync cimport pointer_store, sections_wait
 
@@ -95,20 +96,22 @@ cdef int add_entry(route_table* table, str name, int64_t version, bytes label, o
     key.name, key.name_size, key.version = encoded, len(encoded), version
     key.label, key.label_size = label, len(label)
     if isinstance(entry, LoadedVersion):
-        failed = add_route(table, &key, &(<LoadedVersion> entry).queue, steps, NULL)
+        failed = add_route(table, &key, &(<LoadedVersion> entry).queue, steps, NULL, NULL)
+    elif isinstance(entry, DormantModel):
+        failed = add_route(table, &key, NULL, NULL, &(<DormantModel> entry).core, NULL)
     else:
         reason = entry.encode()
-        failed = add_route(table, &key, NULL, NULL, reason)
+        failed = add_route(table, &key, NULL, NULL, NULL, reason)
     if failed != 0:
         raise MemoryError
     return 0
 
 
 def default_versions(versions):
-    """Return {name: version} of what a request without a version gets: the highest that serves, else the highest."""
+    """Return {name: version} of what a request without a version gets: the highest that is not refused, else the highest."""
     chosen = {}
     for (name, version), entry in versions.items():
-        rank = (isinstance(entry, LoadedVersion), version)
+        rank = (not isinstance(entry, str), version)
         if name not in chosen or rank > chosen[name]:
             chosen[name] = rank
     return {name: version for name, (_, version) in chosen.items()}

@@ -7,25 +7,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kernels.parking import DormantModel
 from service.allocator import release_memory
-from service.config_text import ModelConfigError
-from service.ensemble_config import list_step_models
+from service.dormant_models import describe_dormant, put_to_rest
 from service.ensemble_states import EnsembleStates
+from service.ensemble_steps import EnsembleSteps, find_step_models
 from service.model_change import ModelChange, mark_failed
-from service.model_config import read_config, read_override
-from service.model_folders import ModelFolder, ModelFolderError, find_config, find_model, list_models
+from service.model_folders import ModelFolder, ModelFolderError, find_model, list_models
 from service.model_override import ModelOverride, lay_out_files
-from service.model_plan import Makings, ModelPlan, plan_model
+from service.model_plan import Makings, ModelPlan, measure_files, plan_model
+from service.model_turns import ModelTurns
 from service.repository import UNLOADED, ModelVersion, Repository, State
 from service.status import InvalidArgumentError, NotFoundError, UnavailableError
-from service.version_loader import VersionLoader, explain_failure
+from service.version_entries import describe_folder, look_into, move
+from service.version_loader import UNFORESEEN_FAILURE, VersionLoader, explain_failure
 
 if TYPE_CHECKING:
     from kernels.engine import Engine
     from kernels.version_table import LoadedVersion
 
 LOADING = "the model is loading"
-ENSEMBLE_FIELD = b"ensemble_scheduling"
 
 logger = logging.getLogger(__name__)
 
@@ -47,23 +48,33 @@ class Lifecycle:
         What is told of every change.
     default_max_batch_size
         For models that can be batched and whose configuration does not say.
+    is_lazy
+        Whether a model of that name is loaded when the first request for it comes, by service.lazy_loading.
     """
 
-    def __init__(self, root: Path, engine: "Engine", repository: Repository, *, default_max_batch_size: int = 64):
+    def __init__(
+        self,
+        root: Path,
+        engine: "Engine",
+        repository: Repository,
+        *,
+        default_max_batch_size: int = 64,
+        is_lazy: Callable[[str], bool] = lambda name: False,
+    ):
         self._root = root
+        self._is_lazy = is_lazy
         self._engine = engine
         self._repository = repository
         self._loader = VersionLoader(engine, default_max_batch_size, self._check_going)
-        self._lock = threading.Lock()
-        self._turns: dict[str, threading.Lock] = {}
+        self._turns = ModelTurns()
         # So that what the engine does and what the repository says of it change in the same order.
         self._changing = threading.Lock()
         self._ensembles = EnsembleStates(engine)
+        self._steps = EnsembleSteps(root, self._has_to_load, self._load_step)
         # Of each model that serves, what its versions are made of. Written by whoever has the model's turn.
         self._served: dict[str, dict[int, Makings]] = {}
         self._to_load: list[str] = []
         self._is_stopped = False
-        self._operations = 0
 
     def find_models(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
         """Look what there is, at the start: until load_found has come to it, a model's requests hear that it loads.
@@ -78,22 +89,26 @@ class Lifecycle:
         ModelFolderError
             The repository itself cannot be read.
         """
-        folders = list_models(self._root)
-        self._to_load = [folder.name for folder in folders if wanted(folder.name) and not folder.problem]
-        entries = []
-        for folder in folders:
+        entries: list[ModelVersion] = []
+        labels: dict[str, Mapping[str, int]] = {}
+        self._to_load = []
+        for folder in list_models(self._root):
             if folder.problem or not wanted(folder.name):
-                entries += _describe_folder(folder, State.UNAVAILABLE, folder.problem or UNLOADED)
+                entries += describe_folder(folder, State.UNAVAILABLE, folder.problem or UNLOADED)
+            elif self._is_lazy(folder.name):
+                described, labels[folder.name] = look_into(folder)
+                entries += described
             else:
-                entries += _describe_folder(folder, State.LOADING, LOADING)
-        self._put_in_place(entries)
+                entries += describe_folder(folder, State.LOADING, LOADING)
+                self._to_load.append(folder.name)
+        self._put_in_place(entries, labels)
 
     def load_found(self) -> None:
         """Load every model that find_models wanted; one that cannot be loaded is UNAVAILABLE and stops no other.
 
         Ensembles come last: their steps have then been tried.
         """
-        ensembles = {name for name in self._to_load if self._list_steps(name)}
+        ensembles = {name for name in self._to_load if find_step_models(self._root, name)}
         for name in sorted(self._to_load, key=ensembles.__contains__):
             if self._is_stopped:
                 return
@@ -108,17 +123,14 @@ class Lifecycle:
         folders = {folder.name: folder for folder in list_models(self._root)}
         known = self._repository.names()
         for name in folders.keys() ^ known:
-            turn = self._find_turn(name)
-            # A model that somebody loads or unloads just now is in good hands.
-            if not turn.acquire(blocking=False):
-                continue
-            try:
+            with self._turns.try_to_take(name) as is_taken:
+                if not is_taken:
+                    # A model that somebody loads or unloads just now is in good hands.
+                    continue
                 if name in folders and name not in self._repository.names():
-                    self._put_in_place(_describe_folder(folders[name], State.UNAVAILABLE, UNLOADED))
+                    self._put_in_place(describe_folder(folders[name], State.UNAVAILABLE, UNLOADED))
                 elif name in known and name not in self._served:
-                    self._put_in_place(_move(self._repository.list_versions(name), State.REMOVED))
-            finally:
-                turn.release()
+                    self._put_in_place(move(self._repository.list_versions(name), State.REMOVED))
 
     def stop_loading(self) -> None:
         """Have every load return after the session or the warm-up run that it makes now, and refuse further ones."""
@@ -144,45 +156,100 @@ class Lifecycle:
         UnavailableError
             The server is stopping.
         """
-        self._load_steps(name, (name,), override)
-        self._load_one(name, override)
+        with self._steps.load_for(name, override):
+            self._load_one(name, override)
 
     def _load_one(self, name: str, override: ModelOverride | None = None) -> None:
         with self._take_turn(name), self._find_folder(name, override) as folder:
-            try:
-                plan = plan_model(folder, override)
-            except Exception as error:
-                reason = explain_failure(error, folder)
-                self._keep_all(folder, reason)
-                raise LoadError(f"failed to load {name!r}: {reason}") from None
-            self._bring_up(plan)
+            self._bring_up(self._plan(folder, override))
 
-    def _load_steps(self, name: str, outer: tuple[str, ...], override: ModelOverride | None = None) -> None:
-        """Load those models of an ensemble's steps that nobody has loaded yet, the innermost first.
+    def load_dormant(self, name: str) -> None:
+        """As `load`, for requests that wait: they hear of whatever keeps a model from being loaded."""
+        with self._steps.load_for(name), self._take_turn(name):
+            self._wake(name)
 
-        Without the ensemble's turn, so that two that contain each other do not wait for each other.
-        """
-        for step in self._list_steps(name, override):
-            is_new = all(entry.reason in (UNLOADED, LOADING) for entry in self._list_known(step))
-            if is_new and step not in outer:
-                self._load_steps(step, (*outer, step))
-                with contextlib.suppress(LoadError, NotFoundError):
-                    self._load_one(step)
-
-    def _list_steps(self, name: str, override: ModelOverride | None = None) -> list[str]:
-        """The models of an ensemble's steps; none of a model, and of what cannot be read."""
+    def _wake(self, name: str) -> None:
+        """Load a model that may be dormant, within one turn: whoever comes next may make it dormant again."""
         try:
-            if override:
-                return list_step_models(read_override(override.config, name).proto)
-            folder = find_model(self._root, name)
-            path = find_config(folder) if folder else None
-            # Of most models the configuration need not be parsed for that.
-            if path is None or ENSEMBLE_FIELD not in path.read_bytes():
-                return []
-            return list_step_models(read_config(path, name).proto)
-        except (ModelFolderError, ModelConfigError, OSError):
-            # Whoever loads it comes across the same, and says so.
-            return []
+            with self._find_folder(name) as folder:
+                self._bring_up(self._plan(folder))
+        except UnavailableError:
+            raise
+        except NotFoundError:
+            self._put_in_place(move(self._list_known(name), State.REMOVED))
+            raise
+        except LoadError as error:
+            self._refuse_dormant(name, str(error))
+            self._give_up_waiting(name)
+            raise
+        except Exception as error:
+            logger.error("model failed to load", exc_info=error, extra={"model": name})
+            self._refuse_dormant(name, UNFORESEEN_FAILURE)
+            raise LoadError(f"failed to load {name!r}: {UNFORESEEN_FAILURE}") from None
+
+    def _refuse_dormant(self, name: str, reason: str) -> None:
+        """Have requests for what is still dormant of a model refused; most failures have seen to that themselves."""
+        self._put_in_place([mark_failed(entry, reason) for entry in self._list_known(name) if entry.is_dormant])
+
+    def _give_up_waiting(self, name: str) -> None:
+        """Take back versions of an ensemble that would wait for their steps: those that are there could never rest."""
+        faults = self._ensembles.list_faults(name)
+        for version in faults:
+            self._served.get(name, {}).pop(version, None)
+        self._put_in_place([ModelVersion(name, version, State.UNAVAILABLE, fault) for version, fault in faults.items()])
+
+    def follow(self, name: str) -> None:
+        """Take up what has changed of a model: load it, or leave that to a request for it. Raises as `load`."""
+        with self._take_turn(name), self._find_folder(name) as folder:
+            if self._is_lazy(name) and not self._served.get(name) and not self._ensembles.contain(name):
+                plan = self._plan(folder)
+                self._put_in_place(describe_dormant(plan, self._list_known(name)), {name: plan.written.labels})
+                return
+        self.load(name)
+
+    def rest(self, name: str) -> bool:
+        """Take a model out of memory until the next request for it; requests that it has are finished.
+
+        False when it is not in memory, when an ensemble that is loaded contains it, when it is one that waits for its
+        steps, or when somebody loads or unloads it just now.
+        """
+        with self._turns.try_to_take(name) as is_taken:
+            if not is_taken or not self._may_rest(name) or not self._served.pop(name, None):
+                return False
+            self._put_in_place(put_to_rest(self._list_known(name)))
+            return True
+
+    def _may_rest(self, name: str) -> bool:
+        """Asked within the model's turn, which a load of an ensemble that contains it takes as well."""
+        # In this order: an ensemble is among those that are loaded before its steps are no longer needed for its load.
+        is_kept = self._steps.is_needed(name) or self._ensembles.contain(name)
+        return not is_kept and not self._ensembles.list_faults(name)
+
+    def measure_files(self, name: str) -> int:
+        """The bytes of the ONNX files that a load opens: of all versions, and of an ensemble's steps that it loads."""
+        missing = [step for step in self._steps.find(name) if not self._served.get(step)]
+        return sum(measure_files(self._root, model) for model in (name, *missing))
+
+    def is_refused(self, name: str) -> bool:
+        """Whether there is such a model and requests for it are refused, whatever the version."""
+        try:
+            known = self._repository.list_versions(name)
+        except NotFoundError:
+            return False
+        return all(entry.state is not State.READY for entry in known)
+
+    def _has_to_load(self, step: str) -> bool:
+        """Whether an ensemble loads a step: if nobody has loaded it or tried to, or if requests do that otherwise."""
+        return self._is_lazy(step) or all(entry.reason in (UNLOADED, LOADING) for entry in self._list_known(step))
+
+    def _load_step(self, step: str) -> None:
+        with contextlib.suppress(LoadError, NotFoundError), self._take_turn(step):
+            if self._is_lazy(step):
+                if not self._served.get(step):
+                    self._wake(step)
+            elif self._has_to_load(step):
+                with self._find_folder(step) as folder:
+                    self._bring_up(self._plan(folder))
 
     def unload(self, name: str, *, with_steps: bool = False) -> None:
         """Take a model out of service: requests that come from now on are refused, those admitted are finished.
@@ -206,11 +273,13 @@ class Lifecycle:
             is_there = self._is_there(name)
             reason = UNLOADED if is_there else None
             changes = {(name, entry.version): reason for entry in entries if entry.version is not None}
-            replaced = self._exchange(changes, _move(entries, State.UNLOADING) if was_serving else [], {name: {}})
+            replaced = self._exchange(changes, move(entries, State.UNLOADING) if was_serving else [], {name: {}})
             if was_serving:
-                self._engine.retire(replaced)
+                self._loader.retire(replaced)
                 release_memory()
-            self._repository.publish(_move(entries, State.UNAVAILABLE if is_there else State.REMOVED))
+            self._repository.publish(move(entries, State.UNAVAILABLE if is_there else State.REMOVED))
+            if not was_serving:
+                self._loader.retire(replaced)
         for step in steps:
             if not self._ensembles.contain(step):
                 with contextlib.suppress(NotFoundError):
@@ -219,27 +288,17 @@ class Lifecycle:
     @property
     def is_busy(self) -> bool:
         """Whether a load or an unload is under way; after stop_loading, false once means for good."""
-        return self._operations > 0
+        return self._turns.are_taken
 
     @contextlib.contextmanager
     def _take_turn(self, name: str) -> Iterator[None]:
         """One operation on a model, once those before it are done; UnavailableError when the server is stopping."""
-        with self._lock:
-            self._operations += 1
-        try:
-            with self._find_turn(name):
-                self._check_going()
-                yield
-        finally:
-            with self._lock:
-                self._operations -= 1
-
-    def _find_turn(self, name: str) -> threading.Lock:
-        with self._lock:
-            return self._turns.setdefault(name, threading.Lock())
+        with self._turns.take(name):
+            self._check_going()
+            yield
 
     @contextlib.contextmanager
-    def _find_folder(self, name: str, override: ModelOverride | None) -> Iterator[ModelFolder]:
+    def _find_folder(self, name: str, override: ModelOverride | None = None) -> Iterator[ModelFolder]:
         """The folder to load a model from; one of overriding files is there only meanwhile."""
         if override and override.files:
             with lay_out_files(name, override.files) as folder:
@@ -264,12 +323,21 @@ class Lifecycle:
         if self._is_stopped:
             raise UnavailableError("the server is stopping")
 
+    def _plan(self, folder: ModelFolder, override: ModelOverride | None = None) -> ModelPlan:
+        """What is to serve of a folder; LoadError when nothing of it can, which is then noted."""
+        try:
+            return plan_model(folder, override)
+        except Exception as error:
+            reason = explain_failure(error, folder)
+            self._keep_all(folder, reason)
+            raise LoadError(f"failed to load {folder.name!r}: {reason}") from None
+
     def _keep_all(self, folder: ModelFolder, reason: str) -> None:
         """Note why nothing of a model could be loaded; what serves of it goes on."""
         known = {entry.version: entry for entry in self._list_known(folder.name)}
         if not known:
-            known = {entry.version: entry for entry in _describe_folder(folder, State.UNAVAILABLE, reason)}
-        for entry in _describe_folder(folder, State.UNAVAILABLE, reason) if folder.versions else ():
+            known = {entry.version: entry for entry in describe_folder(folder, State.UNAVAILABLE, reason)}
+        for entry in describe_folder(folder, State.UNAVAILABLE, reason) if folder.versions else ():
             known.setdefault(entry.version, entry)
         self._put_in_place([mark_failed(entry, reason) for entry in known.values()])
 
@@ -291,7 +359,7 @@ class Lifecycle:
         try:
             change.prepare(self._loader, self._check_going)
         except BaseException:
-            self._engine.retire(change.handles.values())
+            self._loader.retire(change.handles.values())
             raise
         self._served[name] = change.served
         labels = {name: change.labels} if change.takes_labels else None
@@ -317,32 +385,26 @@ class Lifecycle:
             What the engine holds of versions that are READY from now on; others that are READY are so already.
         """
         handles, changes = handles or {}, {}
+        # One for all versions of a model: they are loaded together.
+        dormant = {entry.name: DormantModel(entry.name) for entry in entries if entry.is_dormant}
         for entry in entries:
-            if entry.state is not State.READY:
+            if entry.is_dormant:
+                changes[entry.name, entry.version] = dormant[entry.name]
+            elif entry.state is not State.READY:
                 changes[entry.name, entry.version] = entry.reason if entry.state is not State.REMOVED else None
             elif entry.version in handles:
                 changes[entry.name, entry.version] = handles[entry.version]
         changes = {key: change for key, change in changes.items() if key[1] is not None}
-        self._engine.retire(self._exchange(changes, entries, labels))
+        self._loader.retire(self._exchange(changes, entries, labels))
 
     def _exchange(
         self,
-        changes: "Mapping[tuple[str, int], LoadedVersion | str | None]",
+        changes: "Mapping[tuple[str, int], LoadedVersion | DormantModel | str | None]",
         entries: Sequence[ModelVersion],
         labels: Mapping[str, Mapping[str, int]] | None,
-    ) -> "list[LoadedVersion]":
+    ) -> "list[LoadedVersion | DormantModel]":
         """Change what the engine serves, and then what the repository says, of ensembles too that this bears on."""
         with self._changing:
             replaced = self._engine.exchange(changes, labels) if changes or labels else []
             self._repository.publish(self._ensembles.follow(entries), labels)
         return replaced
-
-
-def _describe_folder(folder: ModelFolder, state: State, reason: str) -> list[ModelVersion]:
-    """One entry for each version of a folder, or one for a folder that has none."""
-    return [ModelVersion(folder.name, version, state, reason) for version in folder.versions or (None,)]
-
-
-def _move(entries: Sequence[ModelVersion], state: State) -> list[ModelVersion]:
-    """The same versions, unloaded or on the way there."""
-    return [ModelVersion(entry.name, entry.version, state, UNLOADED) for entry in entries]

@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kernels.engine import InferError
 from kernels.ensemble import EnsembleError
 from kernels.session import SessionError
+from kernels.version_table import LoadedVersion
 from service.config_text import FILE_NAME, ModelConfigError
 from service.device_config import GRAPHS_FIELD, is_on_gpu
 from service.ensemble_config import complete_ensemble, make_ensemble
@@ -27,8 +28,8 @@ from service.warmup import make_warmups
 
 if TYPE_CHECKING:
     from kernels.engine import Engine
+    from kernels.parking import DormantModel
     from kernels.session import Session
-    from kernels.version_table import LoadedVersion
 
 
 class WarmupError(Exception):
@@ -49,7 +50,7 @@ class PreparedVersion:
     """A version that could serve: how, what the engine holds of it, and how long it took, in seconds."""
 
     config: ServingConfig
-    handle: "LoadedVersion"
+    handle: LoadedVersion
     load_s: float
 
 
@@ -71,6 +72,8 @@ class VersionLoader:
         self._threads = LowPriorityThreads(PARALLEL_SESSIONS, "loading")
         self._gpus = list_usable_gpus()
         self._gpu_loads = threading.Lock()
+        # Of its own, so that what goes need not wait for what comes.
+        self._retiring = LowPriorityThreads(1, "retiring")
 
     def prepare(self, plan: ModelPlan, version: int) -> PreparedVersion:
         """Load one version and warm it up; blocks. What comes of it is for the engine's exchange, or its retire.
@@ -92,7 +95,7 @@ class VersionLoader:
             config, handle = self._load(plan, path, version)
         return PreparedVersion(config, handle, time.monotonic() - started_s)
 
-    def _load(self, plan: ModelPlan, path: Path, version: int) -> tuple[ServingConfig, "LoadedVersion"]:
+    def _load(self, plan: ModelPlan, path: Path, version: int) -> tuple[ServingConfig, LoadedVersion]:
         written = plan.written
         opened = open_sessions(path, written, self._gpus, self._threads)
         first = opened.sessions[0]
@@ -129,7 +132,7 @@ class VersionLoader:
             raise
         return config, handle
 
-    def _prepare_ensemble(self, plan: ModelPlan, version: int) -> tuple[ServingConfig, "LoadedVersion"]:
+    def _prepare_ensemble(self, plan: ModelPlan, version: int) -> tuple[ServingConfig, LoadedVersion]:
         """An ensemble whose steps cannot serve now waits for them, unless it would take the place of one that runs."""
         name = plan.folder.name
         config = complete_ensemble(name, plan.written)
@@ -141,7 +144,16 @@ class VersionLoader:
             raise EnsembleError(fault)
         return config, handle
 
-    def _warm_up(self, config: ServingConfig, plan: ModelPlan, handle: "LoadedVersion") -> None:
+    def retire(self, entries: Collection["LoadedVersion | DormantModel"]) -> None:
+        """As the engine's, beside serving: to free a large session is milliseconds of the system's work."""
+        loaded = [entry for entry in entries if isinstance(entry, LoadedVersion)]
+        self._engine.retire([entry for entry in entries if not isinstance(entry, LoadedVersion)])
+        if loaded:
+            # Not on the one thread, for which others wait.
+            self._engine.finish_sequences(loaded)
+            self._retiring.run(self._engine.retire, loaded)
+
+    def _warm_up(self, config: ServingConfig, plan: ModelPlan, handle: LoadedVersion) -> None:
         for run in make_warmups(config, plan.folder):
             for _ in range(run.count):
                 self._check_going()

@@ -26,7 +26,12 @@ METRICS = f"http://{os.environ['METRICS']}/metrics"
 PHASES = ("compute_input", "compute_infer", "compute_output")
 TIMING = {f"server_timing.{name}" for name in ("queue_ns", "compute_input_ns", "compute_infer_ns", "batch_size")}
 # What promtool says of names that are Triton's.
-TRITONS_LINT = ('counter metrics should have "_total" suffix', "metric names should not contain abbreviated units")
+TRITONS_LINT = (
+    'counter metrics should have "_total" suffix',
+    "metric names should not contain abbreviated units",
+    'non-histogram and non-summary metrics should not have "_count" suffix',
+)
+MOST_TRACE_BYTES = 2**20
 
 
 @pytest.fixture(scope="module")
@@ -359,11 +364,19 @@ def test_log_settings_that_are_not_ours_are_refused_by_name(client, name, value)
 # ---- trace settings
 
 
+def read_traces():
+    """The entries of the trace file; in one read, since it may grow between two."""
+    if not TRACES.exists():
+        return []
+    with TRACES.open("rb", buffering=0) as file:
+        return json.loads(file.read(MOST_TRACE_BYTES))
+
+
 def await_traces(number):
     """The entries of the trace file, once so many requests are in it."""
     until = time.monotonic() + 20
     while True:
-        entries = json.loads(TRACES.read_text()) if TRACES.exists() else []
+        entries = read_traces()
         if len(entries) >= 2 * number:
             return entries
         assert time.monotonic() < until, entries
