@@ -259,7 +259,7 @@ cdef void run_ready(task* ready) noexcept nogil:
     pthread_mutex_lock(&target.lock)
     if decides:
         target.is_placing = False
-        target.task.is_inline = target.place.is_inline
+        int_store(&target.task.is_inline, target.place.is_inline)
     target.running -= 1
     chosen.next = target.unused
     target.unused = chosen

@@ -19,7 +19,7 @@ cdef struct task:
     void (*ring)(task* due) noexcept nogil      # on the timer thread
     int64_t due_ns                              # monotonic; meaningful while it is in the heap
     int32_t place                               # in the timer's heap plus 1; 0 when it has no alarm
-    bint is_inline                              # runs on the thread that schedules it, when that one collects tasks
+    int is_inline                               # a bint: runs on the thread that schedules it, when that collects tasks
 
 
 cdef struct task_list:                          # what a thread has collected and runs itself

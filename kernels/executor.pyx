@@ -11,8 +11,8 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free, realloc
 
 from kernels.sync cimport (
-    CLOCK_MONOTONIC, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal,
-    pthread_cond_timedwait, pthread_cond_wait, pthread_condattr_destroy, pthread_condattr_init,
+    CLOCK_MONOTONIC, int_load, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_init,
+    pthread_cond_signal, pthread_cond_timedwait, pthread_cond_wait, pthread_condattr_destroy, pthread_condattr_init,
     pthread_condattr_setclock, pthread_condattr_t, pthread_create, pthread_join, pthread_mutex_destroy,
     pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, pthread_setname_np, pthread_t, timespec,
 )
@@ -114,7 +114,8 @@ cdef void free_executor(executor* pool) noexcept nogil:
 cdef void schedule(executor* pool, task* ready) noexcept nogil:
     """Append a task to the ready list, or to the calling thread's own. It must not be in a list already."""
     ready.next = NULL
-    if ready.is_inline and collected != NULL:
+    # Not always under the lock that guards it: a late look only has the task run somewhere else.
+    if collected != NULL and int_load(&ready.is_inline):
         append_task(<task_list*> collected, ready)
         return
     if deferred != NULL:

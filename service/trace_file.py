@@ -1,4 +1,4 @@
-"""Traces as Triton writes them: JSON arrays in files of which each is complete at any time."""
+"""Traces as Triton writes them: JSON arrays in files of which each is complete after every write."""
 
 import json
 import os

@@ -47,9 +47,9 @@ class AttackedServer:
         self._threads = set(list_threads()) - before
         self.bystander = None
 
-    def watch(self, credentials=None):
+    def watch(self, credentials=None, *, retries=False):
         """Have a bystander call from now on."""
-        self.bystander = Bystander(self.address, credentials)
+        self.bystander = Bystander(self.address, credentials, retries=retries)
         self.bystander.await_calls()
 
     @property

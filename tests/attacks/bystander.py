@@ -17,16 +17,19 @@ PAUSE_S = 0.001
 
 
 class Bystander:
-    """Calls `identity` in a thread of its own until it is closed, over one connection that must last.
+    """Calls `identity` in a thread of its own until closed, over one connection that must last unless it `retries`.
 
     Parameters
     ----------
     credentials
         Those of grpcio's channels; plain text without.
+    retries
+        Whether gRPC may move a call that no server has seen to another connection, as it does for clients that set
+        nothing. A call that begins in the moment in which its connection is told to go needs that, whoever serves it.
     """
 
-    def __init__(self, address, credentials=None):
-        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+    def __init__(self, address, credentials=None, *, retries=False):
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", int(retries))]
         self._channel = (
             grpc.secure_channel(address, credentials, options)
             if credentials

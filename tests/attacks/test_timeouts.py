@@ -294,7 +294,8 @@ def test_old_connection_that_does_not_go_is_closed_after_the_grace(attack):
 
 def test_client_of_grpc_s_own_outlives_the_age_of_its_connections(attack):
     """It is told in time, and takes another one: no call fails."""
-    server = attack(max_connection_age_s=SHORT_S)
+    server = attack(max_connection_age_s=SHORT_S, is_watched=False)
+    server.watch(retries=True)
     server.bystander.await_seconds(2.5)
 
 

@@ -56,7 +56,9 @@ def test_repeated_request_is_answered_by_the_first_reply(server, has_cache):
     hits, misses = (3, 1) if has_cache else (0, 0)
     assert (counted.cache_hit.count, counted.cache_miss.count) == (hits, misses)
     assert (counted.success.count, counted.queue.count, counted.compute_infer.count) == (4, 4, 4 - hits)
-    assert (statistics.inference_count, statistics.execution_count) == (2 * (4 - hits), 4 - hits)
+    assert statistics.inference_count == 2 * (4 - hits)
+    # The two of the stream may have met in one batch.
+    assert 0 < statistics.execution_count <= 4 - hits
     samples = scrape(server)
     labels = '{model="dice",version="1"}'
     assert samples.get(f"nv_cache_num_hits_per_model{labels}") == ("3" if has_cache else None)

@@ -1,7 +1,5 @@
 """CUDA shared memory between processes: a server that finds host_cuda.c as the system's CUDA, and one without any."""
 
-from pathlib import Path
-
 import grpc
 import onnx_models
 import pytest
@@ -9,12 +7,11 @@ import pytest
 from kernels.cuda_libraries import find_runtimes
 from service.pb import open_inference_pb2 as pb
 from service.pb.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from tests.end_to_end.checks_process import run_checks
 from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.targets import Target
-from tests.end_to_end.test_tritonclient import run_checks
 from tests.host_cuda import build_host_cuda
 
-CHECKS = Path(__file__).with_name("triton_cuda_checks.py")
 TIMEOUT_S = 10.0
 # Files, not names: those would be found before anything of the system.
 is_installed = any(path.startswith("/") for path in find_runtimes())
@@ -29,7 +26,7 @@ def test_tritonclient_shares_memory_of_gpus(transport, tmp_path, monkeypatch, co
     onnx_models.save(onnx_models.identity(), tmp_path, "identity_FP32", config=config)
     monkeypatch.setenv("LD_LIBRARY_PATH", str(build_host_cuda()))
     with ServerProcess(tmp_path, "--insecure") as server:
-        run_checks(CHECKS, Target(server.address))
+        run_checks("triton_cuda_checks.py", TARGET=Target(server.address).to_json())
 
 
 @needs_no_cuda

@@ -7,6 +7,7 @@ import sys
 import onnx_models
 import pytest
 from onnx import TensorProto
+from sanitizers import skip_under_sanitizers
 from ways import every_lane
 
 from kernels.providers import available_providers, refusals_of_absent_providers
@@ -125,6 +126,7 @@ def test_session_with_unknown_configuration_value_is_refused(tmp_path):
         Session(path, session_config={"": "0"})
 
 
+@skip_under_sanitizers("a sanitizer ends the process that asks for petabytes")
 @every_lane
 def test_model_that_does_not_fit_is_refused_with_the_sizes(load, way):
     """When it is loaded, and not when the first large batch comes."""

@@ -1,7 +1,6 @@
 """Peers that do not shake hands as they should: others are served, and nothing of them is left."""
 
 import contextlib
-import os
 import socket
 import struct
 import time
@@ -12,6 +11,7 @@ pytest.importorskip("kernels.transport", reason="the native transport is not bui
 
 from kernels.limits import Limits
 from tests.kernels.raw_service import WAIT_S
+from tests.kernels.sanitizers import skip_under_sanitizers
 from tests.kernels.stepped_handshake import SteppedHandshake
 from tests.kernels.tls_service import VERSIONS, TlsClient, await_end
 
@@ -19,9 +19,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HANDSHAKE, ALERT, DATA = 22, 21, 23
 IMPATIENT = Limits(handshake_timeout_s=0.4)
 
-needs_plain_memory = pytest.mark.skipif(
-    "san.so" in os.environ.get("LD_PRELOAD", ""), reason="a sanitizer keeps the memory that is freed"
-)
+needs_plain_memory = skip_under_sanitizers("a sanitizer keeps the memory that is freed")
 
 
 def make_record(kind, content, version=0x0303):
