@@ -36,7 +36,7 @@ def measure(effort: Effort) -> list[Row]:
     """Three rows: first requests, models in memory, and the churn."""
     with TemporaryDirectory() as name:
         folder = Path(name)
-        models = save_models(folder / "models", effort.pick(400, 12))
+        models = save_models(folder / "models", effort.pick(200, 12))
         return [
             measure_first(effort, folder, models),
             measure_steady(effort, folder),
@@ -121,7 +121,7 @@ def measure_steady(effort: Effort, folder: Path) -> Row:
 
 def measure_churn(effort: Effort, folder: Path, models: Sequence[str]) -> Row:
     """Calls of models at random with room for a tenth of them: resident size, loads, and how long calls take."""
-    rounds, calls = effort.pick(20, 2), effort.pick(500, 10)
+    rounds, calls = effort.pick(20, 2), effort.pick(200, 10)
     generator = random.Random(SEED)
     budget_bytes = max(len(models) // 10, 1) * MODEL_BYTES
     options = [*TRANSPORT_OPTIONS, *LAZY, f"--memory-budget-bytes={budget_bytes}", "--metrics-port=0"]

@@ -20,13 +20,13 @@ from kernels.ensemble_run cimport cancel_ensemble, start_ensemble
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
 from kernels.parking cimport cancel_parked, park_request
 from kernels.queueing cimport admit_request
-from kernels.request cimport PARKED, QUEUED, RUNNING, give_back_request, request, take_request
+from kernels.request cimport MOVING, PARKED, QUEUED, RUNNING, give_back_request, request, take_request
 from kernels.routes cimport find_route, route, route_key, route_table
 from kernels.sequence_id cimport read_turn
 from kernels.signature cimport bind_request
 from kernels.status cimport EXHAUSTED, EXPIRED, INVALID, NOT_FOUND, OK, UNAVAILABLE
 from kernels.sync cimport (
-    int_load, monotonic_ns, pointer_load, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal,
+    int_exchange, int_load, monotonic_ns, pointer_load, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal,
     pthread_cond_t, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t,
     pthread_mutex_unlock, section_enter, section_leave,
 )
@@ -93,6 +93,10 @@ cdef void withdraw_request(engine_core* core, request* unwanted) noexcept nogil:
     """Cancel a submitted request that has not been given back; nothing happens when its reply stands already."""
     cdef int phase = section_enter(&core.sections)
     cdef int state = int_load(&unwanted.state)
+    if state == MOVING:
+        int_exchange(&unwanted.withdrawn, True)
+        # Unless it is on its way still, whoever took it in may not have seen the mark.
+        state = int_load(&unwanted.state)
     if state == PARKED:
         cancel_parked(&core.lot, unwanted)
     elif state in (QUEUED, RUNNING):

@@ -17,6 +17,7 @@ cdef class Engine:
     cdef dict _versions      # (name, version) -> LoadedVersion, DormantModel or str, the reason why it is neither
     cdef dict _trace_rates   # model name, "" for all others -> one request in so many, 0 for none
     cdef dict _labels        # name -> {label: version}
+    cdef dict _past          # (name, version) -> PastCounts of what has been in memory before
     cdef dict _faults        # (name, version) of each ensemble -> None, or the reason why it cannot run
     cdef list _elders        # LoadedVersions that were replaced and whose sequences go on, the latest last
     cdef set _apart          # LoadedVersions and DormantModels that nobody can reach, not yet or no longer, until retired
@@ -31,7 +32,6 @@ cdef class Engine:
     cdef readonly SharedMemory shared_memory   # the regions that requests may name
 
     cdef int64_t find_trace_rate(self, str name) except -1
-    cdef batcher* find_queue(self, str name, int64_t version) except NULL
     cdef LoadedVersion open_version(self, LoadedVersion made, str name, int64_t version, signature* accepted,
                                     int32_t n_instances, int32_t n_levels, object max_queue_requests)
     cdef int check_open(self) except -1

@@ -14,7 +14,7 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from kernels.batcher cimport batcher, close_batcher, open_batcher, wait_idle, wait_released
-from kernels.batcher_counts cimport read_counts, read_statistics, read_use, reset_counts, set_trace_rate
+from kernels.batcher_counts cimport reset_counts, set_trace_rate
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, infer_and_wait, open_request, place_request
 from kernels.ensemble cimport Ensemble
@@ -32,10 +32,10 @@ from kernels.sequence_rules cimport SequenceRules
 from kernels.session cimport Session
 from kernels.shared_memory cimport SharedMemory
 from kernels.signature cimport signature
-from kernels.statistics cimport counters, describe_counters, describe_statistics, free_statistics, statistics
 from kernels.sync cimport counter_load, deadline_after, monotonic_ns, sections_wait
 from kernels.trace cimport close_traces, open_traces, take_traces
-from kernels.version_sequences cimport check_sequences, count_sequences, keep_sequences, wait_for_sequences
+from kernels.version_counts cimport describe_totals, describe_use, describe_version, end_stay, follow_counts
+from kernels.version_sequences cimport check_sequences, keep_sequences, wait_for_sequences
 from kernels.version_table cimport LoadedVersion, free_elders, publish_elders, publish_routes
 
 from kernels.instances import check_instances
@@ -118,6 +118,7 @@ cdef class Engine:
         self._versions = {}
         self._trace_rates = {"": 0}
         self._labels = {}
+        self._past = {}
         self._faults = {}
         self._elders = []
         self._apart = set()
@@ -349,6 +350,7 @@ cdef class Engine:
                     set_trace_rate(&(<LoadedVersion> entry).queue, self.find_trace_rate(name))
             plans = resolve_ensembles(versions)
             publish_routes(self.core, versions, chosen, plans)
+            follow_counts(self._past, self._versions, changes)
             self._versions, self._labels = versions, chosen
             self._faults = {key: plan if isinstance(plan, str) else None for key, plan in plans.items()}
             self._apart.difference_update(changes.values())
@@ -424,46 +426,24 @@ cdef class Engine:
         The monotonic time at which the latest request for any version came, or it was put in place, and whether any
         has requests now, or sequences, or is a step of an ensemble that runs.
         """
-        cdef int64_t last_used_ns = 0
-        cdef bint is_used
-        found = {}
         with self._lock:
-            for (name, _), entry in self._versions.items():
-                if isinstance(entry, LoadedVersion):
-                    is_used = read_use(&(<LoadedVersion> entry).queue, &last_used_ns)
-                    before_ns, was_used = found.get(name, (0, False))
-                    found[name] = (max(before_ns, last_used_ns), was_used or is_used)
-        return found
+            return describe_use(self._versions)
 
     def statistics(self, str name not None, int64_t version):
-        """Return the counters of a serving version, as {name: count or nanoseconds}, with how many requests are
-        "queued", how many batches are "running", whether that is "inline", and how many "sequences" are under way;
-        KeyError when it does not serve."""
-        cdef counters total
-        cdef int64_t queued = 0, running = 0, sequences = 0
-        cdef bint is_inline = False
+        """Return the counters of a version, as {name: count or nanoseconds}, with how many requests are "queued", how
+        many batches are "running", whether that is "inline", and how many "sequences" are under way; KeyError when it
+        does not serve, and of a dormant one that has not yet."""
         with self._lock:
-            queued = read_counts(self.find_queue(name, version), &total, &running, &is_inline)
-            sequences = count_sequences(self.find_queue(name, version))
-        state = {"queued": queued, "running": running, "inline": bool(is_inline), "sequences": max(sequences, 0)}
-        return {**describe_counters(&total), **state}
+            return describe_totals(self._versions, self._past, (name, version))
 
     def read_statistics(self, str name not None, int64_t version):
-        """Return all that is counted of a serving version, as a VersionStatistics; KeyError when it does not serve.
+        """Return all that is counted of a version, as a VersionStatistics; KeyError as of `statistics`.
 
-        The counts are those since the version was loaded: one that is loaded again begins anew.
+        The counts are those since the version was loaded: one that is loaded again begins anew, unless it was dormant
+        meanwhile.
         """
-        cdef statistics copied
-        cdef int64_t queued = 0, sequences = 0
         with self._lock:
-            queued = read_statistics(self.find_queue(name, version), &copied)
-            sequences = count_sequences(self.find_queue(name, version))
-        if queued < 0:
-            raise MemoryError
-        try:
-            return describe_statistics(name, version, &copied, queued, sequences)
-        finally:
-            free_statistics(&copied)
+            return describe_version(self._versions, self._past, (name, version))
 
     def cache_usage(self):
         """Return {"max_bytes", "bytes", "entries", "evictions"} of the response cache."""
@@ -491,13 +471,6 @@ cdef class Engine:
     def take_traces(self):
         """Return the Traces since the last call, the oldest first, at most 1,024, and how many were lost beyond."""
         return take_traces(&self.core.traces)
-
-    cdef batcher* find_queue(self, str name, int64_t version) except NULL:
-        """The queue of a serving version; KeyError without. Good as long as _lock is held."""
-        entry = self._versions[name, version]
-        if not isinstance(entry, LoadedVersion):
-            raise KeyError((name, version))
-        return &(<LoadedVersion> entry).queue
 
     def drain(self, double timeout_s):
         """Wait until every admitted request has been settled; True when that happened in time.
@@ -598,6 +571,7 @@ cdef class Engine:
             parked = take_parked(&self.core.lot, &woken.core)
             while parked != NULL:
                 following = parked.next
+                parked.parked_ns = max(monotonic_ns() - parked.arrival_ns, 1)
                 place_request(self.core, parked)
                 parked = following
         return 0
@@ -642,9 +616,11 @@ cdef class Engine:
             with nogil:
                 wait_released(queue)
                 wait_idle(queue, INT64_MAX)
-            with self._lock, nogil:
-                # A cancellation may have found a request of this queue still running just before it became idle.
-                sections_wait(&self.core.sections)
+            with self._lock:
+                with nogil:
+                    # A cancellation may have found a request of this queue still running just before it became idle.
+                    sections_wait(&self.core.sections)
+                end_stay(retired)
             with nogil:
                 close_batcher(queue)
                 forget_version(&self.core.cache, queue.serial)

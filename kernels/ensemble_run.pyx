@@ -21,7 +21,7 @@ from kernels.ensemble_tensors cimport fill_step
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
 from kernels.queueing cimport admit_request
 from kernels.request cimport (
-    QUEUED, RUNNING, SETTLED, drop_reply, give_back_request, request, request_pool, take_request,
+    QUEUED, RUNNING, SETTLED, drop_reply, give_back_request, request, request_pool, take_request, was_withdrawn,
 )
 from kernels.signature cimport bind_request
 from kernels.statistics cimport count_batch, count_failure
@@ -51,6 +51,8 @@ cdef void start_ensemble(request_pool* requests, ensemble_plan* plan, request* c
         return
     opened.requests = requests
     begin_steps(opened, choose_steps(opened), opened.spent.taken_ns)
+    if was_withdrawn(client):
+        cancel_ensemble(client)
     take_hand(opened)
 
 

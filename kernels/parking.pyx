@@ -13,8 +13,8 @@ from libc.string cimport memset, strdup
 
 from kernels.executor cimport drop_alarm, executor, set_alarm, task
 from kernels.failure cimport FAILURE_TEXT_BYTES
-from kernels.request cimport MOVING, PARKED, SETTLED, request
-from kernels.settling cimport fail_request
+from kernels.request cimport MOVING, PARKED, SETTLED, request, was_withdrawn
+from kernels.settling cimport fail_request, set_error
 from kernels.status cimport CANCELLED, EXHAUSTED, EXPIRED, UNAVAILABLE
 from kernels.sync cimport (
     CLOCK_MONOTONIC, counter_add, int_load, int_store, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy,
@@ -24,6 +24,7 @@ from kernels.sync cimport (
 )
 
 cdef const char* STOPPING = b"the server is stopping"
+cdef const char* WITHDRAWN = b"the request was cancelled while its model was being loaded"
 
 
 @final
@@ -115,6 +116,10 @@ cdef int park_request(parking_lot* lot, dormant* target, request* parked) noexce
     else:
         append(lot, target, parked)
         failed = 0
+        if was_withdrawn(parked):
+            unlink(parked)
+            set_error(parked, CANCELLED, WITHDRAWN)
+            failed = -1
     pthread_mutex_unlock(&lot.lock)
     if failed != 0:
         counter_add(lot.pending_bytes, -size)
@@ -132,7 +137,7 @@ cdef void cancel_parked(parking_lot* lot, request* unwanted) noexcept nogil:
         unwanted.next = NULL
     pthread_mutex_unlock(&lot.lock)
     if is_parked:
-        fail_parked(unwanted, CANCELLED, "the request was cancelled while its model was being loaded")
+        fail_parked(unwanted, CANCELLED, WITHDRAWN)
 
 
 cdef void fail_parked(request* refused, int code, const char* text) noexcept nogil:
@@ -201,6 +206,11 @@ cdef void append(parking_lot* lot, dormant* target, request* parked) noexcept no
 
 
 cdef void remove(parking_lot* lot, request* leaving) noexcept nogil:
+    unlink(leaving)
+    counter_add(lot.pending_bytes, -<int64_t> leaving.message_size)
+
+
+cdef void unlink(request* leaving) noexcept nogil:
     cdef dormant* home = <dormant*> leaving.dormant
     if leaving.previous == NULL:
         home.first = leaving.next
@@ -211,7 +221,6 @@ cdef void remove(parking_lot* lot, request* leaving) noexcept nogil:
     else:
         leaving.next.previous = leaving.previous
     home.parked -= 1
-    counter_add(lot.pending_bytes, -<int64_t> leaving.message_size)
 
 
 cdef void enlist(parking_lot* lot, dormant* asked) noexcept nogil:

@@ -72,6 +72,8 @@ cdef struct request:
     int64_t postpone_ns       # when it gets there; monotonic, 0 for never
     int64_t give_up_ns        # when it is settled should it still wait; monotonic, 0 for never
     void* dormant             # what it waits for while it is parked
+    int64_t parked_ns         # how long it was, once it has left; 0 for one that never was
+    int withdrawn             # cancelled while MOVING, by who takes it in; touched by atomic exchanges alone
     int state                 # request_state, read by cancel without the lock
     bint cancelled            # cancelled while running: the reply is dropped
     bint wants_timing         # its reply says how long it waited and ran
@@ -125,3 +127,4 @@ cdef int keep_region(request* target, region* held) noexcept nogil
 cdef int reserve(void** buffer, size_t* capacity, size_t size) noexcept nogil
 cdef uint8_t* reserve_reply(request* target, size_t size, size_t aligned) noexcept nogil
 cdef void drop_reply(request* target) noexcept nogil
+cdef bint was_withdrawn(request* taken_in) noexcept nogil

@@ -60,7 +60,8 @@ cdef void apply_timeout(const queue_policy* policy, request* admitted) noexcept 
     cdef int64_t span_ns = policy.timeout_ns, until_ns
     if policy.takes_timeouts:
         span_ns = find_earlier(span_ns, admitted.timeout_ns)
-    if span_ns == 0 or add_overflows(admitted.arrival_ns, span_ns, &until_ns):
+    # Where it waited for its model to be loaded no policy was known.
+    if span_ns == 0 or add_overflows(admitted.arrival_ns + admitted.parked_ns, span_ns, &until_ns):
         return
     if policy.postpones:
         admitted.postpone_ns = until_ns

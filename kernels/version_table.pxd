@@ -14,6 +14,7 @@ cdef class LoadedVersion:
     cdef Interface interface     # likewise; None where callers see the session's own tensors
     cdef SequenceRules sequences  # likewise; None for a model that keeps none
     cdef object awaiting         # held by who waits for its sequences to end, None likewise
+    cdef object past             # PastCounts that its counts go to once it is idle; None unless it was put to rest
 
 
 cdef int publish_routes(engine_core* core, dict versions, dict labels, dict plans) except -1

@@ -59,6 +59,19 @@ class EnsembleSteps:
         """The models that may have to be loaded with an ensemble, the innermost first."""
         return list(dict.fromkeys(self._find_within(name, (name,), override)))
 
+    def find_circle(self, name: str) -> str:
+        """How an ensemble contains itself, by its steps or theirs; empty where it does not."""
+        circle = self._find_circle((name,))
+        return "ensembles contain each other: " + " → ".join(map(repr, circle)) if circle else ""
+
+    def _find_circle(self, path: tuple[str, ...]) -> tuple[str, ...]:
+        for step in find_step_models(self._root, path[-1]):
+            if step == path[0]:
+                return (*path, step)
+            if step not in path and (circle := self._find_circle((*path, step))):
+                return circle
+        return ()
+
     def _find_within(self, name: str, outer: tuple[str, ...], override: ModelOverride | None = None) -> Iterator[str]:
         for step in find_step_models(self._root, name, override):
             if step not in outer and self._has_to_load(step):

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from kernels.engine import Engine
 from service.exposition import Family
-from service.lifecycle import Lifecycle, LoadError
+from service.lazy_lifecycle import LazyLifecycle
+from service.lifecycle import LoadError
 from service.memory_budget import MemoryBudget
 from service.status import NotFoundError, UnavailableError
 from service.version_loader import PARALLEL_SESSIONS
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 class LazyLoading:
     """Does what requests ask for, in threads of its own; before start, requests for models that are not loaded wait."""
 
-    def __init__(self, engine: Engine, lifecycle: Lifecycle, budget: MemoryBudget):
+    def __init__(self, engine: Engine, lifecycle: LazyLifecycle, budget: MemoryBudget):
         self._engine = engine
         self._lifecycle = lifecycle
         self._budget = budget
@@ -40,6 +41,8 @@ class LazyLoading:
         self._is_stopped = False
         self._lock = threading.Lock()
         self._loads = 0
+        # Models of which the log has said that the budget does not see all of their memory.
+        self._on_gpus: set[str] = set()
         self._threads = [
             threading.Thread(target=run, name=f"lazy-loading-{number}", daemon=True)
             for number, run in enumerate([self._keep_house, *[self._run] * (PARALLEL_SESSIONS - 1)])
@@ -74,9 +77,19 @@ class LazyLoading:
                 return
             except Exception as error:
                 logger.error("lazy loading failed", exc_info=error, extra={"model": name})
+                self._give_up(name)
+
+    def _give_up(self, name: str | None) -> None:
+        """Answer those who wait for a model, of which it could not even be tried to load it."""
+        with contextlib.suppress(UnavailableError):
+            if name is not None:
+                self._lifecycle.refuse_dormant(name)
+                self._failures.note(name)
 
     def _find_failed(self) -> str | None:
         """A model to try again. Whose folder has changed or gone since is not one."""
+        for step in self._lifecycle.list_missing_steps():
+            self._failures.notice(step)
         name = self._failures.take_due()
         if name is not None and not self._lifecycle.is_refused(name):
             self._failures.forget(name)
@@ -100,7 +113,16 @@ class LazyLoading:
         self._failures.forget(name)
         with self._lock:
             self._loads += 1
+        if self._budget.budget_bytes > 0 and self._lifecycle.is_on_gpu(name):
+            self._warn_of_gpu(name)
         self._budget.make_room(keep=name)
+
+    def _warn_of_gpu(self, name: str) -> None:
+        with self._lock:
+            is_known = name in self._on_gpus
+            self._on_gpus.add(name)
+        if not is_known:
+            logger.warning("memory budget does not count what a model takes on GPUs", extra={"model": name})
 
     def describe(self) -> list[Family]:
         """What /metrics tells of it."""
@@ -132,6 +154,11 @@ class FailedLoads:
             _, pause_s = self._failed.get(name, (0.0, 0.0))
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S) or FIRST_PAUSE_S
             self._failed[name] = (self._clock() + pause_s, pause_s)
+
+    def notice(self, name: str) -> None:
+        """As note, of a model whose failure may be known already."""
+        with self._lock:
+            self._failed.setdefault(name, (self._clock() + FIRST_PAUSE_S, FIRST_PAUSE_S))
 
     def forget(self, name: str) -> None:
         """Begin anew with a model, one that has been loaded for instance."""

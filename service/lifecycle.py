@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING
 
 from kernels.parking import DormantModel
 from service.allocator import release_memory
-from service.dormant_models import describe_dormant, put_to_rest
 from service.ensemble_states import EnsembleStates
 from service.ensemble_steps import EnsembleSteps, find_step_models
 from service.model_change import ModelChange, mark_failed
 from service.model_folders import ModelFolder, ModelFolderError, find_model, list_models
 from service.model_override import ModelOverride, lay_out_files
-from service.model_plan import Makings, ModelPlan, measure_files, plan_model
+from service.model_plan import Makings, ModelPlan, plan_model
 from service.model_turns import ModelTurns
 from service.repository import UNLOADED, ModelVersion, Repository, State
 from service.status import InvalidArgumentError, NotFoundError, UnavailableError
-from service.version_entries import describe_folder, look_into, move
-from service.version_loader import UNFORESEEN_FAILURE, VersionLoader, explain_failure
+from service.version_entries import describe_folder, move
+from service.version_loader import VersionLoader, explain_failure
 
 if TYPE_CHECKING:
     from kernels.engine import Engine
@@ -48,21 +47,10 @@ class Lifecycle:
         What is told of every change.
     default_max_batch_size
         For models that can be batched and whose configuration does not say.
-    is_lazy
-        Whether a model of that name is loaded when the first request for it comes, by service.lazy_loading.
     """
 
-    def __init__(
-        self,
-        root: Path,
-        engine: "Engine",
-        repository: Repository,
-        *,
-        default_max_batch_size: int = 64,
-        is_lazy: Callable[[str], bool] = lambda name: False,
-    ):
+    def __init__(self, root: Path, engine: "Engine", repository: Repository, *, default_max_batch_size: int = 64):
         self._root = root
-        self._is_lazy = is_lazy
         self._engine = engine
         self._repository = repository
         self._loader = VersionLoader(engine, default_max_batch_size, self._check_going)
@@ -95,13 +83,15 @@ class Lifecycle:
         for folder in list_models(self._root):
             if folder.problem or not wanted(folder.name):
                 entries += describe_folder(folder, State.UNAVAILABLE, folder.problem or UNLOADED)
-            elif self._is_lazy(folder.name):
-                described, labels[folder.name] = look_into(folder)
-                entries += described
             else:
-                entries += describe_folder(folder, State.LOADING, LOADING)
-                self._to_load.append(folder.name)
+                described, labels[folder.name] = self._look_into(folder)
+                entries += described
         self._put_in_place(entries, labels)
+
+    def _look_into(self, folder: ModelFolder) -> tuple[list[ModelVersion], Mapping[str, int]]:
+        """The versions of a model that is wanted, and their labels, as they are before load_found."""
+        self._to_load.append(folder.name)
+        return describe_folder(folder, State.LOADING, LOADING), {}
 
     def load_found(self) -> None:
         """Load every model that find_models wanted; one that cannot be loaded is UNAVAILABLE and stops no other.
@@ -163,91 +153,17 @@ class Lifecycle:
         with self._take_turn(name), self._find_folder(name, override) as folder:
             self._bring_up(self._plan(folder, override))
 
-    def load_dormant(self, name: str) -> None:
-        """As `load`, for requests that wait: they hear of whatever keeps a model from being loaded."""
-        with self._steps.load_for(name), self._take_turn(name):
-            self._wake(name)
-
-    def _wake(self, name: str) -> None:
-        """Load a model that may be dormant, within one turn: whoever comes next may make it dormant again."""
-        try:
-            with self._find_folder(name) as folder:
-                self._bring_up(self._plan(folder))
-        except UnavailableError:
-            raise
-        except NotFoundError:
-            self._put_in_place(move(self._list_known(name), State.REMOVED))
-            raise
-        except LoadError as error:
-            self._refuse_dormant(name, str(error))
-            self._give_up_waiting(name)
-            raise
-        except Exception as error:
-            logger.error("model failed to load", exc_info=error, extra={"model": name})
-            self._refuse_dormant(name, UNFORESEEN_FAILURE)
-            raise LoadError(f"failed to load {name!r}: {UNFORESEEN_FAILURE}") from None
-
-    def _refuse_dormant(self, name: str, reason: str) -> None:
-        """Have requests for what is still dormant of a model refused; most failures have seen to that themselves."""
-        self._put_in_place([mark_failed(entry, reason) for entry in self._list_known(name) if entry.is_dormant])
-
-    def _give_up_waiting(self, name: str) -> None:
-        """Take back versions of an ensemble that would wait for their steps: those that are there could never rest."""
-        faults = self._ensembles.list_faults(name)
-        for version in faults:
-            self._served.get(name, {}).pop(version, None)
-        self._put_in_place([ModelVersion(name, version, State.UNAVAILABLE, fault) for version, fault in faults.items()])
-
     def follow(self, name: str) -> None:
-        """Take up what has changed of a model: load it, or leave that to a request for it. Raises as `load`."""
-        with self._take_turn(name), self._find_folder(name) as folder:
-            if self._is_lazy(name) and not self._served.get(name) and not self._ensembles.contain(name):
-                plan = self._plan(folder)
-                self._put_in_place(describe_dormant(plan, self._list_known(name)), {name: plan.written.labels})
-                return
+        """Take up what has changed of a model. Raises as `load`."""
         self.load(name)
 
-    def rest(self, name: str) -> bool:
-        """Take a model out of memory until the next request for it; requests that it has are finished.
-
-        False when it is not in memory, when an ensemble that is loaded contains it, when it is one that waits for its
-        steps, or when somebody loads or unloads it just now.
-        """
-        with self._turns.try_to_take(name) as is_taken:
-            if not is_taken or not self._may_rest(name) or not self._served.pop(name, None):
-                return False
-            self._put_in_place(put_to_rest(self._list_known(name)))
-            return True
-
-    def _may_rest(self, name: str) -> bool:
-        """Asked within the model's turn, which a load of an ensemble that contains it takes as well."""
-        # In this order: an ensemble is among those that are loaded before its steps are no longer needed for its load.
-        is_kept = self._steps.is_needed(name) or self._ensembles.contain(name)
-        return not is_kept and not self._ensembles.list_faults(name)
-
-    def measure_files(self, name: str) -> int:
-        """The bytes of the ONNX files that a load opens: of all versions, and of an ensemble's steps that it loads."""
-        missing = [step for step in self._steps.find(name) if not self._served.get(step)]
-        return sum(measure_files(self._root, model) for model in (name, *missing))
-
-    def is_refused(self, name: str) -> bool:
-        """Whether there is such a model and requests for it are refused, whatever the version."""
-        try:
-            known = self._repository.list_versions(name)
-        except NotFoundError:
-            return False
-        return all(entry.state is not State.READY for entry in known)
-
     def _has_to_load(self, step: str) -> bool:
-        """Whether an ensemble loads a step: if nobody has loaded it or tried to, or if requests do that otherwise."""
-        return self._is_lazy(step) or all(entry.reason in (UNLOADED, LOADING) for entry in self._list_known(step))
+        """Whether an ensemble loads the model of a step: if nobody has loaded it or tried to."""
+        return all(entry.reason in (UNLOADED, LOADING) for entry in self._list_known(step))
 
     def _load_step(self, step: str) -> None:
         with contextlib.suppress(LoadError, NotFoundError), self._take_turn(step):
-            if self._is_lazy(step):
-                if not self._served.get(step):
-                    self._wake(step)
-            elif self._has_to_load(step):
+            if self._has_to_load(step):
                 with self._find_folder(step) as folder:
                     self._bring_up(self._plan(folder))
 
@@ -376,6 +292,8 @@ class Lifecycle:
         entries: Sequence[ModelVersion],
         labels: Mapping[str, Mapping[str, int]] | None = None,
         handles: "Mapping[int, LoadedVersion] | None" = None,
+        *,
+        retire: "Callable[[Sequence[LoadedVersion | DormantModel]], None] | None" = None,
     ) -> None:
         """Have the engine do as the entries say, tell the repository, and drain what was replaced.
 
@@ -383,6 +301,8 @@ class Lifecycle:
         ----------
         handles
             What the engine holds of versions that are READY from now on; others that are READY are so already.
+        retire
+            What is done with what was replaced, where it is not to be waited for.
         """
         handles, changes = handles or {}, {}
         # One for all versions of a model: they are loaded together.
@@ -395,7 +315,7 @@ class Lifecycle:
             elif entry.version in handles:
                 changes[entry.name, entry.version] = handles[entry.version]
         changes = {key: change for key, change in changes.items() if key[1] is not None}
-        self._loader.retire(self._exchange(changes, entries, labels))
+        (retire or self._loader.retire)(self._exchange(changes, entries, labels))
 
     def _exchange(
         self,

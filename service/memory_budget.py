@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 from kernels.engine import Engine
 from service.allocator import read_allocated_bytes, release_memory
-from service.lifecycle import Lifecycle
+from service.lazy_lifecycle import LazyLifecycle
 from service.logs import LineLimit
 
 # Freed memory is given back to the system when so much of it has come together: that takes milliseconds.
@@ -36,7 +36,7 @@ class MemoryBudget:
     def __init__(
         self,
         engine: Engine,
-        lifecycle: Lifecycle,
+        lifecycle: LazyLifecycle,
         budget_bytes: int,
         pinned: Collection[str] = (),
         measure: Callable[[], int] = read_allocated_bytes,

@@ -14,8 +14,8 @@ from service.dormant_models import DormantConfigs
 from service.gpu_metrics import GpuMetrics
 from service.gpus import keep_library_open
 from service.health import HealthBoard
+from service.lazy_lifecycle import LazyLifecycle
 from service.lazy_loading import LazyLoading
-from service.lifecycle import Lifecycle
 from service.log_settings import LogSettings
 from service.machine_metrics import MachineMetrics
 from service.memory_budget import MemoryBudget
@@ -121,7 +121,7 @@ class InferenceServer:
         self._board = HealthBoard()
         self._repository = Repository()
         self._repository.subscribe(self._board.update)
-        self._lifecycle = Lifecycle(
+        self._lifecycle = LazyLifecycle(
             settings.model_repository,
             engine,
             self._repository,

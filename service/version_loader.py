@@ -40,6 +40,8 @@ class WarmupError(Exception):
 LOAD_ERRORS = (ModelFolderError, ModelConfigError, OnnxFileError, SessionError, WarmupError, EnsembleError)
 # Sessions that are made at a time, each of which may keep a processor busy.
 PARALLEL_SESSIONS = 4
+# How long whoever needs memory waits until it is free, in seconds: longer where what is let go turns out to be in use.
+LETTING_GO_S = 1.0
 UNFORESEEN_FAILURE = "loading failed for a reason that the server's log has"
 
 logger = logging.getLogger(__name__)
@@ -152,6 +154,12 @@ class VersionLoader:
             # Not on the one thread, for which others wait.
             self._engine.finish_sequences(loaded)
             self._retiring.run(self._engine.retire, loaded)
+
+    def let_go(self, entries: "Collection[LoadedVersion | DormantModel]") -> None:
+        """As retire, of what was idle a moment ago: a request or sequence that has come since is not waited for."""
+        retiring = threading.Thread(target=self.retire, args=(entries,), name="letting-go", daemon=True)
+        retiring.start()
+        retiring.join(LETTING_GO_S)
 
     def _warm_up(self, config: ServingConfig, plan: ModelPlan, handle: LoadedVersion) -> None:
         for run in make_warmups(config, plan.folder):

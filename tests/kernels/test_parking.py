@@ -3,17 +3,20 @@
 import random
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx_models
 import pytest
 from engine_calls import await_calls, infer, nonce_rows, refusal_of
+from ensemble_graphs import load_chain
 from inference_messages import build_request, decode_reply, encode_request
 
 from kernels import status
 from kernels.completions import CompletionQueue
 from kernels.engine import Engine
 from kernels.parking import DormantModel
+from kernels.queue_options import QueueOptions, QueuePolicy
 from kernels.session import Session
 
 LONG_S = 60.0
@@ -176,6 +179,59 @@ def test_cancelled_parked_request_is_settled_at_once(engine, echo):
     done = await_calls(queue, 3)
     check_own_rows(done)
     assert [call.context for call, _, _ in done] == [1, 2, 4]
+
+
+def test_request_that_is_cancelled_on_its_way_to_the_queue_does_not_run(engine, tmp_path):
+    """Numbers in typed contents are copied on the way, one request after the other, so that there is time for it."""
+    path = onnx_models.save(onnx_models.slow(20_000), tmp_path, "slow")
+    park(engine, "slow")
+    queue, rows = CompletionQueue(engine), 16384
+    request = build_request("slow", {"input": nonce_rows(0, rows)})
+    request.inputs[0].contents.fp32_contents.extend(nonce_rows(0, rows).ravel().tolist())
+    request.ClearField("raw_input_contents")
+    message = request.SerializeToString()
+    calls = [queue.submit(message, index) for index in range(200)]
+    queue.flush()
+    made = engine.prepare("slow", 1, Session(path), max_batch_size=rows)
+    with ThreadPoolExecutor(1) as threads:
+        replaced = engine.exchange({("slow", 1): made})
+        retiring = threads.submit(engine.retire, replaced)
+        while engine.statistics("slow", 1)["running"] == 0:
+            assert not retiring.done() or engine.statistics("slow", 1)["queued"] > 0
+        for call in calls:
+            call.cancel()
+        retiring.result()
+    done = await_calls(queue, len(calls))
+    assert [code for _, code, _ in done].count(status.CANCELLED) >= len(calls) - 2
+    counts = engine.statistics("slow", 1)
+    assert counts["executions"] <= 2
+    assert (counts["queued"], engine.pending_bytes) == (0, 0)
+
+
+def test_request_that_is_cancelled_on_its_way_to_an_ensemble_is_not_answered(engine, tmp_path):
+    """Nor are its steps run on."""
+    park(engine, "chain")
+    engine.load("slow", 1, Session(onnx_models.save(onnx_models.slow(2_000_000), tmp_path, "slow")), max_batch_size=8)
+    queue = CompletionQueue(engine)
+    calls = [submit(queue, index, name="chain") for index in range(200)]
+    with ThreadPoolExecutor(1) as threads:
+        loading = threads.submit(load_chain, engine, "slow")
+        while engine.versions()["chain", 1] is not None:
+            assert not loading.done() or engine.versions()["chain", 1] is None
+        for call in reversed(calls):
+            call.cancel()
+        loading.result()
+    assert {code for _, code, _ in await_calls(queue, len(calls))} == {status.CANCELLED}
+
+
+def test_time_that_a_queue_gives_begins_once_the_model_is_loaded(engine, echo):
+    """Else a load that takes longer would fail its first requests, each time that a model comes into memory."""
+    park(engine)
+    queue = CompletionQueue(engine)
+    submit(queue, 1)
+    time.sleep(0.2)
+    wake(engine, echo, queueing=QueueOptions(levels=(QueuePolicy(timeout_us=150_000),)))
+    check_own_rows(await_calls(queue, 1))
 
 
 def test_model_that_nobody_waits_for_any_more_is_not_wanted(engine):

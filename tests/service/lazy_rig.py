@@ -8,8 +8,8 @@ from lifecycle_rig import infer
 
 from kernels.runtime import start_runtime
 from service.dormant_models import DormantConfigs
+from service.lazy_lifecycle import LazyLifecycle
 from service.lazy_loading import LazyLoading
-from service.lifecycle import Lifecycle
 from service.memory_budget import MemoryBudget
 
 CALLERS = 16
@@ -37,7 +37,7 @@ class LazyRig:
         start_runtime()
         self.engine = engine
         self.repository = repository
-        self.lifecycle = Lifecycle(folder, engine, repository, is_lazy=lambda name: name not in pinned)
+        self.lifecycle = LazyLifecycle(folder, engine, repository, is_lazy=lambda name: name not in pinned)
         self.budget = MemoryBudget(
             engine, self.lifecycle, budget, pinned, measure=measure or (lambda: len(engine.read_use()))
         )

@@ -156,6 +156,8 @@ def test_step_that_comes_back_is_loaded_for_the_ensemble_that_waits_for_it(tmp_p
         poller = RepositoryPoller(folder, rig.lifecycle, LONG_S)
         poller.remember()
         infer(engine, "chain", ROW)
+        # An answer may come before its load is over, which would find the step gone.
+        await_true(lambda: not rig.lifecycle.is_busy)
         (folder / "b").rename(tmp_path / "b")
         poller.look()
         poller.look()

@@ -178,7 +178,7 @@ def test_unforeseen_failure_is_told_without_its_detail(tmp_path, engine, reposit
 
     save(identity(), tmp_path, "echo")
     with make_rig(tmp_path, engine, repository):
-        monkeypatch.setattr("service.lifecycle.Lifecycle._bring_up", fail)
+        monkeypatch.setattr("service.lazy_lifecycle.LazyLifecycle._bring_up", fail)
         with pytest.raises(InferError, match="loading failed for a reason that the server's log has") as caught:
             infer(engine, "echo", ROW)
         assert caught.value.code == status.UNAVAILABLE
