@@ -1,6 +1,7 @@
 """Lazy loading: hundreds of models in a budget for a few of them, under concurrent callers, none of whom notices."""
 
 import asyncio
+import os
 import random
 import re
 import shutil
@@ -25,7 +26,7 @@ from tests.end_to_end.targets import Target
 
 TIMEOUT_S = 60.0
 LAZY = ("--insecure", "--lazy-loading", "--metrics-port", "0")
-MODELS = 300
+MODELS, THOUSANDS = 300, 2000
 CALLERS, CALLS = 32, 40
 # All of them take 24 MB.
 BUDGET_BYTES = 6 * 2**20
@@ -115,6 +116,36 @@ def test_dormant_models_tell_what_there_is_without_being_loaded(transport, hundr
         stub.ModelInfer(build_request("model7", {"input": np.zeros((1, 4), np.int64)}), timeout=TIMEOUT_S)
         assert stub.ModelMetadata(pb.ModelMetadataRequest(name="model7"), timeout=TIMEOUT_S) == before
         assert scrape(server)["sluice_models_in_memory"] == 1
+
+
+def read_resident_bytes(server):
+    """The resident size of a server."""
+    [size] = re.findall(r"^process_resident_memory_bytes (\S+)$", read_metrics(server), re.MULTILINE)
+    return float(size)
+
+
+def test_thousands_of_models_start_in_the_memory_of_one(transport, tmp_path):
+    """Known and ready from the start, for a few KiB each; and each that is asked for is served."""
+    alone, folder = tmp_path / "alone", tmp_path / "thousands"
+    first = onnx_models.save(adder(0), alone, "model0", config="max_batch_size: 8")
+    for number in range(THOUSANDS):
+        version = folder / f"model{number}" / "1"
+        version.mkdir(parents=True)
+        os.link(first, version / "model.onnx")
+        os.link(alone / "model0" / "config.pbtxt", version.parent / "config.pbtxt")
+    with ServerProcess(alone, *LAZY) as server:
+        base = read_resident_bytes(server)
+    with ServerProcess(folder, *LAZY, "--memory-budget-bytes", 100_000) as server:
+        assert read_resident_bytes(server) - base < THOUSANDS * 16 * 1024
+        with Target(server.address).connect() as channel:
+            stub = GRPCInferenceServiceStub(channel)
+            index = stub.RepositoryIndex(pb.RepositoryIndexRequest(ready=True), timeout=TIMEOUT_S).models
+            assert len(index) == THOUSANDS
+            for number in range(0, THOUSANDS, THOUSANDS // 40):
+                request = build_request(f"model{number}", {"input": np.full((1, 4), number)})
+                reply = stub.ModelInfer(request, timeout=TIMEOUT_S)
+                assert np.frombuffer(reply.raw_output_contents[0], np.int64).tolist() == [number] * 4
+            assert scrape(server)["sluice_evictions_total"] > 30
 
 
 SLOW_WARMUP = """max_batch_size: 1

@@ -186,3 +186,55 @@ def test_changed_ensemble_that_is_in_memory_loads_its_new_steps(tmp_path, engine
         assert rig.in_memory == {"chain", "a", "b"}
         assert rig.lifecycle.rest("a")
         assert infer(engine, "chain", ROW).tolist() == ROW[0].tolist()
+
+
+def test_ensembles_that_contain_each_other_are_told_of_the_circle(tmp_path, engine, repository):
+    """And not that a step is not in memory; what they contain beside each other may rest."""
+    save_models(tmp_path, "a")
+    save_ensemble(tmp_path, "one", describe_chain("a", "other"))
+    save_ensemble(tmp_path, "other", describe_chain("one", "a"))
+    save_ensemble(tmp_path, "outer", describe_chain("one"))
+    with make_rig(tmp_path, engine, repository) as rig:
+        for name, reason in {
+            "one": r"ensembles contain each other: 'one' → 'other' → 'one'",
+            "other": r"ensembles contain each other: 'other' → 'one' → 'other'",
+            "outer": r"its step 'one' is unavailable: ensembles contain each other: 'one' → 'other' → 'one'",
+        }.items():
+            with pytest.raises(InferError, match=reason) as caught:
+                infer(engine, name, ROW)
+            assert caught.value.code == status.UNAVAILABLE
+            assert read_states(repository)[name][0] is State.UNAVAILABLE
+        await_true(lambda: rig.lifecycle.rest("a"))
+
+
+def test_circle_that_a_change_opens_serves_again(tmp_path, engine, repository):
+    """With poll, at the next request for the ensemble that was changed."""
+    save_models(tmp_path, "a")
+    save_ensemble(tmp_path, "one", describe_chain("a", "other"))
+    save_ensemble(tmp_path, "other", describe_chain("one", "a"))
+    with make_rig(tmp_path, engine, repository) as rig:
+        poller = RepositoryPoller(tmp_path, rig.lifecycle, LONG_S)
+        poller.remember()
+        with pytest.raises(InferError, match="contain each other"):
+            infer(engine, "other", ROW)
+        save_ensemble(tmp_path, "other", describe_chain("a", "a"))
+        poller.look()
+        poller.look()
+        assert infer(engine, "other", ROW).tolist() == ROW[0].tolist()
+
+
+@pytest.mark.parametrize("inner", ["mended", "inner"])
+def test_broken_step_of_a_pinned_ensemble_is_tried_again(tmp_path, engine, repository, monkeypatch, inner):
+    """Without a request or a look at the files, of the ensemble's own steps and of those within them."""
+    monkeypatch.setattr("service.lazy_loading.FIRST_PAUSE_S", 0.05)
+    monkeypatch.setattr("service.lazy_loading.LOOK_S", 0.02)
+    save_models(tmp_path, "a")
+    save_bytes(tmp_path, "mended", b"")
+    save_ensemble(tmp_path, "inner", describe_chain("mended", "a"))
+    save_ensemble(tmp_path, "chain", describe_chain("a", inner))
+    with make_rig(tmp_path, engine, repository, pinned=("chain",)):
+        assert read_states(repository)["chain"][0] is State.UNAVAILABLE
+        assert f"its step '{inner}' is unavailable" in read_states(repository)["chain"][1]
+        save_models(tmp_path, "mended")
+        await_true(lambda: read_states(repository)["chain"] == (State.READY, ""))
+        assert infer(engine, "chain", ROW).tolist() == ROW[0].tolist()
