@@ -34,4 +34,4 @@ cdef void close_request(engine_core* core, request* used) noexcept nogil
 cdef void submit_request(engine_core* core, request* submitted) noexcept nogil
 cdef void place_request(engine_core* core, request* decoded) noexcept nogil
 cdef void withdraw_request(engine_core* core, request* unwanted) noexcept nogil
-cdef void infer_and_wait(engine_core* core, batcher* target, request* asked) noexcept nogil
+cdef void offer_request(batcher* target, request* submitted) noexcept nogil

@@ -46,5 +46,5 @@ cdef void close_lot(parking_lot* lot) noexcept nogil
 cdef void free_lot(parking_lot* lot) noexcept nogil
 cdef int park_request(parking_lot* lot, dormant* target, request* parked) noexcept nogil
 cdef void cancel_parked(parking_lot* lot, request* unwanted) noexcept nogil
-cdef char* take_wanted(parking_lot* lot, int64_t until_ns) noexcept nogil
+cdef object await_wanted(parking_lot* lot, double timeout_s)
 cdef request* take_parked(parking_lot* lot, dormant* woken) noexcept nogil

@@ -17,10 +17,10 @@ from kernels.request cimport MOVING, PARKED, SETTLED, request, was_withdrawn
 from kernels.settling cimport fail_request, set_error
 from kernels.status cimport CANCELLED, EXHAUSTED, EXPIRED, UNAVAILABLE
 from kernels.sync cimport (
-    CLOCK_MONOTONIC, counter_add, int_load, int_store, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy,
-    pthread_cond_init, pthread_cond_signal, pthread_cond_timedwait, pthread_condattr_destroy, pthread_condattr_init,
-    pthread_condattr_setclock, pthread_condattr_t, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock,
-    pthread_mutex_unlock, timespec,
+    CLOCK_MONOTONIC, counter_add, deadline_after, int_load, int_store, monotonic_ns, pthread_cond_broadcast,
+    pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_timedwait,
+    pthread_condattr_destroy, pthread_condattr_init, pthread_condattr_setclock, pthread_condattr_t,
+    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock, timespec,
 )
 
 cdef const char* STOPPING = b"the server is stopping"
@@ -150,6 +150,20 @@ cdef void fail_parked(request* refused, int code, const char* text) noexcept nog
 
 
 # ---- the control plane's side
+
+
+cdef object await_wanted(parking_lot* lot, double timeout_s):
+    """As Engine.take_wanted."""
+    cdef int64_t until_ns = deadline_after(<int64_t> (timeout_s * 1e6))
+    cdef char* name
+    with nogil:
+        name = take_wanted(lot, until_ns)
+    if name == NULL:
+        return None
+    try:
+        return name.decode()
+    finally:
+        free(name)
 
 
 cdef char* take_wanted(parking_lot* lot, int64_t until_ns) noexcept nogil:

@@ -9,6 +9,8 @@ cdef class PastCounts:
     cdef list leaving        # LoadedVersions that were put to rest and finish what they admitted
 
 
+cdef int begin_counts(dict changes) except -1
+cdef int set_rates(dict versions, dict rates) except -1
 cdef int follow_counts(dict past, dict before, dict changes) except -1
 cdef int end_stay(LoadedVersion gone) except -1
 cdef dict describe_totals(dict versions, dict past, tuple key)

@@ -9,7 +9,7 @@ from libc.stdint cimport int64_t
 from libc.string cimport memset
 
 from kernels.batcher cimport batcher
-from kernels.batcher_counts cimport read_counts, read_statistics, read_use
+from kernels.batcher_counts cimport read_counts, read_statistics, read_use, reset_counts, set_trace_rate
 from kernels.parking cimport DormantModel
 from kernels.statistics cimport (
     add_statistics, describe_counters, describe_statistics, free_statistics, statistics,
@@ -27,6 +27,25 @@ cdef class PastCounts:
 
     def __dealloc__(self):
         free_statistics(&self.counts)
+
+
+# ---- beginning
+
+
+cdef int begin_counts(dict changes) except -1:
+    """Begin the counts of what is about to be put in place."""
+    for entry in changes.values():
+        if isinstance(entry, LoadedVersion):
+            reset_counts(&(<LoadedVersion> entry).queue)
+    return 0
+
+
+cdef int set_rates(dict versions, dict rates) except -1:
+    """Have requests traced, one in so many by model name, "" for all others."""
+    for (name, _), entry in versions.items():
+        if isinstance(entry, LoadedVersion):
+            set_trace_rate(&(<LoadedVersion> entry).queue, rates.get(name, rates[""]))
+    return 0
 
 
 # ---- keeping

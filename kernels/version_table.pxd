@@ -17,6 +17,7 @@ cdef class LoadedVersion:
     cdef object past             # PastCounts that its counts go to once it is idle; None unless it was put to rest
 
 
+cdef list change_entries(dict versions, dict changes)
+cdef dict choose_labels(dict before, dict versions, dict changed)
 cdef int publish_routes(engine_core* core, dict versions, dict labels, dict plans) except -1
 cdef int publish_elders(engine_core* core, list elders) except -1
-cdef void free_elders(engine_core* core) noexcept

@@ -34,6 +34,29 @@ def check_batchable(session):
                                  "first dimension")
 
 
+cdef list change_entries(dict versions, dict changes):
+    """Change what the versions lead to, None being nothing; return what is replaced and has to be retired."""
+    replaced = []
+    for key, entry in changes.items():
+        previous = versions.pop(key, None)
+        if isinstance(previous, (LoadedVersion, DormantModel)):
+            replaced.append(previous)
+        if entry is not None:
+            versions[key] = entry
+    return replaced
+
+
+cdef dict choose_labels(dict before, dict versions, dict changed):
+    """Return the labels of the models that have versions, with what is changed of them."""
+    names = {name for name, _ in versions}
+    chosen = {name: labels for name, labels in {**before, **changed}.items() if name in names and labels}
+    for name, labels in chosen.items():
+        for label, version in labels.items():
+            if (name, version) not in versions:
+                raise ValueError(f"label {label!r} of model {name!r} stands for version {version}, which is not there")
+    return chosen
+
+
 cdef int publish_routes(engine_core* core, dict versions, dict labels, dict plans) except -1:
     """Make a table of the versions and put it in place; free the old one once nobody reads it.
 
@@ -80,11 +103,6 @@ cdef int publish_elders(engine_core* core, list elders) except -1:
         sections_wait(&core.sections)
     free(old)
     return 0
-
-
-cdef void free_elders(engine_core* core) noexcept:
-    """Free the list, which nobody reads any more."""
-    free(core.elders)
 
 
 cdef int add_entry(route_table* table, str name, int64_t version, bytes label, object entry, object plan) except -1:
