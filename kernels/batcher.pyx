@@ -268,14 +268,14 @@ cdef void run_requests(batcher* target, instance* chosen, request* batch, int64_
     cdef failure error
     cdef request* following
     error.code = OK
-    if execute_batch(chosen, batch, rows, &error) == 0 or batch.next == NULL:
+    if execute_batch(chosen, batch, rows, chosen.taken_ns, &error) == 0 or batch.next == NULL:
         finish_requests(target, chosen, batch, rows, &error)
         return
     while batch != NULL:
         following = batch.next
         batch.next = NULL
         error.code = OK
-        execute_batch(chosen, batch, batch.rows, &error)
+        execute_batch(chosen, batch, batch.rows, chosen.ended_ns, &error)
         finish_requests(target, chosen, batch, batch.rows, &error)
         batch = following
 

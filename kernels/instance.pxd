@@ -46,11 +46,11 @@ cdef struct instance:
     int64_t ended_ns         # when they had ended
 
 
-cdef int execute_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil
-cdef int prepare_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil
+cdef int execute_batch(instance* used, request* batch, int64_t rows, int64_t now_ns, failure* error) noexcept nogil
+cdef int prepare_batch(instance* used, request* batch, int64_t rows, int64_t now_ns, failure* error) noexcept nogil
 cdef int run_prepared(instance* used, failure* error) noexcept nogil
 cdef int finish_batch(instance* used, request* batch, int64_t rows, int failed, failure* error) noexcept nogil
 cdef int64_t end_phase(instance* used) noexcept nogil
-cdef void begin_batch(instance* used, int64_t rows) noexcept nogil
+cdef void begin_batch(instance* used, int64_t rows, int64_t now_ns) noexcept nogil
 cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil
 cdef void release_tensors(instance* used) noexcept nogil

@@ -38,18 +38,18 @@ cdef enum:
 cdef const char* OUTPUT_OF_OTHER_SHAPE = b"OrtValue"
 
 
-cdef int execute_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil:
+cdef int execute_batch(instance* used, request* batch, int64_t rows, int64_t now_ns, failure* error) noexcept nogil:
     """Run a batch and encode its replies. 0, or -1 with `error` set and no reply valid."""
-    cdef int failed = prepare_batch(used, batch, rows, error)
+    cdef int failed = prepare_batch(used, batch, rows, now_ns, error)
     if failed == 0:
         failed = run_prepared(used, error)
     return finish_batch(used, batch, rows, failed, error)
 
 
-cdef int prepare_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil:
+cdef int prepare_batch(instance* used, request* batch, int64_t rows, int64_t now_ns, failure* error) noexcept nogil:
     """Gather a batch and give its outputs a place. 0, or -1 with `error` set; finish_batch must follow either way."""
     cdef int failed
-    begin_batch(used, rows)
+    begin_batch(used, rows, now_ns)
     failed = gather_batch(used, batch, rows, error)
     if failed == 0:
         failed = bind_outputs(used, batch, rows, error)
@@ -57,12 +57,12 @@ cdef int prepare_batch(instance* used, request* batch, int64_t rows, failure* er
     return failed
 
 
-cdef void begin_batch(instance* used, int64_t rows) noexcept nogil:
+cdef void begin_batch(instance* used, int64_t rows, int64_t now_ns) noexcept nogil:
     """Begin the first phase of a batch, and choose how it is run."""
     used.rows = rows
     used.recorded = find_recording(used.core, rows) if used.core.recorded != NULL else NULL
     used.wait_ns = used.run_ns = 0
-    used.phase_ns = monotonic_ns()
+    used.phase_ns = now_ns
 
 
 cdef int finish_batch(instance* used, request* batch, int64_t rows, int failed, failure* error) noexcept nogil:

@@ -14,7 +14,7 @@ from kernels.lane cimport append_task, close_lane, open_lane
 from kernels.session cimport recordings
 from kernels.status cimport OK
 from kernels.sync cimport (
-    int_add, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_t,
+    int_add, monotonic_ns, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_t,
     pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t,
     pthread_mutex_unlock,
 )
@@ -67,7 +67,7 @@ cdef void gather_next(buffer_set* used) noexcept nogil:
     cdef pipeline* home = used.home
     while used.batch != NULL:
         used.error.code = OK
-        used.failed = prepare_batch(&used.buffers, used.batch, used.rows, &used.error)
+        used.failed = prepare_batch(&used.buffers, used.batch, used.rows, monotonic_ns(), &used.error)
         if used.failed == 0:
             used.task.run = run_gathered
             append_task(&home.runner, &used.task)
