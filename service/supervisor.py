@@ -12,7 +12,7 @@ from certs import ensure_certificates
 from service.child import Child
 from service.daemons import POLL_S, STOP_TIMEOUT_S, GatewayDaemon, ServiceDaemon
 from service.deployment import Deployment
-from service.gateway import install
+from service.gateway_install import install
 from service.instance import check_ports, lock_instance
 from service.plan import Plan, derive_deployment
 

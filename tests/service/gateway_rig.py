@@ -13,7 +13,8 @@ from certs import ensure_certificates
 from service.admin import AdminSocket, OperatorListener
 from service.daemons import GatewayDaemon
 from service.deployment import Deployment, Endpoint, Version
-from service.gateway import ADMIN_SOCKET, VERSION_HEADER, install
+from service.gateway import ADMIN_SOCKET, VERSION_HEADER
+from service.gateway_install import install
 from service.pb import open_inference_pb2 as pb
 from service.plan import Plan
 from tests.free_ports import HOST, find_free_port
