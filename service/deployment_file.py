@@ -59,7 +59,12 @@ def parse_deployment(text: str, name: str, folder: Path) -> Deployment:
 
 def format_deployment(deployment: Deployment) -> str:
     """The file's text for a deployment; reading it gives the same."""
-    data = {
+    return yaml.safe_dump(describe_deployment(deployment), sort_keys=False)
+
+
+def describe_deployment(deployment: Deployment) -> dict[str, Any]:
+    """The data of the file for a deployment: every field, with its default too."""
+    return {
         "gateway": {
             "listen": str(deployment.gateway),
             "operator": str(deployment.operator),
@@ -73,7 +78,6 @@ def format_deployment(deployment: Deployment) -> str:
             for model, versions in deployment.models.items()
         },
     }
-    return yaml.safe_dump(data, sort_keys=False)
 
 
 def _format_version(version: Version) -> dict[str, object]:

@@ -17,6 +17,7 @@ from service.headers import VERSION_HEADER
 from service.pb import open_inference_pb2
 
 SERVICE_NAME = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+RUNTIME_FILE = f"{FOLDER}/runtime.yaml"
 # Relative to the state folder, in which Envoy runs: the path of a socket may have 107 bytes at most.
 ADMIN_SOCKET = "run/admin.sock"
 SERVICE_CLUSTER = "service"
@@ -45,16 +46,19 @@ def render(deployment: Deployment) -> dict[str, bytes]:
 
     What is referred to comes before what refers to it, so that a running Envoy never sees a route to nowhere.
     """
-    files = {
-        "descriptors.pb": describe_service(),
-        **_render_secrets(deployment),
-        "runtime.yaml": render_runtime({model: deployment.weights(model) for model in deployment.models}),
+    first = {"descriptors.pb": describe_service(), **_render_secrets(deployment)}
+    last = {
         **_render_clusters(deployment),
         "routes.yaml": _render_routes(deployment),
         "listeners.yaml": _render_listeners(deployment),
         "bootstrap.yaml": _fill("bootstrap", admin_socket=ADMIN_SOCKET),
     }
-    return {f"{FOLDER}/{path}": content for path, content in files.items()}
+    return {**_place(first), **render_weights(deployment), **_place(last)}
+
+
+def render_weights(deployment: Deployment) -> dict[str, bytes]:
+    """The one of those files that holds the weights that last."""
+    return {RUNTIME_FILE: render_runtime({model: deployment.weights(model) for model in deployment.models})}
 
 
 def render_runtime(weights: Mapping[str, Mapping[int, int]]) -> bytes:
@@ -77,6 +81,10 @@ def _order_files(file: FileDescriptor) -> list[FileDescriptor]:
     """A file behind what it imports: Envoy's parser looks nothing up that comes later."""
     imported = {each.name: each for dependency in file.dependencies for each in _order_files(dependency)}
     return [*imported.values(), file]
+
+
+def _place(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {f"{FOLDER}/{path}": content for path, content in files.items()}
 
 
 def _fill(template: str, **values: object) -> bytes:

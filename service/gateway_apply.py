@@ -45,8 +45,8 @@ class GatewayChange:
     drain_timeout_s: float = 30.0
     tell: Callable[[str], None] = lambda stage: None
 
-    def apply(self, new: Deployment) -> None:
-        """Put a deployment in force, and return when the gateway goes by it, or at once when none is running.
+    def apply(self, new: Deployment) -> bool:
+        """Put a deployment in force, and return when the gateway goes by it; False when none is running that could.
 
         Raises
         ------
@@ -61,10 +61,11 @@ class GatewayChange:
         with lock_instance(self.state_folder / LOCK):
             if not gateway.is_up():
                 install(new, self.state_folder, self.envoy)
-                return
+                return False
             check(render(new), self.envoy)
             self._change(gateway, self._read_old(), new)
             save_applied(new, self.state_folder)
+            return True
 
     def _read_old(self) -> Deployment:
         try:

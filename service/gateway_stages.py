@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from service.deployment import Deployment, Version, cluster_name
-from service.envoy_check import FOLDER
-from service.gateway import render, render_runtime
+from service.gateway import RUNTIME_FILE, render, render_runtime
 
 Files = Mapping[str, bytes]
 
@@ -33,16 +32,14 @@ class Stage:
 
 
 def plan_stages(old: Deployment, new: Deployment) -> list[Stage]:
-    """The way from one deployment to another, stage by stage; none for two that are alike."""
+    """The way from one deployment to another, stage by stage."""
     both = join_deployments(old, new)
-    before, wide, after = render(old), render(both), render(new)
+    wide, after = render(both), render(new)
     gone = tuple(sorted(_list_clusters(old) - _list_clusters(new)))
-    if before == after:
-        return []
     return [
         Stage("servers", _pick(wide, "descriptors", "secrets", "endpoints", "clusters")),
         Stage("routes to old and new", _pick(wide, "runtime", "routes")),
-        Stage("weights", {_path("runtime"): render_runtime(_weigh_new(old, both, new))}),
+        Stage("weights", {RUNTIME_FILE: render_runtime(_weigh_new(old, both, new))}),
         Stage("routes", _pick(after, "routes", "listeners", "bootstrap")),
         Stage("end of the old", _pick(after, "endpoints", "clusters", "runtime"), gone),
     ]
@@ -78,7 +75,3 @@ def _list_clusters(deployment: Deployment) -> set[str]:
 def _pick(files: Files, *kinds: str) -> Files:
     """The files of some kinds, in their own order: the names that they, or their folders, have."""
     return {path: content for path, content in files.items() if path.split("/")[1].partition(".")[0] in kinds}
-
-
-def _path(name: str) -> str:
-    return f"{FOLDER}/{name}.yaml"
