@@ -19,7 +19,6 @@ from service.running_gateway import RunningGateway
 
 log = logging.getLogger(__name__)
 
-TAKE_TIMEOUT_S = 30.0
 POLL_S = 0.02
 LOCK = "run/gateway.lock"
 
@@ -38,12 +37,15 @@ class GatewayChange:
         How long calls to a version that goes may take to finish.
     tell
         Told the name of each stage as it begins.
+    take_timeout_s
+        How long Envoy may take to go by the files of a stage.
     """
 
     state_folder: Path
     envoy: Path
     drain_timeout_s: float = 30.0
     tell: Callable[[str], None] = lambda stage: None
+    take_timeout_s: float = 30.0
 
     def apply(self, new: Deployment) -> bool:
         """Put a deployment in force, and return when the gateway goes by it; False when none is running that could.
@@ -90,7 +92,7 @@ class GatewayChange:
         if stage.idle_clusters:
             self._await_idle(gateway, stage)
         self._write(stage)
-        await_taken(gateway, stage)
+        await_taken(gateway, stage, self.take_timeout_s)
 
     def _write(self, stage: Stage) -> None:
         for path, content in stage.files.items():
@@ -110,7 +112,7 @@ class GatewayChange:
         for stage in plan_stages(new, old):
             self._write(stage)
             try:
-                await_taken(gateway, stage)
+                await_taken(gateway, stage, self.take_timeout_s)
             except GatewayError as error:
                 log.error("not taken back", extra={"stage": stage.name, "reason": str(error)})
         self._remove_rest(old)
@@ -122,7 +124,7 @@ class GatewayChange:
                 path.unlink()
 
 
-def await_taken(gateway: RunningGateway, stage: Stage, timeout_s: float = TAKE_TIMEOUT_S) -> None:
+def await_taken(gateway: RunningGateway, stage: Stage, timeout_s: float) -> None:
     """Return when the gateway goes by a stage's files and nothing warms up any more; GatewayError after a while."""
     until = time.monotonic() + timeout_s
     while (untaken := gateway.find_untaken(stage.files)) or gateway.is_warming():

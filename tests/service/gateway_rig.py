@@ -27,7 +27,7 @@ START_TIMEOUT_S = 30.0
 class Backend(grpc.GenericRpcHandler):
     """A server behind the gateway that answers every call with its own name and the version it was told."""
 
-    def __init__(self, name, certificates):
+    def __init__(self, name, certificates, serves=("digits/1", "digits/2")):
         self.name = name
         self.calls = []
         self.is_failing = False
@@ -42,7 +42,7 @@ class Backend(grpc.GenericRpcHandler):
             ],
         )
         servicer = health.HealthServicer()
-        for service in ("", "digits/1", "digits/2"):
+        for service in ("", *serves):
             servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, self._server)
         key, certificate, authority = (
