@@ -194,10 +194,11 @@ class Load:
             return self.answers - before
 
 
-def call(channel, method, message, *, metadata=(), timeout_s=20.0):
+def call(channel, method, message, *, metadata=(), timeout_s=20.0, wait_for_ready=False):
     """Call one method with a message or raw bytes and return the raw answer as text."""
     request = message if isinstance(message, bytes) else message.SerializeToString()
-    answer = channel.unary_unary(PREFIX + method)(request, metadata=metadata, timeout=timeout_s, wait_for_ready=False)
+    options = {"metadata": metadata, "timeout": timeout_s, "wait_for_ready": wait_for_ready}
+    answer = channel.unary_unary(PREFIX + method)(request, **options)
     return answer.decode()
 
 
