@@ -9,6 +9,8 @@ from service import __version__
 
 # In the order of the help page; each is a function of the same name in a module of the same name.
 COMMANDS = ("up", "serve", "check", "demo", "infer", "models", "certs", "doctor")
+# Each with commands of its own: a Typer of the same name in a module of the same name.
+GROUPS = ("gateway",)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -39,6 +41,8 @@ def sluice(
 
 for name in COMMANDS:
     app.command(name)(getattr(import_module(f"service.commands.{name}"), name))
+for name in GROUPS:
+    app.add_typer(getattr(import_module(f"service.commands.{name}"), name), name=name)
 
 
 def main() -> None:

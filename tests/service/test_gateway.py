@@ -15,7 +15,8 @@ from gateway_rig import MAX_MESSAGE_BYTES, Backend, call, infer, make_deployment
 from certs import ensure_certificates
 from service.admin import AdminError, OperatorListener
 from service.envoy_check import GatewayError, find_envoy
-from service.gateway import ADMIN_SOCKET, VERSION_HEADER, install
+from service.gateway import ADMIN_SOCKET, VERSION_HEADER
+from service.gateway_install import install
 from service.pb import open_inference_pb2 as pb
 
 
