@@ -5,8 +5,9 @@ import asyncio
 import grpc
 import numpy as np
 import pytest
+from datatypes import DTYPES
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from inference_messages import DTYPES, build_request, read_raw
+from inference_messages import build_request, read_raw
 
 from service.metadata import METHODS, UNSERVED
 from service.pb import open_inference_pb2 as pb
