@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException
 
 from tests.end_to_end.triton_calls import make_input
 
+TIMEOUT_S = 60
 ADDRESS = json.loads(os.environ["TARGET"])["address"]
 TRACES = Path(os.environ["TRACES"])
 
@@ -66,7 +67,7 @@ def read_traces():
 
 def await_traces(number):
     """The entries of the trace file, once so many requests are in it."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + TIMEOUT_S
     while True:
         entries = read_traces()
         if len(entries) >= 2 * number:

@@ -371,7 +371,7 @@ def test_deadline_ends_the_call_for_client_and_handler(serve):
     ended = threading.Event()
 
     def wait(request, context):
-        assert 0 < context.time_remaining() < 0.3
+        assert 0 < context.time_remaining() < 1.6
         assert context.add_callback(ended.set)
         assert ended.wait(WAIT_S)
         assert not context.is_active()
@@ -380,7 +380,7 @@ def test_deadline_ends_the_call_for_client_and_handler(serve):
         return b"too late"
 
     with refused(Code.DEADLINE_EXCEEDED):
-        serve({"Wait": unary(wait)}).call("Wait", timeout=0.2)
+        serve({"Wait": unary(wait)}).call("Wait", timeout=1.5)
     assert ended.wait(WAIT_S)
 
 
@@ -397,7 +397,7 @@ def test_request_iterator_of_an_expired_call_raises(serve):
 
     finish = threading.Event()
     with refused(Code.DEADLINE_EXCEEDED):
-        serve({"Read": grpc.stream_unary_rpc_method_handler(read)}).write("Read", _never(finish), timeout=0.2)
+        serve({"Read": grpc.stream_unary_rpc_method_handler(read)}).write("Read", _never(finish), timeout=1.5)
     assert raised.wait(WAIT_S)
     finish.set()
 

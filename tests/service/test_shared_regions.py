@@ -13,7 +13,7 @@ from tests.host_cuda import NAMES, GpuMemory, build_host_cuda
 from tests.kernels.memory_objects import MemoryObject
 from tests.service.servicers import make_servicer, serve_folder
 
-TIMEOUT_S = 10
+TIMEOUT_S = 30
 # By which a proxy says that it speaks for somebody else.
 FORWARDED = (("x-forwarded-for", "192.0.2.7"),)
 
