@@ -8,6 +8,7 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcmp, strlen
 
+from kernels.awaited_end cimport await_end, awaited_end, bring_end, open_end
 from kernels.batcher cimport batcher, cancel_request, settle_request
 from kernels.batcher_counts cimport count_refusal
 from kernels.cached_answers cimport find_answer
@@ -24,11 +25,7 @@ from kernels.routes cimport find_route, route, route_key, route_table
 from kernels.sequence_id cimport read_turn
 from kernels.signature cimport bind_request
 from kernels.status cimport EXHAUSTED, EXPIRED, INVALID, NOT_FOUND, OK, UNAVAILABLE
-from kernels.sync cimport (
-    int_load, monotonic_ns, pointer_load, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal,
-    pthread_cond_t, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t,
-    pthread_mutex_unlock, section_enter, section_leave,
-)
+from kernels.sync cimport int_load, monotonic_ns, pointer_load, section_enter, section_leave
 from kernels.version_sequences cimport keeps_sequence
 
 cdef enum:
@@ -281,35 +278,18 @@ cdef bint is_letter(unsigned char byte) noexcept nogil:
 # ---- a caller that waits
 
 
-cdef struct blocking_wait:
-    pthread_mutex_t lock
-    pthread_cond_t finished
-    bint done
-
-
 cdef void infer_and_wait(engine_core* core, batcher* target, request* asked) noexcept nogil:
     """Submit a request, to `target` or where it says if that is NULL, and sleep until it is settled."""
-    cdef blocking_wait wait
-    pthread_mutex_init(&wait.lock, NULL)
-    pthread_cond_init(&wait.finished, NULL)
-    wait.done = False
-    asked.context = &wait
+    cdef awaited_end settled
+    open_end(&settled)
+    asked.context = &settled
     asked.done = end_wait
     if target == NULL:
         submit_request(core, asked)
     else:
         offer_request(target, asked)
-    pthread_mutex_lock(&wait.lock)
-    while not wait.done:
-        pthread_cond_wait(&wait.finished, &wait.lock)
-    pthread_mutex_unlock(&wait.lock)
-    pthread_mutex_destroy(&wait.lock)
-    pthread_cond_destroy(&wait.finished)
+    await_end(&settled)
 
 
 cdef void end_wait(request* finished) noexcept nogil:
-    cdef blocking_wait* wait = <blocking_wait*> finished.context
-    pthread_mutex_lock(&wait.lock)
-    wait.done = True
-    pthread_cond_signal(&wait.finished)
-    pthread_mutex_unlock(&wait.lock)
+    bring_end(<awaited_end*> finished.context)
