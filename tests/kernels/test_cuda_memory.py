@@ -29,6 +29,18 @@ REGION_BYTES = 1024
 # Where CUDA's kernels may expect a tensor to begin, and where not.
 ALIGNED, UNALIGNED = 512, 516
 MANY_ITERATIONS = 300_000.0
+# Where a session runs, where a tensor lies, and how many copies that takes.
+every_place = pytest.mark.parametrize(
+    ("device", "offset", "copies"),
+    [
+        ("cpu:staged:0", 0, 0),
+        ("cpu:staged:0", ALIGNED, 0),
+        ("cpu:staged:0", UNALIGNED, 1),
+        ("cpu:staged:1", 0, 1),
+        ("cpu:staged", 0, 1),
+        ("cpu", 0, 1),
+    ],
+)
 
 
 @pytest.fixture
@@ -88,17 +100,7 @@ def copies_of(engine, request):
     return reply, count_copies() - before
 
 
-@pytest.mark.parametrize(
-    ("device", "offset", "copies"),
-    [
-        ("cpu:staged:0", 0, 0),
-        ("cpu:staged:0", ALIGNED, 0),
-        ("cpu:staged:0", UNALIGNED, 1),
-        ("cpu:staged:1", 0, 1),
-        ("cpu:staged", 0, 1),
-        ("cpu", 0, 1),
-    ],
-)
+@every_place
 def test_input_is_read_where_it_is_or_copied(engine, load, memory, device, offset, copies):
     """Where it is by a session on its GPU, if it lies as CUDA's allocations do."""
     load(onnx_models.identity(), device)
@@ -109,17 +111,7 @@ def test_input_is_read_where_it_is_or_copied(engine, load, memory, device, offse
     assert made == copies
 
 
-@pytest.mark.parametrize(
-    ("device", "offset", "copies"),
-    [
-        ("cpu:staged:0", 0, 0),
-        ("cpu:staged:0", ALIGNED, 0),
-        ("cpu:staged:0", UNALIGNED, 1),
-        ("cpu:staged:1", 0, 1),
-        ("cpu:staged", 0, 1),
-        ("cpu", 0, 1),
-    ],
-)
+@every_place
 def test_output_is_written_where_it_goes_or_copied(engine, load, memory, device, offset, copies):
     """The reply says where it is; what lies around it is left as it was."""
     load(onnx_models.identity(), device)
