@@ -2,14 +2,12 @@
 
 from libc.stdint cimport int64_t, uint8_t
 
+from kernels.awaited_end cimport await_end, awaited_end, bring_end, open_end
 from kernels.batcher cimport batcher
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, offer_request, open_request, submit_request
 from kernels.request cimport request
-from kernels.sync cimport (
-    deadline_after, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_t, pthread_cond_wait,
-    pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t, pthread_mutex_unlock,
-)
+from kernels.sync cimport deadline_after
 
 from kernels.runtime import decode_error
 
@@ -42,35 +40,18 @@ cdef bytes call_and_wait(engine_core* core, batcher* target, bytes message, byte
         close_request(core, asked)
 
 
-cdef struct blocking_wait:
-    pthread_mutex_t lock
-    pthread_cond_t finished
-    bint done
-
-
 cdef void infer_and_wait(engine_core* core, batcher* target, request* asked) noexcept nogil:
     """Submit a request, to `target` or where it says if that is NULL, and sleep until it is settled."""
-    cdef blocking_wait wait
-    pthread_mutex_init(&wait.lock, NULL)
-    pthread_cond_init(&wait.finished, NULL)
-    wait.done = False
-    asked.context = &wait
+    cdef awaited_end settled
+    open_end(&settled)
+    asked.context = &settled
     asked.done = end_wait
     if target == NULL:
         submit_request(core, asked)
     else:
         offer_request(target, asked)
-    pthread_mutex_lock(&wait.lock)
-    while not wait.done:
-        pthread_cond_wait(&wait.finished, &wait.lock)
-    pthread_mutex_unlock(&wait.lock)
-    pthread_mutex_destroy(&wait.lock)
-    pthread_cond_destroy(&wait.finished)
+    await_end(&settled)
 
 
 cdef void end_wait(request* finished) noexcept nogil:
-    cdef blocking_wait* wait = <blocking_wait*> finished.context
-    pthread_mutex_lock(&wait.lock)
-    wait.done = True
-    pthread_cond_signal(&wait.finished)
-    pthread_mutex_unlock(&wait.lock)
+    bring_end(<awaited_end*> finished.context)

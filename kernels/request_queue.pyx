@@ -8,6 +8,7 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from kernels.request cimport QUEUED, SETTLED, request
+from kernels.request_list cimport link_last, unlink_from
 from kernels.sync cimport add_overflows, int_store
 
 
@@ -74,16 +75,6 @@ cdef int64_t find_earlier(int64_t one_ns, int64_t other_ns) noexcept nogil:
     if one_ns == 0 or (other_ns != 0 and other_ns < one_ns):
         return other_ns
     return one_ns
-
-
-cdef void link_last(request_list* target, request* added) noexcept nogil:
-    added.next = NULL
-    added.previous = target.last
-    if target.last == NULL:
-        target.first = added
-    else:
-        target.last.next = added
-    target.last = added
 
 
 # ---- looking

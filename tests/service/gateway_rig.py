@@ -21,7 +21,7 @@ from tests.free_ports import HOST, find_free_port
 
 PREFIX = "/inference.GRPCInferenceService/"
 MAX_MESSAGE_BYTES = 16 * 2**20
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 
 
 class Backend(grpc.GenericRpcHandler):
@@ -194,7 +194,7 @@ class Load:
             return self.answers - before
 
 
-def call(channel, method, message, *, metadata=(), timeout_s=20.0, wait_for_ready=False):
+def call(channel, method, message, *, metadata=(), timeout_s=60.0, wait_for_ready=False):
     """Call one method with a message or raw bytes and return the raw answer as text."""
     request = message if isinstance(message, bytes) else message.SerializeToString()
     options = {"metadata": metadata, "timeout": timeout_s, "wait_for_ready": wait_for_ready}
