@@ -34,12 +34,14 @@ from kernels.signature cimport signature
 from kernels.statistics cimport counters, describe_counters, describe_statistics, free_statistics, statistics
 from kernels.sync cimport counter_load, deadline_after, monotonic_ns, sections_wait
 from kernels.trace cimport close_traces, open_traces, take_traces
+from kernels.uneven_rules cimport UnevenRules
 from kernels.version_sequences cimport check_sequences, count_sequences, keep_sequences, wait_for_sequences
 from kernels.version_table cimport LoadedVersion, free_elders, publish_elders, publish_routes
 
 from kernels.instances import check_instances
 from kernels.queue_options import QueueOptions, check_options
 from kernels.runtime import decode_error
+from kernels.uneven_rules import check_uneven
 from kernels.version_table import check_batchable
 
 cdef extern from "<stdlib.h>" nogil:
@@ -160,7 +162,7 @@ cdef class Engine:
     def prepare(self, str name not None, int64_t version, session not None, *, int64_t max_batch_size=0,
                 int64_t queue_delay_us=0, int32_t instance_count=1, max_queue_requests=None, int32_t buffer_sets=0,
                 bint cache_replies=False, Interface interface=None, SequenceRules sequences=None,
-                queueing=QueueOptions()):
+                UnevenRules uneven=None, queueing=QueueOptions()):
         """Make a version that nobody can call yet, for `exchange`; what comes to nothing is for `retire`.
 
         Parameters
@@ -184,6 +186,9 @@ cdef class Engine:
         sequences : SequenceRules
             How the version keeps sequences; without, its requests have nothing to do with each other. Of the first
             session; never together with `cache_replies`, since what a request gets depends on those before it.
+        uneven : UnevenRules
+            How requests of different shapes go into one batch; without, they run in different ones. Of the first session;
+            never of one that records its runs.
         queueing : QueueOptions
             Who waits where and for how long, and when a batch that is not full runs all the same.
 
@@ -204,6 +209,7 @@ cdef class Engine:
         if interface is not None and interface.session is not sessions[0]:
             raise ValueError("the interface is of another session")
         check_sequences(sequences, sessions[0], cache_replies)
+        check_uneven(uneven, sessions[0], interface, max_batch_size)
         if max_batch_size > 0:
             check_batchable(sessions[0])
         # More would leave none of the workers to other models while this one is overloaded.
@@ -212,7 +218,8 @@ cdef class Engine:
         made.sessions = sessions
         cdef signature accepted
         made.interface = interface
-        fill_signature(&accepted, sessions[0], interface, sequences)
+        made.uneven = uneven
+        fill_signature(&accepted, sessions[0], interface, sequences, uneven)
         accepted.max_batch_size = max_batch_size
         self.open_version(made, name, version, &accepted, 0 if buffer_sets > 0 else instance_count,
                           max(1, len(queueing.levels)), max_queue_requests)
@@ -249,6 +256,7 @@ cdef class Engine:
         accepted.reads_inputs = True
         accepted.inputs = ensemble.seen.inputs
         accepted.outputs = ensemble.seen.outputs
+        accepted.bound = ensemble.seen.inputs
         accepted.labels = ensemble.labels.lists if ensemble.labels is not None else NULL
         accepted.max_batch_size = max_batch_size
         return self.open_version(made, name, version, &accepted, 0, 1, max_queue_requests)
@@ -579,17 +587,21 @@ cdef class Engine:
             retired.ensemble = None
             retired.interface = None
             retired.sequences = None
+            retired.uneven = None
             self._apart.discard(retired)
         return 0
 
 
-cdef int fill_signature(signature* accepted, Session session, Interface interface, SequenceRules sequences) except -1:
+cdef int fill_signature(signature* accepted, Session session, Interface interface, SequenceRules sequences,
+                        UnevenRules uneven) except -1:
     """Say what callers see: the session's own tensors, but for those that the interface has otherwise."""
     accepted.core = &session.core
     accepted.inputs = session.core.inputs
     accepted.outputs = session.core.outputs
     accepted.made = NULL
-    accepted.reads_inputs = False
+    accepted.bound = session.core.inputs if uneven is None else uneven.core.bound
+    accepted.uneven = &uneven.core if uneven is not None else NULL
+    accepted.reads_inputs = uneven is not None and uneven.core.n_lengths > 0
     accepted.labels = NULL
     accepted.sequences = &sequences.core if sequences is not None else NULL
     if interface is None:
