@@ -72,7 +72,7 @@ def ragged_sums(count_type=TensorProto.INT32):
 def witness(count_type=TensorProto.INT32, columns=1):
     """What each request's batch inputs said, as outputs of one row a request: ``count_seen`` and so on.
 
-    FP32 ``values`` is ``same``. ``edges`` is seen without its first element, and of ``most`` its shape, all that it has.
+    FP32 ``values`` is ``same``. ``edges`` is seen without its first element, and of ``most`` its shape.
     """
     constants = [_numbers("1", [1]), _numbers("far", [FAR])]
     nodes = [
