@@ -69,6 +69,20 @@ def ragged_sums(count_type=TensorProto.INT32):
     return make_model(nodes, inputs, [make_value("output", ["batch"]), make_value("doubled", ["elements"])], constants)
 
 
+def ragged_accumulator():
+    """As `ragged_sums`, and ``output`` plus ``state`` is ``total``, and also ``new_state``: a sum over a sequence."""
+    model = ragged_sums()
+    model.graph.node.extend(
+        [
+            helper.make_node("Add", ["output", "state"], ["total"]),
+            helper.make_node("Identity", ["total"], ["new_state"]),
+        ]
+    )
+    model.graph.input.append(make_value("state", ["batch"]))
+    model.graph.output.extend([make_value(name, ["batch"]) for name in ("total", "new_state")])
+    return model
+
+
 def witness(count_type=TensorProto.INT32, columns=1):
     """What each request's batch inputs said, as outputs of one row a request: ``count_seen`` and so on.
 
@@ -155,12 +169,11 @@ def padded_identity(datatype, shape=("batch", "length")):
     return make_model(nodes, [make_value("input", shape, element_type)], outputs)
 
 
-def table_rows():
-    """INT64 ``index`` [batch, length], 0 to 9, to FP32 ``output``, 1.5 times it; another index fails the run."""
-    table = numpy_helper.from_array(np.arange(10, dtype=np.float32) * 1.5, "table")
+def table_rows(size=10, shape=("batch", "length")):
+    """INT64 ``index`` below a size to FP32 ``output`` of its shape, 1.5 times it; a larger index fails the run."""
+    table = numpy_helper.from_array(np.arange(size, dtype=np.float32) * 1.5, "table")
     node = helper.make_node("Gather", ["table", "index"], ["output"])
-    inputs = [make_value("index", ["batch", "length"], TensorProto.INT64)]
-    return make_model([node], inputs, [make_value("output", ["batch", "length"])], [table])
+    return make_model([node], [make_value("index", shape, TensorProto.INT64)], [make_value("output", shape)], [table])
 
 
 def shortener():

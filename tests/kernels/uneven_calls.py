@@ -4,10 +4,17 @@ import onnx_models
 import uneven_models
 
 from kernels.interface import Interface
+from kernels.sequence_rules import SequenceRules
 from kernels.session import Session
 from kernels.uneven_rules import BatchInput, BatchOutput, PaddedInput, RaggedInput, UnevenRules
 from tests.kernels.ways import WORKERS
 
+SUM_RULES = {
+    "ragged": [RaggedInput("values", (-1, -1))],
+    "batch_inputs": [BatchInput("edges", "BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO", "values")],
+    "batch_outputs": [BatchOutput("doubled", (-1, -1), "values")],
+}
+SUM_SHAPES = {"values": (-1, -1), "doubled": (-1, -1)}
 # Long enough that all requests of a test come to be in one batch.
 DELAY_US = 300_000
 
@@ -20,7 +27,7 @@ class UnevenLoader:
         self._folder = folder
         self._way = way
 
-    def load(self, model, name, shapes=None, *, rules=None, **options):
+    def load(self, model, name, shapes=None, *, rules=None, sequences=None, **options):
         """Load a model.
 
         Parameters
@@ -29,12 +36,16 @@ class UnevenLoader:
             What callers see of tensors that the model has in another shape, by name.
         rules
             Keywords of UnevenRules.
+        sequences
+            Keywords of SequenceRules.
         """
         path = onnx_models.save(model, self._folder, name)
         count = max(self._way.sessions, 1)
         sessions = [Session(path, device=self._way.device) for _ in range(count)]
         if self._way.buffer_sets > 0:
             options["buffer_sets"] = self._way.buffer_sets
+        if sequences is not None:
+            options["sequences"] = SequenceRules(sessions[0], **sequences)
         made = UnevenRules(sessions[0], **(rules or {}))
         interface = show_shapes(sessions[0], shapes) if shapes else None
         options = {"max_batch_size": 8, "queue_delay_us": DELAY_US} | options
@@ -42,17 +53,7 @@ class UnevenLoader:
 
     def load_sums(self, **options):
         """`ragged_sums` as `sums`, whose callers give and get rows."""
-        self.load(
-            uneven_models.ragged_sums(),
-            "sums",
-            {"values": (-1, -1), "doubled": (-1, -1)},
-            rules={
-                "ragged": [RaggedInput("values", (-1, -1))],
-                "batch_inputs": [BatchInput("edges", "BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO", "values")],
-                "batch_outputs": [BatchOutput("doubled", (-1, -1), "values")],
-            },
-            **options,
-        )
+        self.load(uneven_models.ragged_sums(), "sums", SUM_SHAPES, rules=SUM_RULES, **options)
 
     def load_flat(self, datatype, shape=(-1, -1), **options):
         """`flat_identity` as `flat`."""
