@@ -229,3 +229,19 @@ def test_rules_that_do_not_fit_the_model_are_refused(uneven, wrong):
     }
     with pytest.raises(ValueError, match=reason):
         uneven.load(models[name], name, rules={"padded": padded})
+
+
+@every_way
+def test_reshaped_inputs_are_padded_as_the_model_knows_them(engine, uneven):
+    """Callers see rows, the model columns of one element; what is cropped comes back as rows."""
+    uneven.load(
+        uneven_models.padded_identity("FP32", ("batch", 1, "length")),
+        "same",
+        {"input": (-1, -1), "same": (-1, -1), "whole": (-1, -1)},
+        rules={"padded": [PaddedInput("input", np.float32(9).tobytes())]},
+    )
+    calls = {length: {"input": np.arange(2 * length, dtype=np.float32).reshape(2, length)} for length in (2, 3)}
+    for length, outputs in call_all(engine, calls, "same").items():
+        np.testing.assert_array_equal(outputs["same"], calls[length]["input"])
+        assert outputs["whole"].shape == (2, 3)
+    assert engine.statistics("same", 1)["executions"] == 1

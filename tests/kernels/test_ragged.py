@@ -249,3 +249,25 @@ def test_version_without_batches_has_no_uneven_ones(uneven):
     """One request at a time is never ragged."""
     with pytest.raises(ValueError, match="need max_batch_size > 0"):
         uneven.load_sums(max_batch_size=0, queue_delay_us=0)
+
+
+@every_way
+def test_reshaped_request_is_told_of_as_the_model_knows_it(engine, uneven):
+    """Callers give pairs, batch inputs tell of two rows of them, and what is scattered comes back in pairs."""
+    item = (-1, 2, -1)
+    uneven.load(
+        uneven_models.witness(columns=2),
+        "witness",
+        {"values": (-1, -1, 2), "same": (-1, -1, 2)},
+        rules={
+            "ragged": [RaggedInput("values", item)],
+            "batch_inputs": [BatchInput(name, kind, "values") for name, kind in uneven_models.KINDS.items()],
+            "batch_outputs": [BatchOutput("same", item, "values")],
+        },
+    )
+    calls = {length: {"values": count_up((1, length, 2), length)} for length in (1, 3)}
+    for length, seen in call_all(engine, "witness", calls).items():
+        np.testing.assert_array_equal(seen["same"], calls[length]["values"])
+        assert seen["shapes_seen"].tolist() == [[2, length]]
+        assert seen["count_seen"].tolist() == [2 * length]
+    assert engine.statistics("witness", 1)["executions"] == 1
