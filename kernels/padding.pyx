@@ -7,12 +7,15 @@ from libc.stdint cimport int32_t, int64_t
 from libc.stdio cimport snprintf
 from libc.string cimport memcpy, memset
 
+from kernels.datatype cimport datatype_size
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.refusals cimport refuse
 from kernels.request cimport request
 from kernels.session cimport session_core
 from kernels.status cimport INVALID
 from kernels.uneven_rules cimport MAX_LENGTHS, PADDED, length_source, uneven_input, uneven_rules
+
+cdef double MOST_BYTES = <double> (1LL << 60)   # more than may ever wait
 
 
 cdef inline int64_t find_length(const uneven_rules* rules, const request* member, int32_t index) noexcept nogil:
@@ -71,7 +74,10 @@ cdef void measure_lengths(const uneven_rules* rules, const request* batch, int64
 
 
 cdef int check_lengths(const uneven_rules* rules, const session_core* core, request* target) noexcept nogil:
-    """Refuse a request whose inputs differ in a length that is one: it would be padded as if they did not. 0, or -1."""
+    """Refuse a request whose inputs differ in a length that is one: it would be padded as if they did not. 0, or -1.
+
+    What rounding adds to one that is taken counts among the bytes that wait.
+    """
     cdef const length_source* source
     cdef int64_t given, expected
     cdef int32_t index, axis
@@ -90,4 +96,21 @@ cdef int check_lengths(const uneven_rules* rules, const session_core* core, requ
                          "which the model gives the same name", core.inputs[index].name, <long> given, axis,
                          <long> expected, core.inputs[source.input].name, source.axis)
                 return refuse(target, INVALID)
+    if rules.multiple > 1:
+        target.held_bytes += count_rounding(rules, core, target)
     return 0
+
+
+cdef int64_t count_rounding(const uneven_rules* rules, const session_core* core, const request* target) noexcept nogil:
+    """Bytes by which padded inputs grow when lengths are rounded up: a few elements may become as many as one likes."""
+    cdef double size, total = 0
+    cdef int32_t index, axis, length
+    for index in range(rules.n_inputs):
+        if rules.inputs[index].form != PADDED:
+            continue
+        size = <double> datatype_size(core.inputs[index].datatype) * <double> target.rows
+        for axis in range(1, core.inputs[index].rank):
+            length = rules.inputs[index].lengths[axis]
+            size *= <double> (find_length(rules, target, length) if length >= 0 else core.inputs[index].dims[axis])
+        total += size - <double> target.inputs[index].size
+    return <int64_t> min(total, MOST_BYTES)

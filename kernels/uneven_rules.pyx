@@ -116,7 +116,8 @@ cdef class UnevenRules:
         made.kind = BATCH_INPUT_KINDS[given.kind]
         spec = &self.session.core.inputs[made.input]
         rank = 2 if made.kind == ITEM_SHAPE else 1
-        if spec.is_hidden or self.core.inputs[made.input].form != BY_ROWS or made.input == made.source:
+        if (spec.is_hidden or self.core.inputs[made.input].form != BY_ROWS or made.input == made.source
+                or made.input in [self.core.made[earlier].source for earlier in range(self.core.n_made)]):
             raise ValueError(f"input '{given.input}' cannot be made and be something else too")
         if spec.datatype not in (DT_INT32, DT_FP32) or spec.rank != rank or spec.dims[0] >= 0:
             raise ValueError(f"input '{given.input}' must be INT32 or FP32 with {rank} dimensions, the first one open")

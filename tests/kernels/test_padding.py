@@ -245,3 +245,20 @@ def test_reshaped_inputs_are_padded_as_the_model_knows_them(engine, uneven):
         np.testing.assert_array_equal(outputs["same"], calls[length]["input"])
         assert outputs["whole"].shape == (2, 3)
     assert engine.statistics("same", 1)["executions"] == 1
+
+
+def test_what_rounding_adds_counts_among_the_bytes_that_wait(tmp_path):
+    """A request of one element does not cost its sender, but a batch, a million."""
+    engine = Engine(max_pending_bytes=1 << 20)
+    UnevenLoader(engine, tmp_path).load(
+        uneven_models.padded_identity("FP32", ("batch", "height", "width")),
+        "same",
+        rules={"padded": [PaddedInput("input", bytes(4))], "multiple": 1024},
+        queue_delay_us=0,
+    )
+    code, text = refusal_of(engine, encode_request("same", {"input": np.ones((1, 1, 1), np.float32)}))
+    assert code == status.EXHAUSTED
+    assert "at most 1048576 may wait" in text
+    assert infer(engine, "same", {"input": np.ones((1, 0, 1), np.float32)}, outputs=["same"])["same"].size == 0
+    assert engine.pending_bytes == 0
+    engine.close()

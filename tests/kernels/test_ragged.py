@@ -223,6 +223,15 @@ WRONG_RULES = {
         },
         "'edges' is not given by every request",
     ),
+    "one that is made of it": (
+        {
+            "batch_inputs": [
+                BatchInput("edges", "BATCH_ELEMENT_COUNT", "values"),
+                BatchInput("values", "BATCH_ELEMENT_COUNT", "state"),
+            ]
+        },
+        "input 'values' cannot be made and be something else",
+    ),
     "rank": ({"batch_inputs": [BatchInput("edges", "BATCH_ITEM_SHAPE", "values")]}, "with 2 dimensions"),
     "open dimension": (
         {
@@ -242,7 +251,7 @@ def test_rules_that_do_not_fit_the_model_are_refused(uneven, wrong):
     """Before anything is served by them."""
     rules, reason = WRONG_RULES[wrong]
     with pytest.raises(ValueError, match=reason):
-        uneven.load(uneven_models.ragged_sums(), "sums", rules=rules)
+        uneven.load(uneven_models.ragged_accumulator(), "sums", rules=rules)
 
 
 def test_version_without_batches_has_no_uneven_ones(uneven):
