@@ -1,6 +1,6 @@
-"""Copies elements of numbers, and fills memory with one."""
+"""Counts and copies elements, and fills memory with one."""
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport int32_t, int64_t, uint8_t
 from libc.string cimport memcpy, memset
 
 from kernels.datatype cimport DT_BOOL
@@ -8,6 +8,15 @@ from kernels.failure cimport failure
 from kernels.gpu_place cimport fetch_input
 from kernels.request cimport bound_tensor
 from kernels.session cimport tensor_spec
+
+
+cdef int64_t count_elements(const tensor_spec* spec, const int64_t* shape) noexcept nogil:
+    """The product of a bound tensor's dimensions, which has been checked."""
+    cdef int64_t elements = 1
+    cdef int32_t axis
+    for axis in range(spec.rank):
+        elements *= shape[axis]
+    return elements
 
 
 cdef int gather_tensor(const tensor_spec* spec, const bound_tensor* content, uint8_t* target,

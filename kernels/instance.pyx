@@ -296,7 +296,7 @@ cdef int read_result(instance* used, int32_t index, int64_t rows, failure* error
         snprintf(error.text, FAILURE_TEXT_BYTES,
                  "output '%s' has a first dimension of %ld for a batch of %ld rows: %s", spec.name,
                  <long> (result.shape[0] if result.rank > 0 else 0), <long> rows,
-                 UNBATCHED if used.uneven == NULL else UNSCATTERED)
+                 UNSCATTERED if used.uneven != NULL and used.accepted.uneven.has_ragged else UNBATCHED)
         return -1
     if used.accepted.made != NULL and not fits(&used.accepted.made[index], result.shape, result.rank):
         error.code = INTERNAL

@@ -14,6 +14,7 @@ from kernels.codec cimport (
     request_view, tensor_view,
 )
 from kernels.datatype cimport DT_BYTES, datatype_name, datatype_size
+from kernels.elements cimport count_elements
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.gpu_place cimport stays_on_gpu
 from kernels.interface cimport convert_shape
@@ -390,13 +391,4 @@ cdef int copy_shared(const tensor_spec* spec, request* target, bound_tensor* bou
                              else b"lies in a shared memory object that has become shorter")
     if spec.datatype != DT_BYTES:
         return 0
-    return check_strings(target, spec, count_elements(spec, bound), &content)
-
-
-cdef int64_t count_elements(const tensor_spec* spec, const bound_tensor* bound) noexcept nogil:
-    """The elements of a bound tensor, whose product has been checked."""
-    cdef int64_t elements = 1
-    cdef int32_t axis
-    for axis in range(spec.rank):
-        elements *= bound.shape[axis]
-    return elements
+    return check_strings(target, spec, count_elements(spec, bound.shape), &content)

@@ -7,7 +7,7 @@ from libc.string cimport memcpy, memset
 from kernels.buffers cimport reserve
 from kernels.corner cimport corner_walk, open_corner, step_corner
 from kernels.datatype cimport datatype_size
-from kernels.elements cimport copy_numbers, fill_elements
+from kernels.elements cimport copy_numbers, count_elements, fill_elements
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
 from kernels.instance cimport instance
 from kernels.request cimport request
@@ -18,15 +18,6 @@ from kernels.uneven_rules cimport (
     ACCUMULATED_COUNT_WITH_ZERO, ELEMENT_COUNT, END_TO_END, ITEM_SHAPE, ITEM_SHAPE_FLATTEN,
     MAX_COUNT_AS_SHAPE, PADDED, batch_input, uneven_input, uneven_rules,
 )
-
-
-cdef int64_t count_elements(const tensor_spec* spec, const int64_t* shape) noexcept nogil:
-    """The product of a bound tensor's dimensions, which has been checked."""
-    cdef int64_t elements = 1
-    cdef int32_t axis
-    for axis in range(spec.rank):
-        elements *= shape[axis]
-    return elements
 
 
 cdef int64_t count_all(const uneven_rules* rules, const request* batch, int32_t index) noexcept nogil:

@@ -178,8 +178,16 @@ def table_rows(size=10, shape=("batch", "length")):
 
 def shortener():
     """FP32 ``input`` [batch, length] without its last column, though ``output`` is said to have the same length."""
-    constants = [_numbers("0", [0]), _numbers("-1", [-1]), _numbers("1", [1])]
-    node = helper.make_node("Slice", ["input", "0", "-1", "1"], ["output"])
-    return make_model(
-        [node], [make_value("input", ["batch", "length"])], [make_value("output", ["batch", "length"])], constants
-    )
+    return _cutting(1)
+
+
+def rowless():
+    """FP32 ``input`` [batch, length] without its last row, though ``output`` is said to have as many."""
+    return _cutting(0)
+
+
+def _cutting(axis):
+    constants = [_numbers(name, values) for name, values in (("0", [0]), ("-1", [-1]), ("axes", [axis]))]
+    node = helper.make_node("Slice", ["input", "0", "-1", "axes"], ["output"])
+    inputs, outputs = ([make_value(name, ["batch", "length"])] for name in ("input", "output"))
+    return make_model([node], inputs, outputs, constants)

@@ -262,3 +262,11 @@ def test_what_rounding_adds_counts_among_the_bytes_that_wait(tmp_path):
     assert infer(engine, "same", {"input": np.ones((1, 0, 1), np.float32)}, outputs=["same"])["same"].size == 0
     assert engine.pending_bytes == 0
     engine.close()
+
+
+def test_padded_model_that_does_not_batch_is_told_so(engine, uneven):
+    """As any other: nothing of it is ragged."""
+    uneven.load(uneven_models.rowless(), "half", rules={"padded": [PaddedInput("input", bytes(4))]}, queue_delay_us=0)
+    code, text = refusal_of(engine, encode_request("half", {"input": np.zeros((2, 5), np.float32)}))
+    assert code == status.INTERNAL
+    assert "has a first dimension of 1 for a batch of 2 rows: the model does not batch" in text
