@@ -19,7 +19,7 @@ from service.pb.model_config_pb2 import (
 )
 from service.queue_config import check_preferred_sizes
 from service.sequence_plan import SequencePlan, complete_sequences, find_hidden, find_stateful
-from service.uneven_plan import UnevenPlan, UnevenPlanner, find_apart, find_made
+from service.uneven_plan import UnevenPlan, UnevenPlanner, find_apart, find_dims, find_made
 
 if TYPE_CHECKING:
     from kernels.session import TensorSpec
@@ -229,7 +229,7 @@ def _complete_tensors(
     pairs = list(zip(specs, completed, strict=True))
     seen = tuple(spec._replace(shape=(*spec.shape[:batch_dims], *tensor.dims)) for spec, tensor in pairs)
     made = {
-        spec.name: (*spec.shape[:batch_dims], *_find_dims(tensor)) for spec, tensor in pairs if spec.name not in apart
+        spec.name: (*spec.shape[:batch_dims], *find_dims(tensor)) for spec, tensor in pairs if spec.name not in apart
     }
     return seen, made
 
@@ -257,7 +257,7 @@ def _complete_tensor(
         expected, wrong = (name_datatype(value) for value in (completed.data_type, given.data_type))
         raise ModelConfigError(f"{where}: data_type: expected {expected}, as in the model file, given {wrong}")
     # What is ragged has the shape that the configuration says, whatever the model has of it.
-    dims = list(_find_dims(given)) if spec.name in apart else list(spec.shape[batch_dims:])
+    dims = list(find_dims(given)) if spec.name in apart else list(spec.shape[batch_dims:])
     if given.HasField("reshape"):
         reshaped = _narrow_dims(f"{where}: reshape.shape", list(given.reshape.shape), dims, batch_dims)
         dims = _check_reshape(where, list(given.dims), reshaped)
@@ -272,11 +272,6 @@ def _complete_tensor(
     else:
         completed.label_filename = given.label_filename
     return completed
-
-
-def _find_dims(given: ModelInput | ModelOutput) -> Sequence[int]:
-    """A tensor's dims as the model knows them."""
-    return given.reshape.shape if given.HasField("reshape") else given.dims
 
 
 def _check_reshape(where: str, dims: list[int], shape: list[int]) -> list[int]:

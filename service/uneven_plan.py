@@ -73,6 +73,11 @@ class UnevenPlan:
         return frozenset([*self.ragged, *(one.output for one in self.scattered)])
 
 
+def find_dims(tensor: ModelInput | ModelOutput) -> Sequence[int]:
+    """A tensor's dims as the model knows them."""
+    return tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims
+
+
 def find_apart(proto: ModelConfig) -> frozenset[str]:
     """The tensors whose dims are not the model file's: ragged inputs, and outputs that are scattered."""
     ragged = [given.name for given in proto.input if given.allow_ragged_batch]
@@ -201,6 +206,13 @@ class UnevenPlanner:
     def _plan_padding(self, padding: Padding) -> dict[str, bytes]:
         if self._proto.max_batch_size == 0:
             raise parameter_error(PAD_PARAMETER, "expected max_batch_size of at least 1 beside it, given 0")
+        for state in self._proto.sequence_batching.state:
+            if -1 in state.dims:
+                raise parameter_error(
+                    PAD_PARAMETER,
+                    f"expected states of fixed dims beside it, since a state would keep the padding, given "
+                    f"{state.input_name!r} of {list(state.dims)}",
+                )
         lengths: set[object] = set()
         fillers = {}
         for name, value in padding.inputs.items():
@@ -266,4 +278,4 @@ def _list_open(shape: Sequence[int]) -> list[int]:
 
 def _shape_request(tensor: ModelInput | ModelOutput) -> tuple[int, ...]:
     """The shape of a request's tensor as the model knows it, the batch first."""
-    return (-1, *(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims))
+    return (-1, *find_dims(tensor))

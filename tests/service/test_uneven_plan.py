@@ -273,6 +273,12 @@ REFUSED_MODELS = {
         (IDS, TensorSpec("state", "FP32", (-1, -1), ("batch", "length"))),
         BATCH + ' sequence_batching { state { input_name: "state" output_name: "pooled" } }',
         "ids=0",
+        r"expected states of fixed dims beside it, since a state would keep the padding, given 'state' of \[-1\]",
+    ),
+    "state of a padded length": (
+        (IDS, TensorSpec("state", "FP32", (-1, -1), ("batch", "length"))),
+        BATCH + ' sequence_batching { state { input_name: "state" output_name: "pooled" dims: 3 } }',
+        "ids=0",
         "expected dimensions that no state has, given 'length', which 'state' has too",
     ),
     "ensemble": (
@@ -295,7 +301,7 @@ REFUSED_MODELS = {
 def test_padding_of_what_cannot_be_padded_is_refused(tmp_path, wrong):
     """And the refusal says why."""
     inputs, text, values, reason = REFUSED_MODELS[wrong]
-    outputs = (TensorSpec("pooled", "FP32", (-1, -1), ("batch", "size")),) if wrong == "state" else (POOLED,)
+    outputs = (TensorSpec("pooled", "FP32", (-1, -1), ("batch", "size")),) if "state" in wrong else (POOLED,)
     with pytest.raises(ModelConfigError, match=reason):
         pad(tmp_path, inputs=inputs, outputs=outputs, text=text, pad_inputs=values)
 
