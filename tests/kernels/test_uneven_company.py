@@ -5,12 +5,16 @@ import pytest
 import uneven_models
 from engine_calls import infer, refusal_of, submit_all
 from ensemble_graphs import load_ensemble, spec, step
+from host_cuda import NAMES, GpuMemory, build_host_cuda
 from inference_messages import build_request, build_turn, decode_reply, write_raw
 from memory_objects import MemoryObject, place_tensor
-from ways import every_way
+from ways import Way, every_way
 
 from kernels import status
+from kernels.cuda_runtime import CudaRuntime
+from kernels.engine import Engine
 from kernels.sequence_rules import SequenceState
+from kernels.uneven_rules import PaddedInput
 from service.pb.open_inference_pb2 import ModelInferResponse
 from tests.kernels.sequence_calls import LONG_US
 from tests.kernels.uneven_calls import SUM_RULES, SUM_SHAPES, UnevenLoader
@@ -189,3 +193,56 @@ def test_server_timing_comes_beside_uneven_outputs(engine, uneven):
     reply = ModelInferResponse.FromString(engine.infer(request.SerializeToString()))
     assert reply.parameters["server_timing.batch_size"].int64_param == 1
     assert infer(engine, "sums", {"values": np.ones((1, 2000), np.float32)})["output"].tolist() == [2000]
+
+
+@pytest.fixture
+def gpu_memory():
+    """Memory of GPU 0, and an engine that takes host_cuda.c for CUDA and knows it as `gpu`."""
+    folder = build_host_cuda()
+    engine = Engine(workers=4)
+    engine.shared_memory.use_cuda(CudaRuntime(str(folder / NAMES[0]), str(folder / NAMES[1])))
+    with GpuMemory(np.arange(256, dtype=np.float32).tobytes()) as memory:
+        engine.shared_memory.register_cuda("gpu", memory.handle, 0, 1024)
+        yield engine
+        engine.close()
+
+
+def place_values(model, name, values, output):
+    """A request whose input lies from byte 512 on in a GPU's memory, and whose output goes to byte 768."""
+    request = build_request(model, {name: values}, outputs=[output])
+    request.raw_input_contents.pop()
+    place_tensor(request.inputs[0], "gpu", values.nbytes, 512)
+    place_tensor(request.outputs[0], "gpu", values.nbytes, 768)
+    return request
+
+
+@pytest.mark.parametrize("kind", ["ragged", "padded"])
+@pytest.mark.parametrize("others", [(), (2, 4)], ids=["alone", "together"])
+def test_tensors_in_memory_of_gpus_are_ragged_and_padded(gpu_memory, tmp_path, kind, others):
+    """Read there, or fetched for a batch, by a session on that GPU."""
+    way = Way("cpu:staged:0", buffer_sets=2)
+    uneven = UnevenLoader(gpu_memory, tmp_path, way)
+    model, name = ("flat", "values") if kind == "ragged" else ("same", "input")
+    if kind == "ragged":
+        uneven.load_flat("FP32")
+    else:
+        padded = [PaddedInput("input", np.float32(-1).tobytes())]
+        uneven.load(uneven_models.padded_identity("FP32"), "same", rules={"padded": padded, "multiple": 4})
+    values = np.arange(128, 131, dtype=np.float32)[None]
+    requests = {"gpu": place_values(model, name, values, "same")}
+    requests |= {
+        length: build_request(model, {name: np.full((1, length), length, np.float32)}, outputs=["same"])
+        for length in others
+    }
+    for call, code, payload in submit_all(gpu_memory, requests):
+        assert code == status.OK, payload
+        if call.context != "gpu":
+            assert decode_reply(payload)["same"].tolist() == [[call.context] * call.context]
+            continue
+        [output] = ModelInferResponse.FromString(payload).outputs
+        assert list(output.shape) == [1, 3]
+    again = build_request(model, {name: values}, outputs=["same"])
+    again.raw_input_contents.pop()
+    place_tensor(again.inputs[0], "gpu", values.nbytes, 768)
+    assert decode_reply(gpu_memory.infer(again.SerializeToString()))["same"].tolist() == values.tolist()
+    assert gpu_memory.statistics(model, 1)["executions"] == 2
