@@ -130,6 +130,7 @@ cdef class Departures:
             retired.ensemble = None
             retired.interface = None
             retired.sequences = None
+            retired.uneven = None
             self.apart.discard(retired)
         return 0
 

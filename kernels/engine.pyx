@@ -137,7 +137,7 @@ cdef class Engine:
         cdef signature accepted
         # More would leave none of the workers to other models while this one is overloaded.
         cdef int32_t instances = min(wanted.instance_count, (self.core.pool.max_threads + 1) // 2)
-        made.sessions, made.interface = wanted.sessions, wanted.interface
+        made.sessions, made.interface, made.uneven = wanted.sessions, wanted.interface, wanted.uneven
         wanted.describe(&accepted)
         self.open_version(made, name, version, &accepted, 0 if wanted.buffer_sets > 0 else instances,
                           max(1, len(wanted.queueing.levels)), wanted.max_queue_requests)

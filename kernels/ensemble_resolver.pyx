@@ -165,6 +165,8 @@ cdef int fill_inputs(plan_step* target, object step, dict places, dict made) exc
     cdef int32_t index, count = 0
     cdef dict left = dict(step.inputs)
     for index in range(accepted.core.n_inputs):
+        if accepted.core.inputs[index].is_hidden:
+            continue  # made of the step's batch
         name = accepted.inputs[index].name.decode()
         tensor = left.pop(name, None)
         if tensor is None:

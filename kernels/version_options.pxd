@@ -6,6 +6,7 @@ from kernels.interface cimport Interface
 from kernels.response_cache cimport response_cache
 from kernels.sequence_rules cimport SequenceRules
 from kernels.signature cimport signature
+from kernels.uneven_rules cimport UnevenRules
 from kernels.version_table cimport LoadedVersion
 
 
@@ -19,6 +20,7 @@ cdef class VersionOptions:
     cdef bint cache_replies
     cdef Interface interface
     cdef SequenceRules sequences
+    cdef UnevenRules uneven
     cdef object queueing         # QueueOptions
 
     cdef int describe(self, signature* accepted) except -1

@@ -12,11 +12,13 @@ from kernels.response_cache cimport response_cache
 from kernels.sequence_rules cimport SequenceRules
 from kernels.session cimport Session
 from kernels.signature cimport signature
+from kernels.uneven_rules cimport UnevenRules
 from kernels.version_sequences cimport check_sequences, keep_sequences
 from kernels.version_table cimport LoadedVersion
 
 from kernels.instances import check_instances
 from kernels.queue_options import QueueOptions, check_options
+from kernels.uneven_rules import check_uneven
 from kernels.version_table import check_batchable
 
 cdef enum:
@@ -50,6 +52,9 @@ cdef class VersionOptions:
     sequences : SequenceRules
         How the version keeps sequences; without, its requests have nothing to do with each other. Of the first
         session; never together with `cache_replies`, since what a request gets depends on those before it.
+    uneven : UnevenRules
+        How requests of different shapes go into one batch; without, they run in different ones. Of the first session;
+        never of one that records its runs.
     queueing : QueueOptions
         Who waits where and for how long, and when a batch that is not full runs all the same.
 
@@ -61,7 +66,8 @@ cdef class VersionOptions:
 
     def __cinit__(self, session not None, *, int64_t max_batch_size=0, int64_t queue_delay_us=0,
                   int32_t instance_count=1, max_queue_requests=None, int32_t buffer_sets=0, bint cache_replies=False,
-                  Interface interface=None, SequenceRules sequences=None, queueing=QueueOptions()):
+                  Interface interface=None, SequenceRules sequences=None, UnevenRules uneven=None,
+                  queueing=QueueOptions()):
         if instance_count < 1 or (max_queue_requests is not None and max_queue_requests < 1):
             raise ValueError("instance_count and max_queue_requests must be at least 1")
         if not 0 <= queue_delay_us <= MAX_DELAY_US or max_batch_size < 0:
@@ -72,12 +78,13 @@ cdef class VersionOptions:
         if interface is not None and interface.session is not self.sessions[0]:
             raise ValueError("the interface is of another session")
         check_sequences(sequences, self.sessions[0], cache_replies)
+        check_uneven(uneven, self.sessions[0], interface, max_batch_size)
         if max_batch_size > 0:
             check_batchable(self.sessions[0])
         self.max_batch_size, self.queue_delay_us = max_batch_size, queue_delay_us
         self.instance_count, self.buffer_sets = instance_count, buffer_sets
         self.max_queue_requests, self.cache_replies = max_queue_requests, cache_replies
-        self.interface, self.sequences, self.queueing = interface, sequences, queueing
+        self.interface, self.sequences, self.uneven, self.queueing = interface, sequences, uneven, queueing
 
     cdef int describe(self, signature* accepted) except -1:
         """Say what callers see: the session's own tensors, but for those that the interface has otherwise."""
@@ -87,7 +94,9 @@ cdef class VersionOptions:
         accepted.inputs = session.core.inputs
         accepted.outputs = session.core.outputs
         accepted.made = NULL
-        accepted.reads_inputs = False
+        accepted.bound = session.core.inputs if self.uneven is None else self.uneven.core.bound
+        accepted.uneven = &self.uneven.core if self.uneven is not None else NULL
+        accepted.reads_inputs = self.uneven is not None and self.uneven.core.n_lengths > 0
         accepted.labels = NULL
         accepted.sequences = &self.sequences.core if self.sequences is not None else NULL
         accepted.max_batch_size = self.max_batch_size

@@ -24,6 +24,7 @@ from service.onnx_file import OnnxFileError, check_self_contained
 from service.sequence_rules import make_sequence_rules
 from service.serving_config import ServingConfig, complete_config
 from service.tensor_interface import make_interface
+from service.uneven_rules import make_uneven_rules
 from service.warmup import make_warmups
 
 if TYPE_CHECKING:
@@ -126,6 +127,7 @@ class VersionLoader:
             cache_replies=config.proto.response_cache.enable,
             interface=make_interface(first, config, plan.folder.path),
             sequences=make_sequence_rules(first, config.sequences, plan.folder),
+            uneven=make_uneven_rules(first, config.uneven),
         )
         try:
             self._warm_up(config, plan, handle)
