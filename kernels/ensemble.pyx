@@ -72,6 +72,7 @@ cdef class Ensemble:
         accepted.reads_inputs = True
         accepted.inputs = self.seen.inputs
         accepted.outputs = self.seen.outputs
+        accepted.bound = self.seen.inputs
         accepted.labels = self.labels.lists if self.labels is not None else NULL
 
     cdef tensor_spec* describe_tensors(self, tuple specs, object optional) except NULL:
