@@ -76,8 +76,8 @@ class TrafficHistory:
             return [_build_change(data) for data in json.loads(self._path.read_text())]
         except FileNotFoundError:
             return []
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise TrafficHistoryError(f"{self._path}: {error}; without the file there is no history") from None
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise TrafficHistoryError(f"{self._path}: {error!r}; without the file there is no history") from None
 
     def find_last(self, model: str | None) -> Change | None:
         """The last change of a model, or of any."""
