@@ -14,6 +14,7 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 WEIGHTS_PREFIX = "sluice.weights"
 MAX_WEIGHT = 1_000_000
 MAX_VERSION = 10**18 - 1
+SPLIT_FORM = "VERSION=WEIGHT,VERSION=WEIGHT"
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
@@ -143,13 +144,20 @@ def assign_weights(numbers: Iterable[int]) -> dict[int, int]:
 def parse_weights(text: str) -> tuple[str, dict[int, int]]:
     """Read `model:version=weight,version=weight` as typed on a command line."""
     model, colon, pairs = text.rpartition(":")
-    found = [re.fullmatch(r"\s*(\d+)\s*=\s*(\d+)\s*", pair, re.ASCII) for pair in pairs.split(",")]
-    if not colon or not all(found):
-        raise DeploymentError(f"weights: expected MODEL:VERSION=WEIGHT,VERSION=WEIGHT, given {text!r}")
+    if not colon:
+        raise DeploymentError(f"weights: expected MODEL:{SPLIT_FORM}, given {text!r}")
+    return model, parse_split(pairs)
+
+
+def parse_split(text: str) -> dict[int, int]:
+    """Read `version=weight,version=weight` as typed on a command line."""
+    found = [re.fullmatch(r"\s*(\d+)\s*=\s*(\d+)\s*", pair, re.ASCII) for pair in text.split(",")]
+    if not all(found):
+        raise DeploymentError(f"weights: expected {SPLIT_FORM} in whole numbers from 0, given {text!r}")
     weights = {int(match[1]): int(match[2]) for match in found if match}
     if len(weights) != len(found):
         raise DeploymentError(f"weights: expected each version once, given {text!r}")
-    return model, weights
+    return weights
 
 
 def cluster_name(model: str, number: int) -> str:

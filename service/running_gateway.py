@@ -57,10 +57,24 @@ class RunningGateway:
 
     def read_numbers(self, names: Iterable[str]) -> dict[str, int]:
         """Statistics by name; those that are not there are left out."""
-        pattern = "|".join(map(re.escape, names))
+        return self.find_numbers("|".join(map(re.escape, names)))
+
+    def find_numbers(self, pattern: str) -> dict[str, int]:
+        """Statistics whose whole name fits a pattern."""
         text = self._admin.request("GET", f"/stats?{urlencode({'filter': f'^({pattern})$', 'type': 'All'})}")
         pairs = (line.rsplit(": ", 1) for line in text.splitlines())
         return {name: int(value) for name, value in pairs if value.isdigit()}
+
+    def read_histogram(self, name: str) -> dict[tuple[float, float], int]:
+        """How many values fell between two bounds since the start, as of Envoy's last flush of its statistics."""
+        query = {"filter": f"^{re.escape(name)}$", "format": "json", "histogram_buckets": "detailed"}
+        stats = json.loads(self._admin.request("GET", f"/stats?{urlencode(query)}"))["stats"]
+        details = [each for one in stats for each in one.get("histograms", {}).get("details", ())]
+        return {
+            (bucket["lower_bound"], bucket["lower_bound"] + bucket["width"]): bucket["count"]
+            for detail in details
+            for bucket in detail.get("totals", ())
+        }
 
     def count_healthy(self, clusters: Iterable[str]) -> dict[str, int]:
         """How many servers of each cluster are healthy."""
