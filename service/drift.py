@@ -37,6 +37,6 @@ def find_drift(state_folder: Path) -> list[str]:
     }
     lines += [
         f"{names.get(key, key)}: {value}, which the admin was given and holds until Envoy ends"
-        for key, value in gateway.read_overrides().items()
+        for key, value in sorted(gateway.read_overrides().items())
     ]
     return lines

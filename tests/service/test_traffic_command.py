@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from service.cli import app
 from service.deployment import runtime_key
+from service.gateway import RUNTIME_FILE as WEIGHTS_FILE
 from service.gateway_apply import LOCK
 from service.instance import lock_instance
-from service.lasting_weights import FILE as WEIGHTS_FILE
 from service.traffic import Traffic
 from service.traffic_history import TrafficHistory
 
