@@ -21,6 +21,7 @@ MEASUREMENTS = (
     "gateway",
     "memory",
     "loading",
+    "lazy",
     "ensemble",
     "transport",
 )

@@ -3,6 +3,7 @@ is loaded anew again and again, both on the server's one core.
 """
 
 import itertools
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import grpc
 from bench.effort import Effort
 from bench.models import TINY_MODEL, encode_tiny, save_tiny
 from bench.processes import HOST
-from bench.rows import Figure, Goal, Row
+from bench.rows import Figure, Goal, Row, collect_figures
 from bench.servers import TRANSPORT_OPTIONS, Server, prepare_load, run_sluice
 from service.pb import open_inference_pb2 as pb
 from service.pb.open_inference_pb2_grpc import GRPCInferenceServiceStub
@@ -77,6 +78,8 @@ def measure(effort: Effort) -> list[Row]:
             frame, reply_bytes = prepare_load(server, encode_tiny(), folder)
             loader = Loader(server.port)
             loader.load()
+            loader.load()
+            processor = [measure_load_cpu(server, loader) for _ in range(effort.repeats)]
             loader.seconds.clear()
 
             def measure_alone() -> dict[str, float]:
@@ -93,7 +96,7 @@ def measure(effort: Effort) -> list[Row]:
         for name in PERCENTILES
     }
     added = tuple(one["p99"] - other["p99"] for one, other in zip(beside, alone, strict=True))
-    figures |= {"added_p99_us": Figure(added), "load_s": Figure(tuple(loader.seconds))}
+    figures |= {"added_p99_us": Figure(added), "load_s": Figure(tuple(loader.seconds)), **collect_figures(processor)}
     conditions = {
         "model": TINY_MODEL,
         "requests_per_s": RATE,
@@ -101,6 +104,25 @@ def measure(effort: Effort) -> list[Row]:
         "loads": len(loader.seconds),
     }
     return [Row("loading", figures, conditions, [Goal("added_p99_us", at_most=BOUND_US)])]
+
+
+def measure_load_cpu(server: Server, loader: Loader) -> dict[str, float]:
+    """Processor time of one load by the priority of the threads that take it, which a busy machine hardly changes."""
+    before = read_thread_cpu_ms(server.pid)
+    loader.load()
+    spent = {thread: ms - before.get(thread, 0.0) for thread, ms in read_thread_cpu_ms(server.pid).items()}
+    ordinary = os.getpriority(os.PRIO_PROCESS, server.pid)
+    low = {thread for thread in spent if os.getpriority(os.PRIO_PROCESS, thread) > ordinary}
+    return {
+        "ordinary_cpu_ms_per_load": sum(ms for thread, ms in spent.items() if thread not in low),
+        "low_priority_cpu_ms_per_load": sum(spent[thread] for thread in low),
+    }
+
+
+def read_thread_cpu_ms(pid: int) -> dict[int, float]:
+    """Processor time of each thread of a process so far."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return {int(thread.name): int((thread / "schedstat").read_text().split()[0]) / 1e6 for thread in threads}
 
 
 def save_models(repository: Path) -> Path:

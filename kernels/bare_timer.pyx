@@ -6,15 +6,12 @@ All without the GIL, so that nothing of Python's is in the figures.
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from posix.time cimport itimerspec
 
+from kernels.awaited_end cimport await_end, awaited_end, bring_end, open_end
 from kernels.dispatch cimport close_request, engine_core, open_request, submit_request
 from kernels.engine cimport Engine
 from kernels.request cimport request
 from kernels.status cimport EXPIRED
-from kernels.sync cimport (
-    CLOCK_MONOTONIC, monotonic_ns, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_t,
-    pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t,
-    pthread_mutex_unlock,
-)
+from kernels.sync cimport CLOCK_MONOTONIC, monotonic_ns
 
 from kernels.runtime import decode_error
 
@@ -49,10 +46,9 @@ def fire_timerfd(int64_t delay_us):
     return late_ns
 
 
-cdef struct awaited:
-    pthread_mutex_t lock
-    pthread_cond_t ended
-    int64_t ended_ns             # 0 until then
+cdef struct timed_end:
+    awaited_end end
+    int64_t ended_ns
 
 
 def expire_request(Engine engine not None, bytes message not None, int64_t delay_us):
@@ -64,18 +60,20 @@ def expire_request(Engine engine not None, bytes message not None, int64_t delay
         It did not expire in the queue.
     """
     cdef request* asked = open_request(engine.core)
-    cdef awaited end
+    cdef timed_end settled
     cdef int64_t late_ns
     if asked == NULL:
         raise MemoryError
     asked.message = <const uint8_t*> <const char*> message
     asked.message_size = len(message)
     asked.deadline_ns = monotonic_ns() + delay_us * 1000
-    asked.context = &end
+    asked.context = &settled
     asked.done = note_end
     with nogil:
-        wait_for_end(engine.core, asked, &end)
-    late_ns = end.ended_ns - asked.deadline_ns
+        open_end(&settled.end)
+        submit_request(engine.core, asked)
+        await_end(&settled.end)
+    late_ns = settled.ended_ns - asked.deadline_ns
     code, text = asked.error.code, decode_error(asked.error.text)
     close_request(engine.core, asked)
     if code != EXPIRED or late_ns < 0:
@@ -83,22 +81,7 @@ def expire_request(Engine engine not None, bytes message not None, int64_t delay
     return late_ns
 
 
-cdef void wait_for_end(engine_core* core, request* asked, awaited* end) noexcept nogil:
-    pthread_mutex_init(&end.lock, NULL)
-    pthread_cond_init(&end.ended, NULL)
-    end.ended_ns = 0
-    submit_request(core, asked)
-    pthread_mutex_lock(&end.lock)
-    while end.ended_ns == 0:
-        pthread_cond_wait(&end.ended, &end.lock)
-    pthread_mutex_unlock(&end.lock)
-    pthread_mutex_destroy(&end.lock)
-    pthread_cond_destroy(&end.ended)
-
-
-cdef void note_end(request* settled) noexcept nogil:
-    cdef awaited* end = <awaited*> settled.context
-    pthread_mutex_lock(&end.lock)
-    end.ended_ns = monotonic_ns()
-    pthread_cond_signal(&end.ended)
-    pthread_mutex_unlock(&end.lock)
+cdef void note_end(request* asked) noexcept nogil:
+    cdef timed_end* settled = <timed_end*> asked.context
+    settled.ended_ns = monotonic_ns()
+    bring_end(&settled.end)

@@ -6,6 +6,7 @@ then whatever is there goes, up to the model's largest batch.
 
 from libc.stdint cimport int32_t, int64_t
 
+from kernels.padding cimport padded_extent, widen_extent
 from kernels.request cimport RUNNING, request
 from kernels.request_queue cimport (
     find_first, find_give_up, find_next, find_oldest_arrival, has_expired, request_queue, unlink_request,
@@ -57,11 +58,13 @@ cdef int64_t find_preferred(const batch_rules* rules, const signature* accepted,
     cdef int32_t index = 0, scanned = 0
     cdef const request* head = NULL
     cdef const request* member = find_first(source)
+    cdef padded_extent extent
+    extent.rows = 0
     if source.rows < rules.preferred[0]:
         return 0
     while member != NULL and rows < largest and scanned < SCANNED_REQUESTS:
         scanned += 1
-        if not has_expired(member, now_ns) and (head == NULL or can_merge(accepted, head, member)):
+        if not has_expired(member, now_ns) and can_join(accepted, head, member, &extent):
             if head == NULL:
                 head = member
             if rows + member.rows > largest:
@@ -88,6 +91,8 @@ cdef request* take_batch(const batch_rules* rules, const signature* accepted, re
     cdef request* member
     cdef request* following
     cdef int32_t scanned = 0
+    cdef padded_extent extent
+    extent.rows = 0
     rows[0] = 0
     while head != NULL and has_expired(head, now_ns):
         head = find_next(source, head)
@@ -95,11 +100,12 @@ cdef request* take_batch(const batch_rules* rules, const signature* accepted, re
         return NULL
     tail = head
     member = find_next(source, head)
+    can_join(accepted, NULL, head, &extent)
     start_request(source, head, rows)
     while member != NULL and rows[0] < max_rows and scanned < SCANNED_REQUESTS:
         following = find_next(source, member)
         if not has_expired(member, now_ns):
-            if rows[0] + member.rows <= max_rows and can_merge(accepted, head, member):
+            if rows[0] + member.rows <= max_rows and can_join(accepted, head, member, &extent):
                 start_request(source, member, rows)
                 tail.next = member
                 tail = member
@@ -108,6 +114,14 @@ cdef request* take_batch(const batch_rules* rules, const signature* accepted, re
         member = following
         scanned += 1
     return head
+
+
+cdef inline bint can_join(const signature* accepted, const request* head, const request* member,
+                          padded_extent* extent) noexcept nogil:
+    """Whether a request goes into the batch that `head` leads, if there is one; it counts as part of that from then on."""
+    if head != NULL and not can_merge(accepted, head, member):
+        return False
+    return accepted.uneven == NULL or widen_extent(accepted.uneven, extent, member)
 
 
 cdef void start_request(request_queue* source, request* member, int64_t* rows) noexcept nogil:

@@ -41,6 +41,7 @@ cdef struct batcher:
     sequence_table* sequences  # owned; NULL for a model that keeps none
     settle_order order
     service_time known
+    int64_t last_used_ns     # when the latest request arrived, or the version was put in place
     int64_t alarm_ns         # the alarm that is set, 0 for none
     int64_t taken_ns         # when the latest batch left the queue
     int64_t taken_rows       # of it

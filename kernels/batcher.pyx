@@ -23,9 +23,9 @@ from kernels.sequences cimport close_sequences
 from kernels.service_time cimport note_run
 from kernels.session cimport session_core
 from kernels.settle_order cimport take_front
-from kernels.settling cimport fail_request, set_error, settle_list, settle_request
+from kernels.settling cimport set_error, settle_list, settle_request
 from kernels.signature cimport signature
-from kernels.statistics cimport batch_times, count_batch, count_expiry, count_failure, free_statistics
+from kernels.statistics cimport batch_times, count_batch, count_expiry, free_statistics
 from kernels.status cimport CANCELLED, EXPIRED, OK
 from kernels.sync cimport (
     CLOCK_MONOTONIC, int_load, int_store, monotonic_ns, pthread_cond_broadcast, pthread_cond_destroy,
@@ -34,7 +34,7 @@ from kernels.sync cimport (
     pthread_mutex_unlock, timespec,
 )
 from kernels.trace cimport trace_batch
-from kernels.turns cimport drop_request, end_turns, expire_turns, set_closing
+from kernels.turns cimport drop_cancelled, end_turns, expire_turns, set_closing
 
 
 cdef int open_batcher(batcher* made, executor* pool, const signature* accepted, const char* name, size_t name_size,
@@ -146,22 +146,17 @@ cdef void cancel_request(request* unwanted) noexcept nogil:
     cdef batcher* home = <batcher*> unwanted.batcher
     cdef bint queued
     cdef int state
-    cdef int64_t now_ns
     pthread_mutex_lock(&home.lock)
     # Written again, outside the lock, by who settles.
     state = int_load(&unwanted.state)
     queued = state == QUEUED
     if queued:
-        now_ns = monotonic_ns()
-        drop_request(home, unwanted, now_ns)
-        int_store(&unwanted.state, SETTLED)
-        count_failure(&home.counts, CANCELLED, now_ns - unwanted.arrival_ns)
-        tell_if_idle(home)
+        drop_cancelled(home, unwanted)
     elif state == RUNNING:
         unwanted.cancelled = True
     pthread_mutex_unlock(&home.lock)
     if queued:
-        fail_request(unwanted, CANCELLED, "the request was cancelled while it was queued")
+        settle_request(unwanted)
 
 
 cdef void begin_closing(batcher* target) noexcept nogil:
@@ -281,14 +276,14 @@ cdef void run_requests(batcher* target, instance* chosen, request* batch, int64_
     cdef failure error
     cdef request* following
     error.code = OK
-    if execute_batch(chosen, batch, rows, &error) == 0 or batch.next == NULL:
+    if execute_batch(chosen, batch, rows, chosen.taken_ns, &error) == 0 or batch.next == NULL:
         finish_requests(target, chosen, batch, rows, &error)
         return
     while batch != NULL:
         following = batch.next
         batch.next = NULL
         error.code = OK
-        execute_batch(chosen, batch, batch.rows, &error)
+        execute_batch(chosen, batch, batch.rows, chosen.ended_ns, &error)
         finish_requests(target, chosen, batch, batch.rows, &error)
         batch = following
 

@@ -3,11 +3,11 @@
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from kernels.batch_start cimport count_waiting
+from kernels.batch_start cimport count_waiting, is_idle
 from kernels.batcher cimport batcher
 from kernels.request cimport request
 from kernels.statistics cimport copy_statistics, count_failure, counters, free_statistics, statistics
-from kernels.sync cimport pthread_mutex_lock, pthread_mutex_unlock
+from kernels.sync cimport monotonic_ns, pthread_mutex_lock, pthread_mutex_unlock
 
 
 cdef void count_refusal(batcher* target, const request* refused) noexcept nogil:
@@ -38,9 +38,20 @@ cdef int64_t read_statistics(batcher* target, statistics* copied) noexcept nogil
     return queued
 
 
-cdef void reset_counts(batcher* target) noexcept nogil:
-    """Forget what was counted so far: a warm-up is nobody's use of the model."""
+cdef bint read_use(batcher* target, int64_t* last_used_ns) noexcept nogil:
+    """Tell when the version was last asked for; True while it has requests or sequences, or an ensemble leads to it."""
+    cdef bint is_used
     pthread_mutex_lock(&target.lock)
+    last_used_ns[0] = target.last_used_ns
+    is_used = not is_idle(target) or target.holds > 0 or (target.sequences != NULL and target.sequences.live > 0)
+    pthread_mutex_unlock(&target.lock)
+    return is_used
+
+
+cdef void reset_counts(batcher* target) noexcept nogil:
+    """Forget what was counted so far, for a version that is put in place: a warm-up is nobody's use of the model."""
+    pthread_mutex_lock(&target.lock)
+    target.last_used_ns = monotonic_ns()
     free_statistics(&target.counts)
     memset(&target.counts, 0, sizeof(statistics))
     pthread_mutex_unlock(&target.lock)

@@ -13,6 +13,7 @@ from kernels.ort cimport OrtValue
 from kernels.session cimport MAX_RANK, session_core, tensor_data
 from kernels.signature cimport signature
 from kernels.status cimport EXHAUSTED
+from kernels.uneven_batch cimport create_uneven, free_uneven, trim_cropped
 
 cdef enum:
     KEPT_BYTES = 8 * 1024 * 1024    # a larger buffer whose size the client chose is freed after its run
@@ -26,6 +27,12 @@ cdef int open_instance(instance* made, const signature* accepted, session_core* 
     made.core = core
     made.served = served
     made.own_outputs = not (core.batched_outputs if accepted.max_batch_size > 0 else core.fixed_outputs)
+    if accepted.uneven != NULL:
+        # What the first dimension of a ragged model's output is called says nothing of its size.
+        made.own_outputs = made.own_outputs or accepted.uneven.has_ragged
+        made.uneven = create_uneven(core.n_outputs)
+        if made.uneven == NULL:
+            return -1
     made.inputs = <OrtValue**> calloc(n_inputs, sizeof(void*))
     made.outputs = <OrtValue**> calloc(n_outputs, sizeof(void*))
     made.input_buffers = <uint8_t**> calloc(n_inputs, sizeof(void*))
@@ -59,6 +66,7 @@ cdef void close_instance(instance* used) noexcept nogil:
     free(used.results)
     free(used.views)
     free(used.shapes)
+    free_uneven(used.uneven)
 
 
 cdef void free_buffers(instance* used) noexcept nogil:
@@ -104,10 +112,12 @@ cdef void trim_buffers(instance* used) noexcept nogil:
     cdef int32_t index
     for index in range(core.n_inputs):
         if (used.input_capacities[index] > KEPT_BYTES
-                and (used.accepted.max_batch_size == 0 or core.inputs[index].inner_elements < 0)):
+                and (used.accepted.max_batch_size == 0 or core.inputs[index].inner_elements < 0 or used.uneven != NULL)):
             free_buffer(&core.place, used.input_buffers[index])
             used.input_buffers[index] = NULL
             used.input_capacities[index] = 0
+    if used.uneven != NULL:
+        trim_cropped(used.uneven)
     for index in range(core.n_outputs):
         if core.outputs[index].datatype == DT_BYTES:
             trim(<void**> &used.output_buffers[index], &used.output_capacities[index])

@@ -39,6 +39,7 @@ cdef bint find_answer(batcher* target, int64_t serial, request* asked) noexcept 
         asked.kept.queued_ns = asked.kept.gather_ns = asked.kept.run_ns = asked.kept.encode_ns = 0
     pthread_mutex_lock(&target.lock)
     count_hit(&target.counts, asked.arrival_ns, started_ns, ended_ns)
+    target.last_used_ns = max(target.last_used_ns, asked.arrival_ns)
     pthread_mutex_unlock(&target.lock)
     return True
 

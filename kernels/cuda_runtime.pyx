@@ -10,14 +10,9 @@ from cython cimport final
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcpy
 
-from kernels.cuda_libraries import find_runtimes
+from kernels.dlfcn cimport RTLD_LOCAL, RTLD_NOW, dlerror, dlopen, dlsym
 
-cdef extern from "<dlfcn.h>" nogil:
-    void* dlopen(const char* path, int flags) noexcept
-    void* dlsym(void* library, const char* name) noexcept
-    const char* dlerror() noexcept
-    int RTLD_NOW
-    int RTLD_LOCAL
+from kernels.cuda_libraries import find_runtimes
 
 cdef enum:
     CUDA_MEMCPY_DEFAULT = 4          # by where the two places are

@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 
 from kernels.batcher cimport batcher
 from kernels.executor cimport executor
+from kernels.parking cimport parking_lot
 from kernels.request cimport request, request_pool
 from kernels.response_cache cimport response_cache
 from kernels.sequence_gate cimport sequence_gate
@@ -18,6 +19,7 @@ cdef struct engine_core:
     trace_book traces
     response_cache cache
     sequence_gate gate
+    parking_lot lot
     void* table              # route_table*, exchanged atomically
     void* elders             # elder_list*, likewise; NULL for none
     char apart[64]           # keeps what every request reads off the line that every request writes
@@ -27,5 +29,6 @@ cdef struct engine_core:
 cdef request* open_request(engine_core* core) noexcept nogil
 cdef void close_request(engine_core* core, request* used) noexcept nogil
 cdef void submit_request(engine_core* core, request* submitted) noexcept nogil
+cdef void place_request(engine_core* core, request* decoded) noexcept nogil
 cdef void withdraw_request(engine_core* core, request* unwanted) noexcept nogil
-cdef void infer_and_wait(engine_core* core, batcher* target, request* asked) noexcept nogil
+cdef void offer_request(batcher* target, request* submitted) noexcept nogil

@@ -19,17 +19,14 @@ from kernels.elders cimport elder_list, find_elder
 from kernels.ensemble_plan cimport ensemble_plan
 from kernels.ensemble_run cimport cancel_ensemble, start_ensemble
 from kernels.failure cimport FAILURE_TEXT_BYTES
+from kernels.parking cimport cancel_parked, park_request
 from kernels.queueing cimport admit_request
-from kernels.request cimport QUEUED, RUNNING, give_back_request, request, take_request
+from kernels.request cimport MOVING, PARKED, QUEUED, RUNNING, give_back_request, request, take_request
 from kernels.routes cimport find_route, route, route_key, route_table
 from kernels.sequence_id cimport read_turn
 from kernels.signature cimport bind_request
 from kernels.status cimport EXHAUSTED, EXPIRED, INVALID, NOT_FOUND, UNAVAILABLE
-from kernels.sync cimport (
-    int_load, monotonic_ns, pointer_load, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal,
-    pthread_cond_t, pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t,
-    pthread_mutex_unlock, section_enter, section_leave,
-)
+from kernels.sync cimport int_exchange, int_load, monotonic_ns, pointer_load, section_enter, section_leave
 
 cdef enum:
     SHOWN_NAME_BYTES = 100     # of a name that a client sent, in an error
@@ -54,23 +51,28 @@ cdef void close_request(engine_core* core, request* used) noexcept nogil:
 
 cdef void submit_request(engine_core* core, request* submitted) noexcept nogil:
     """Decode, check and queue a request. Its `done` is called exactly once, perhaps before this returns."""
-    cdef int phase
-    cdef const route* found
-    cdef batcher* elder = NULL
     submitted.arrival_ns = monotonic_ns()
     if decode_message(submitted) != 0 or (submitted.view.n_parameters > 0 and read_parameters(submitted) != 0):
         settle_request(submitted)
         return
-    phase = section_enter(&core.sections)
-    found = route_request(<route_table*> pointer_load(&core.table), submitted)
+    place_request(core, submitted)
+
+
+cdef void place_request(engine_core* core, request* decoded) noexcept nogil:
+    """Have a decoded request served where the table leads, or wait for its model there; or settle it as refused."""
+    cdef int phase = section_enter(&core.sections)
+    cdef const route* found = route_request(<route_table*> pointer_load(&core.table), decoded)
+    cdef batcher* elder = NULL
     if pointer_load(&core.elders) != NULL:
-        elder = find_keeper(<const elder_list*> pointer_load(&core.elders), found, submitted)
+        elder = find_keeper(<const elder_list*> pointer_load(&core.elders), found, decoded)
     if elder != NULL:
-        serve_request(core, elder, NULL, submitted)
-    elif found != NULL:
-        serve_request(core, found.target, found.plan, submitted)
-    else:
-        settle_request(submitted)
+        serve_request(core, elder, NULL, decoded)
+    elif found == NULL:
+        settle_request(decoded)
+    elif found.target != NULL:
+        serve_request(core, found.target, found.plan, decoded)
+    elif check_deadline(decoded) != 0 or park_request(&core.lot, found.sleeper, decoded) != 0:
+        settle_request(decoded)
     section_leave(&core.sections, phase)
 
 
@@ -86,7 +88,14 @@ cdef void offer_request(batcher* target, request* submitted) noexcept nogil:
 cdef void withdraw_request(engine_core* core, request* unwanted) noexcept nogil:
     """Cancel a submitted request that has not been given back; nothing happens when its reply stands already."""
     cdef int phase = section_enter(&core.sections)
-    if int_load(&unwanted.state) in (QUEUED, RUNNING):
+    cdef int state = int_load(&unwanted.state)
+    if state == MOVING:
+        int_exchange(&unwanted.withdrawn, True)
+        # Unless it is on its way still, whoever took it in may not have seen the mark.
+        state = int_load(&unwanted.state)
+    if state == PARKED:
+        cancel_parked(&core.lot, unwanted)
+    elif state in (QUEUED, RUNNING):
         if unwanted.ensemble_run == NULL:
             cancel_request(unwanted)
         else:
@@ -173,7 +182,10 @@ cdef int check_deadline(request* target) noexcept nogil:
 
 
 cdef const route* route_request(const route_table* table, request* target) noexcept nogil:
-    """Return what serves the model and version that a decoded request names, or NULL with its error set."""
+    """Return what serves the model and version that a decoded request names, now or once it is in memory.
+
+    NULL with its error set where nothing does.
+    """
     cdef bytes_view wanted = target.view.model_version if target.view.model_version.size > 0 else target.version_hint
     cdef route_key key
     cdef const route* found
@@ -190,7 +202,7 @@ cdef const route* route_request(const route_table* table, request* target) noexc
     if found == NULL:
         refuse_unknown(table, target, &key, wanted)
         return NULL
-    if found.target == NULL:
+    if found.target == NULL and found.sleeper == NULL:
         snprintf(target.error.text, FAILURE_TEXT_BYTES, "model '%s'%s%.*s is unavailable: %s", found.key.name,
                  b" version " if wanted.size > 0 else b"", <int> wanted.size, <const char*> wanted.data, found.reason)
         refuse(target, UNAVAILABLE)
@@ -253,40 +265,3 @@ cdef int read_version(bytes_view text, route_key* key) noexcept nogil:
 cdef bint is_letter(unsigned char byte) noexcept nogil:
     """An ASCII letter or an underscore."""
     return 97 <= (byte | 32) <= 122 or byte == 95
-
-
-# ---- a caller that waits
-
-
-cdef struct blocking_wait:
-    pthread_mutex_t lock
-    pthread_cond_t finished
-    bint done
-
-
-cdef void infer_and_wait(engine_core* core, batcher* target, request* asked) noexcept nogil:
-    """Submit a request, to `target` or where it says if that is NULL, and sleep until it is settled."""
-    cdef blocking_wait wait
-    pthread_mutex_init(&wait.lock, NULL)
-    pthread_cond_init(&wait.finished, NULL)
-    wait.done = False
-    asked.context = &wait
-    asked.done = end_wait
-    if target == NULL:
-        submit_request(core, asked)
-    else:
-        offer_request(target, asked)
-    pthread_mutex_lock(&wait.lock)
-    while not wait.done:
-        pthread_cond_wait(&wait.finished, &wait.lock)
-    pthread_mutex_unlock(&wait.lock)
-    pthread_mutex_destroy(&wait.lock)
-    pthread_cond_destroy(&wait.finished)
-
-
-cdef void end_wait(request* finished) noexcept nogil:
-    cdef blocking_wait* wait = <blocking_wait*> finished.context
-    pthread_mutex_lock(&wait.lock)
-    wait.done = True
-    pthread_cond_signal(&wait.finished)
-    pthread_mutex_unlock(&wait.lock)

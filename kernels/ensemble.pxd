@@ -5,6 +5,7 @@ from libc.stdint cimport int32_t
 from kernels.interface cimport Labels
 from kernels.sequence_gate cimport sequence_gate
 from kernels.session cimport session_core, tensor_spec
+from kernels.signature cimport signature
 
 
 cdef struct ensemble_core:       # what runs of it need to know of their sizes, and those that are over
@@ -27,4 +28,5 @@ cdef class Ensemble:
     cdef readonly tuple outputs
     cdef readonly tuple steps    # of EnsembleStep; each comes after those whose tensors it reads
 
+    cdef void describe(self, signature* accepted) noexcept
     cdef tensor_spec* describe_tensors(self, tuple specs, object optional) except NULL

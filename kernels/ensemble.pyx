@@ -4,10 +4,12 @@ from collections import namedtuple
 
 from cython cimport final
 from libc.stdlib cimport calloc, free
+from libc.string cimport memset
 
 from kernels.datatype cimport datatype_to_onnx, find_datatype
 from kernels.interface cimport Labels
 from kernels.session cimport MAX_RANK, count_inner_elements, tensor_spec
+from kernels.signature cimport signature
 
 EnsembleStep = namedtuple("EnsembleStep", "model version inputs outputs")
 EnsembleStep.__doc__ = """One step: the model's name, its version or -1 for the highest that serves, and the ensemble's
@@ -62,6 +64,16 @@ cdef class Ensemble:
             idle = following
         free(self.seen.inputs)
         free(self.seen.outputs)
+
+    cdef void describe(self, signature* accepted) noexcept:
+        """Say what callers see; the batch is left to say."""
+        memset(accepted, 0, sizeof(signature))
+        accepted.core = &self.seen
+        accepted.reads_inputs = True
+        accepted.inputs = self.seen.inputs
+        accepted.outputs = self.seen.outputs
+        accepted.bound = self.seen.inputs
+        accepted.labels = self.labels.lists if self.labels is not None else NULL
 
     cdef tensor_spec* describe_tensors(self, tuple specs, object optional) except NULL:
         """Return the specs as kernels have them; the caller keeps the array."""

@@ -32,6 +32,7 @@ cdef ensemble_run* open_run(ensemble_plan* plan, request* client) noexcept nogil
     taken = <ensemble_run*> plan.graph.idle_runs
     if not is_full:
         home.running += 1
+        home.last_used_ns = max(home.last_used_ns, client.arrival_ns)
         if taken != NULL:
             plan.graph.idle_runs = taken.next
             plan.graph.n_idle -= 1

@@ -10,6 +10,7 @@ from kernels.datatype cimport datatype_name
 from kernels.ensemble_plan cimport (
     FIT_AS_IS, FIT_WITH_BATCH, FIT_WITHOUT_BATCH, PlanHandle, create_plan, ensemble_plan, open_step, plan_step,
 )
+from kernels.parking cimport DormantModel
 from kernels.session cimport tensor_spec
 from kernels.signature cimport signature
 from kernels.version_table cimport LoadedVersion
@@ -106,7 +107,7 @@ cdef class Resolver:
                 plan = self.find_inner(step.model, version)
             if isinstance(entry, LoadedVersion) and not isinstance(plan, str):
                 return entry, plan
-            reasons.append(plan or entry)
+            reasons.append(plan or ("it is not in memory" if isinstance(entry, DormantModel) else entry))
         raise EnsembleError(f"its step {name} is unavailable: {reasons[0]}")
 
     def find_inner(self, name, version):
@@ -207,6 +208,8 @@ cdef int fill_inputs(plan_step* target, object step, dict places, dict made) exc
     cdef int32_t index, count = 0
     cdef dict left = dict(step.inputs)
     for index in range(accepted.core.n_inputs):
+        if accepted.core.inputs[index].is_hidden:
+            continue  # made of the step's batch
         name = accepted.inputs[index].name.decode()
         if accepted.core.inputs[index].is_hidden:
             continue

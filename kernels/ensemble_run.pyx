@@ -26,7 +26,7 @@ from kernels.ensemble_tensors cimport fill_step
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.queueing cimport admit_request
 from kernels.request cimport (
-    QUEUED, RUNNING, SETTLED, give_back_request, request, request_pool, take_request,
+    QUEUED, RUNNING, SETTLED, give_back_request, request, request_pool, take_request, was_withdrawn,
 )
 from kernels.sequence_gate cimport (
     GATE_NO_MEMORY, GATE_PASSED, GATE_WAITS, enter_gate, gate_place, leave_gate, sequence_gate, take_first,
@@ -60,6 +60,8 @@ cdef void start_ensemble(request_pool* requests, ensemble_plan* plan, request* c
     opened.ready = choose_steps(opened)
     if opened.unbegun == 0 or not wait_turn(opened):
         begin_steps(opened, opened.ready)
+    if was_withdrawn(client):
+        cancel_ensemble(client)
     take_hand(opened)
 
 

@@ -8,6 +8,7 @@ from kernels.ort cimport OrtValue
 from kernels.request cimport request
 from kernels.session cimport recording, session_core, tensor_data
 from kernels.signature cimport signature
+from kernels.uneven_batch cimport uneven_batch
 
 
 cdef struct version_name:
@@ -33,6 +34,7 @@ cdef struct instance:
     tensor_data* results     # what the run gave
     output_view* views       # one reply's outputs
     int64_t* shapes          # one reply's shapes, MAX_RANK for each output
+    uneven_batch* uneven     # NULL where all requests of a batch have one shape
     bint own_outputs         # Run allocates its outputs: their shapes are not known before
     const recording* recorded  # how the batch is run, with rows added; NULL for a run of its own rows
     bint is_encoded          # the run writes its output into the reply
@@ -46,11 +48,11 @@ cdef struct instance:
     int64_t ended_ns         # when they had ended
 
 
-cdef int execute_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil
-cdef int prepare_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil
+cdef int execute_batch(instance* used, request* batch, int64_t rows, int64_t now_ns, failure* error) noexcept nogil
+cdef int prepare_batch(instance* used, request* batch, int64_t rows, int64_t now_ns, failure* error) noexcept nogil
 cdef int run_prepared(instance* used, failure* error) noexcept nogil
 cdef int finish_batch(instance* used, request* batch, int64_t rows, int failed, failure* error) noexcept nogil
 cdef int64_t end_phase(instance* used) noexcept nogil
-cdef void begin_batch(instance* used, int64_t rows) noexcept nogil
+cdef void begin_batch(instance* used, int64_t rows, int64_t now_ns) noexcept nogil
 cdef int bind_outputs(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil
 cdef void release_tensors(instance* used) noexcept nogil

@@ -16,9 +16,11 @@ from kernels.buffers cimport reserve, trim_buffers
 from kernels.codec cimport bytes_view, output_view
 from kernels.datatype cimport DT_BOOL, DT_BYTES, datatype_size
 from kernels.deliveries cimport deliver_outputs
+from kernels.elements cimport gather_tensor
 from kernels.failure cimport FAILURE_TEXT_BYTES, failure
-from kernels.gpu_place cimport fetch_input, find_input_place, find_output_place
+from kernels.gpu_place cimport find_input_place, find_output_place
 from kernels.interface cimport convert_in_place, fits
+from kernels.padding cimport measure_lengths
 from kernels.recording cimport find_recording, run_recording
 from kernels.request cimport bound_tensor, request
 from kernels.response cimport response_parameter
@@ -30,26 +32,32 @@ from kernels.session cimport (
 from kernels.status cimport EXHAUSTED, INTERNAL, OK
 from kernels.sync cimport monotonic_ns
 from kernels.timing cimport TIMING_PARAMETERS, describe_timing
+from kernels.uneven_inputs cimport gather_padded, make_inputs, shape_input
+from kernels.uneven_outputs cimport check_outputs, is_scattered, pass_scattered, reserve_crops, slice_uneven
 
 cdef enum:
     IN_PLACE_BYTES = 4096           # smaller tensors are copied, which costs as little and keeps to one way
 
 # In every text of ONNX Runtime about an output that does not fit the buffer it was given, and in no other.
 cdef const char* OUTPUT_OF_OTHER_SHAPE = b"OrtValue"
+# What may be wrong with an output that does not have a row for each of the batch.
+cdef const char* UNBATCHED = b"the model does not batch; set max_batch_size: 0 in its config.pbtxt"
+cdef const char* UNSCATTERED = (b"one that has the elements of all requests end to end must be in batch_output of its "
+                                b"config.pbtxt")
 
 
-cdef int execute_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil:
+cdef int execute_batch(instance* used, request* batch, int64_t rows, int64_t now_ns, failure* error) noexcept nogil:
     """Run a batch and encode its replies. 0, or -1 with `error` set and no reply valid."""
-    cdef int failed = prepare_batch(used, batch, rows, error)
+    cdef int failed = prepare_batch(used, batch, rows, now_ns, error)
     if failed == 0:
         failed = run_prepared(used, error)
     return finish_batch(used, batch, rows, failed, error)
 
 
-cdef int prepare_batch(instance* used, request* batch, int64_t rows, failure* error) noexcept nogil:
+cdef int prepare_batch(instance* used, request* batch, int64_t rows, int64_t now_ns, failure* error) noexcept nogil:
     """Gather a batch and give its outputs a place. 0, or -1 with `error` set; finish_batch must follow either way."""
     cdef int failed
-    begin_batch(used, rows)
+    begin_batch(used, rows, now_ns)
     failed = gather_batch(used, batch, rows, error)
     if failed == 0:
         failed = bind_outputs(used, batch, rows, error)
@@ -57,18 +65,20 @@ cdef int prepare_batch(instance* used, request* batch, int64_t rows, failure* er
     return failed
 
 
-cdef void begin_batch(instance* used, int64_t rows) noexcept nogil:
+cdef void begin_batch(instance* used, int64_t rows, int64_t now_ns) noexcept nogil:
     """Begin the first phase of a batch, and choose how it is run."""
     used.rows = rows
     used.recorded = find_recording(used.core, rows) if used.core.recorded != NULL else NULL
     used.wait_ns = used.run_ns = 0
-    used.phase_ns = monotonic_ns()
+    used.phase_ns = now_ns
 
 
 cdef int finish_batch(instance* used, request* batch, int64_t rows, int failed, failure* error) noexcept nogil:
     """Encode the replies of a batch unless it failed, and let go of its tensors. 0, or -1 with `error` set."""
     if failed == 0:
         failed = read_results(used, rows, error)
+    if failed == 0 and used.uneven != NULL:
+        failed = check_outputs(used, batch, error)
     if failed == 0 and not used.is_encoded:
         failed = encode_batch(used, batch, error)
     if failed == 0 and used.accepted.sequences != NULL:
@@ -100,18 +110,23 @@ cdef int gather_batch(instance* used, request* batch, int64_t rows, failure* err
     cdef session_core* core = used.core
     cdef int64_t shape[MAX_RANK]
     cdef int32_t index
+    if used.uneven != NULL:
+        measure_lengths(used.accepted.uneven, batch, used.uneven.longest)
     for index in range(core.n_inputs):
         if batch.inputs[index].shape == NULL:
-            continue  # an optional input that these requests leave out
+            continue  # an optional input that these requests leave out, or one that is made of the batch
         memcpy(shape, batch.inputs[index].shape, core.inputs[index].rank * sizeof(int64_t))
         if used.accepted.max_batch_size > 0:
             shape[0] = rows
-        if core.inputs[index].datatype == DT_BYTES:
+        if used.uneven != NULL and shape_input(used, batch, index, shape):
+            if gather_padded(used, batch, index, shape, error) != 0:
+                return -1
+        elif core.inputs[index].datatype == DT_BYTES:
             if gather_strings(used, batch, index, shape, error) != 0:
                 return -1
         elif gather_numbers(used, batch, index, shape, error) != 0:
             return -1
-    return 0
+    return make_inputs(used, batch, error) if used.uneven != NULL else 0
 
 
 cdef int gather_numbers(instance* used, request* batch, int32_t index, const int64_t* shape,
@@ -150,17 +165,6 @@ cdef int gather_numbers(instance* used, request* batch, int32_t index, const int
     return bind_tensor(core, spec, used.input_buffers[index], total, shape, &used.inputs[index], error)
 
 
-cdef int gather_tensor(const tensor_spec* spec, const bound_tensor* content, uint8_t* target,
-                       failure* error) noexcept nogil:
-    """Copy one request's elements from where they are. 0, or -1 with `error` set."""
-    if content.size == 0:
-        return 0
-    if content.data == NULL:
-        return fetch_input(spec, content, target, error)
-    copy_numbers(target, content.data, content.size, spec.datatype)
-    return 0
-
-
 cdef bint can_bind_in_place(const bound_tensor* content, int datatype) noexcept nogil:
     """Whether a tensor can be run on where the message or the scratch holds it, which Run only reads.
 
@@ -168,16 +172,6 @@ cdef bint can_bind_in_place(const bound_tensor* content, int datatype) noexcept 
     """
     return (content.data != NULL and content.size >= IN_PLACE_BYTES and datatype != DT_BOOL
             and <size_t> content.data % <size_t> datatype_size(datatype) == 0)
-
-
-cdef void copy_numbers(uint8_t* target, const uint8_t* source, size_t size, int datatype) noexcept nogil:
-    """Copy elements; a BOOL of any value but 0 becomes 1, since kernels may take the byte for a C++ bool."""
-    cdef size_t position
-    if datatype != DT_BOOL:
-        memcpy(target, source, size)
-        return
-    for position in range(size):
-        target[position] = source[position] != 0
 
 
 cdef int gather_strings(instance* used, request* batch, int32_t index, const int64_t* shape,
@@ -296,12 +290,13 @@ cdef int read_result(instance* used, int32_t index, int64_t rows, failure* error
         return 0
     if describe_value(core, used.outputs[index], result, error) != 0:
         return -1
-    if used.accepted.max_batch_size > 0 and (result.rank == 0 or result.shape[0] != rows):
+    if used.accepted.max_batch_size > 0 and not is_scattered(used, index) and (
+            result.rank == 0 or result.shape[0] != rows):
         error.code = INTERNAL
         snprintf(error.text, FAILURE_TEXT_BYTES,
-                 "output '%s' has a first dimension of %ld for a batch of %ld rows: the model does not batch; "
-                 "set max_batch_size: 0 in its config.pbtxt", spec.name,
-                 <long> (result.shape[0] if result.rank > 0 else 0), <long> rows)
+                 "output '%s' has a first dimension of %ld for a batch of %ld rows: %s", spec.name,
+                 <long> (result.shape[0] if result.rank > 0 else 0), <long> rows,
+                 UNSCATTERED if used.uneven != NULL and used.accepted.uneven.has_ragged else UNBATCHED)
         return -1
     if used.accepted.made != NULL and not fits(&used.accepted.made[index], result.shape, result.rank):
         error.code = INTERNAL
@@ -328,6 +323,8 @@ cdef int encode_batch(instance* used, request* batch, failure* error) noexcept n
     while member != NULL:
         if encode_reply(used, member, first, error) != 0:
             return -1
+        if used.uneven != NULL:
+            pass_scattered(used, member)
         first += member.rows
         member = member.next
     return 0
@@ -343,8 +340,10 @@ cdef int encode_reply(instance* used, request* member, int64_t first, failure* e
     if member.wants_timing:
         n_timing = describe_timing(
             used.taken_ns + used.wait_ns - member.arrival_ns, used.gather_ns, used.run_ns, used.rows, timing)
+    if used.uneven != NULL and reserve_crops(used, member, first, error) != 0:
+        return -1
     for index in range(member.n_outputs):
-        slice_output(used, member.outputs[index], first, member.rows, index)
+        slice_output(used, member, first, index)
     if member.has_deliveries:
         member.error.code = OK  # that of a run with others may stand there
         if deliver_outputs(used.accepted, member, used.views) != 0:
@@ -352,8 +351,10 @@ cdef int encode_reply(instance* used, request* member, int64_t first, failure* e
     return write_answer(member, used.served, used.views, timing, n_timing, error)
 
 
-cdef void slice_output(instance* used, int32_t output, int64_t first, int64_t rows, int32_t place) noexcept nogil:
-    """Describe `rows` rows of an output from row `first` on as the reply's output `place`."""
+cdef void slice_output(instance* used, const request* member, int64_t first, int32_t place) noexcept nogil:
+    """Describe a request's rows of an output, from row `first` on, as the reply's output `place`."""
+    cdef int32_t output = member.outputs[place]
+    cdef int64_t rows = member.rows
     cdef const tensor_spec* spec = &used.accepted.core.outputs[output]
     cdef const tensor_data* result = &used.results[output]
     cdef output_view* view = &used.views[place]
@@ -365,6 +366,8 @@ cdef void slice_output(instance* used, int32_t output, int64_t first, int64_t ro
     view.rank = result.rank
     view.shape = shape
     view.region.data = NULL
+    if used.uneven != NULL and slice_uneven(used, member, first, place):
+        return
     memcpy(shape, result.shape, result.rank * sizeof(int64_t))
     if used.accepted.max_batch_size == 0:
         view.content = bytes_view(result.data, result.size)

@@ -60,6 +60,8 @@ cdef class Interface:
         With `outputs`: the shapes that the model must make.
     labels : sequence of list of bytes, or None
         For each output the names of its classes; an empty list for none.
+    apart : set of str
+        Ragged inputs and scattered outputs, whose shapes UnevenRules turn into each other.
 
     Raises
     ------
@@ -68,15 +70,15 @@ cdef class Interface:
         model's.
     """
 
-    def __cinit__(self, Session session not None, *, inputs=None, outputs=None, made=None, labels=None):
+    def __cinit__(self, Session session not None, *, inputs=None, outputs=None, made=None, labels=None, apart=()):
         self.session = session
         if inputs is not None:
             self.core.inputs = self.reshape(session.core.inputs, session.core.n_inputs, inputs)
-            check_pairs(self.core.inputs, session.core.inputs, session.core.n_inputs)
+            check_pairs(self.core.inputs, session.core.inputs, session.core.n_inputs, apart)
         if outputs is not None:
             self.core.outputs = self.reshape(session.core.outputs, session.core.n_outputs, outputs)
             self.core.made = self.reshape(session.core.outputs, session.core.n_outputs, made)
-            check_pairs(self.core.outputs, self.core.made, session.core.n_outputs)
+            check_pairs(self.core.outputs, self.core.made, session.core.n_outputs, apart)
         if labels is not None:
             self._labels = Labels([given for given, _ in zip(labels, session.outputs, strict=True)])
             self.core.labels = self._labels.lists
@@ -85,6 +87,11 @@ cdef class Interface:
         free(self.core.inputs)
         free(self.core.outputs)
         free(self.core.made)
+
+    @property
+    def converts_inputs(self):
+        """Whether callers give inputs in shapes of their own."""
+        return self.core.inputs != NULL
 
     cdef tensor_spec* reshape(self, const tensor_spec* specs, int32_t count, object shapes) except NULL:
         """Copy specs with other shapes; the caller keeps the array."""
@@ -102,12 +109,13 @@ cdef class Interface:
         return copied
 
 
-cdef int check_pairs(const tensor_spec* one, const tensor_spec* other, int32_t count) except -1:
+cdef int check_pairs(const tensor_spec* one, const tensor_spec* other, int32_t count, object apart) except -1:
     """Raise ValueError unless each two specs have as many open dimensions: those are carried over in their order."""
     cdef int32_t index
     for index in range(count):
-        if count_open(&one[index]) != count_open(&other[index]):
-            raise ValueError(f"tensor '{(<bytes> one[index].name).decode()}' has {count_open(&one[index])} open "
+        name = (<bytes> one[index].name).decode()
+        if name not in apart and count_open(&one[index]) != count_open(&other[index]):
+            raise ValueError(f"tensor '{name}' has {count_open(&one[index])} open "
                              f"dimensions for callers and {count_open(&other[index])} for the model")
     return 0
 

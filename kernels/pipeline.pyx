@@ -7,17 +7,14 @@ to the lane that runs it, and from there to the worker that encodes it.
 from libc.stdint cimport int32_t, int64_t
 from libc.stdlib cimport calloc, free
 
+from kernels.awaited_end cimport await_end, awaited_end, bring_end, open_end
 from kernels.buffers cimport close_instance, open_instance
 from kernels.executor cimport schedule, task
 from kernels.instance cimport end_phase, finish_batch, prepare_batch, run_prepared
 from kernels.lane cimport append_task, close_lane, open_lane
 from kernels.session cimport recordings
 from kernels.status cimport OK
-from kernels.sync cimport (
-    int_add, pthread_cond_destroy, pthread_cond_init, pthread_cond_signal, pthread_cond_t,
-    pthread_cond_wait, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_t,
-    pthread_mutex_unlock,
-)
+from kernels.sync cimport int_add, monotonic_ns
 from kernels.zeros cimport finish_zeros, prepare_zeros
 
 
@@ -67,7 +64,7 @@ cdef void gather_next(buffer_set* used) noexcept nogil:
     cdef pipeline* home = used.home
     while used.batch != NULL:
         used.error.code = OK
-        used.failed = prepare_batch(&used.buffers, used.batch, used.rows, &used.error)
+        used.failed = prepare_batch(&used.buffers, used.batch, used.rows, monotonic_ns(), &used.error)
         if used.failed == 0:
             used.task.run = run_gathered
             append_task(&home.runner, &used.task)
@@ -124,9 +121,7 @@ cdef void settle_batch(buffer_set* used) noexcept nogil:
 cdef struct waiting_run:
     task task                # first
     buffer_set* used
-    pthread_mutex_t lock
-    pthread_cond_t finished
-    bint done
+    awaited_end end
 
 
 cdef int warm_up(pipeline* used, failure* error) noexcept nogil:
@@ -161,18 +156,11 @@ cdef int run_and_wait(buffer_set* used, int64_t rows, failure* error) noexcept n
     used.error.code = OK
     used.failed = prepare_zeros(&used.buffers, rows, &used.error)
     if used.failed == 0:
-        pthread_mutex_init(&wait.lock, NULL)
-        pthread_cond_init(&wait.finished, NULL)
+        open_end(&wait.end)
         wait.task.run = run_waiting
         wait.used = used
-        wait.done = False
         append_task(&used.home.runner, &wait.task)
-        pthread_mutex_lock(&wait.lock)
-        while not wait.done:
-            pthread_cond_wait(&wait.finished, &wait.lock)
-        pthread_mutex_unlock(&wait.lock)
-        pthread_mutex_destroy(&wait.lock)
-        pthread_cond_destroy(&wait.finished)
+        await_end(&wait.end)
     finish_zeros(&used.buffers)
     error[0] = used.error
     return used.failed
@@ -181,7 +169,4 @@ cdef int run_and_wait(buffer_set* used, int64_t rows, failure* error) noexcept n
 cdef void run_waiting(task* ready) noexcept nogil:
     cdef waiting_run* wait = <waiting_run*> ready
     wait.used.failed = run_prepared(&wait.used.buffers, &wait.used.error)
-    pthread_mutex_lock(&wait.lock)
-    wait.done = True
-    pthread_cond_signal(&wait.finished)
-    pthread_mutex_unlock(&wait.lock)
+    bring_end(&wait.end)

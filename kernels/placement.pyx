@@ -47,6 +47,8 @@ cdef bint can_run_zeros(const signature* accepted) noexcept nogil:
     """Tell whether the largest batch can be made up: inputs of fixed size but for the batch, and no strings."""
     cdef const tensor_spec* spec
     cdef int index
+    if accepted.uneven != NULL:
+        return False
     for index in range(accepted.core.n_inputs):
         spec = &accepted.core.inputs[index]
         if (spec.inner_elements < 0 or spec.datatype == DT_BYTES or spec.rank == 0

@@ -7,14 +7,14 @@ from kernels.admission cimport comes_too_late, workload
 from kernels.batch_start cimport can_start, start_or_wait, wake_by
 from kernels.batcher cimport batcher
 from kernels.failure cimport FAILURE_TEXT_BYTES
-from kernels.request cimport request
+from kernels.request cimport request, was_withdrawn
 from kernels.request_queue cimport append_request, choose_level, is_full, queue_level
 from kernels.sequences cimport count_ahead
 from kernels.settling cimport settle_request
 from kernels.statistics cimport count_failure, count_late
 from kernels.status cimport EXHAUSTED
 from kernels.sync cimport counter_add, pthread_mutex_lock, pthread_mutex_unlock
-from kernels.turns cimport join_turn
+from kernels.turns cimport drop_cancelled, join_turn
 
 
 cdef void admit_request(batcher* target, request* admitted) noexcept nogil:
@@ -26,7 +26,12 @@ cdef void admit_request(batcher* target, request* admitted) noexcept nogil:
     if refused:
         refuse_bytes(target, admitted, bytes_waiting)
     else:
+        # A request that waited for the version to be loaded came before that.
+        target.last_used_ns = max(target.last_used_ns, admitted.arrival_ns)
         refused = queue_request(target, admitted) != 0
+        if not refused and was_withdrawn(admitted):
+            drop_cancelled(target, admitted)
+            refused = True
     pthread_mutex_unlock(&target.lock)
     if refused:
         settle_request(admitted)

@@ -161,3 +161,33 @@ def scatter_rows(batch, row_counts):
     if sum(row_counts) != len(batch):
         raise ValueError(f"{sum(row_counts)} rows asked for, {len(batch)} in the batch")
     return np.split(batch, np.cumsum(row_counts)[:-1])
+
+
+def join_elements(tensors):
+    """Lay the elements of the requests' tensors end to end: what a model gets of a ragged input."""
+    return np.concatenate([tensor.ravel() for tensor in tensors])
+
+
+def make_batch_input(kind, shapes, dtype):
+    """Return what a batch input of a kind has for requests whose source inputs have these shapes, the batch first."""
+    counts = np.array([np.prod(shape, dtype=np.int64) for shape in shapes], dtype)
+    if kind == "BATCH_ELEMENT_COUNT":
+        return counts
+    if kind == "BATCH_ACCUMULATED_ELEMENT_COUNT":
+        return np.cumsum(counts, dtype=dtype)
+    if kind == "BATCH_ACCUMULATED_ELEMENT_COUNT_WITH_ZERO":
+        return np.concatenate([np.zeros(1, dtype), np.cumsum(counts, dtype=dtype)])
+    if kind == "BATCH_MAX_ELEMENT_COUNT_AS_SHAPE":
+        return np.zeros(int(max(counts)), dtype)
+    rows = np.array([shape[1:] for shape in shapes for _ in range(shape[0])], dtype)
+    return rows if kind == "BATCH_ITEM_SHAPE" else rows.ravel()
+
+
+def pad_rows(tensors, filler, multiple=1):
+    """Gather the requests' tensors into one whose rows are as long as the longest, rounded up, in every dimension."""
+    longest = np.max([tensor.shape[1:] for tensor in tensors], axis=0)
+    shape = [-(-size // multiple) * multiple for size in longest]
+    padded = [np.full((len(tensor), *shape), filler, tensor.dtype) for tensor in tensors]
+    for whole, tensor in zip(padded, tensors, strict=True):
+        whole[tuple(slice(0, size) for size in tensor.shape)] = tensor
+    return np.concatenate(padded)

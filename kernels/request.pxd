@@ -20,6 +20,8 @@ cdef enum request_state:
     QUEUED = 1     # linked into its batcher's queue
     RUNNING = 2    # part of a batch
     SETTLED = 3    # its reply or failure stands
+    PARKED = 4     # waits for its model to be loaded
+    MOVING = 5     # on the way from there to a queue
 
 
 cdef enum:
@@ -69,6 +71,9 @@ cdef struct request:
     bint is_postponed         # in the queue behind those that are in time
     int64_t postpone_ns       # when it gets there; monotonic, 0 for never
     int64_t give_up_ns        # when it is settled should it still wait; monotonic, 0 for never
+    void* dormant             # what it waits for while it is parked
+    int64_t parked_ns         # how long it was, once it has left; 0 for one that never was
+    int withdrawn             # cancelled while MOVING, by who takes it in; touched by atomic exchanges alone
     int state                 # request_state, read by cancel without the lock
     bint cancelled            # cancelled while running: the reply is dropped
     bint wants_timing         # its reply says how long it waited and ran
@@ -122,3 +127,4 @@ cdef int keep_region(request* target, region* held) noexcept nogil
 cdef int reserve(void** buffer, size_t* capacity, size_t size) noexcept nogil
 cdef uint8_t* reserve_reply(request* target, size_t size, size_t aligned) noexcept nogil
 cdef void drop_reply(request* target) noexcept nogil
+cdef bint was_withdrawn(request* taken_in) noexcept nogil

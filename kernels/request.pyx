@@ -7,7 +7,7 @@ from kernels.alignment cimport shift_for
 from kernels.codec cimport bytes_view, clear_request_view, free_request_view, init_request_view
 from kernels.shared_memory cimport drop_region, region
 from kernels.status cimport OK
-from kernels.sync cimport pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock
+from kernels.sync cimport int_add, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock
 
 cdef enum:
     KEPT_REQUESTS = 4096        # idle requests a pool holds on to
@@ -107,6 +107,14 @@ cdef int keep_region(request* target, region* held) noexcept nogil:
     return 0
 
 
+cdef bint was_withdrawn(request* taken_in) noexcept nogil:
+    """Tell whether a request was cancelled on its way from where it was parked; asked by who has just changed its state.
+
+    A cancellation marks it and then looks at its state again: one of the two sees the other.
+    """
+    return taken_in.parked_ns != 0 and int_add(&taken_in.withdrawn, 0) != 0
+
+
 cdef int reserve(void** buffer, size_t* capacity, size_t size) noexcept nogil:
     """Make a buffer of a request at least `size` bytes large; what it held is lost. 0, or -1 without memory."""
     if size <= capacity[0] and buffer[0] != NULL:
@@ -133,6 +141,8 @@ cdef void reset_request(request* used) noexcept nogil:
     used.batcher = NULL
     used.state = FRESH
     used.cancelled = False
+    used.withdrawn = False
+    used.parked_ns = 0
     used.wants_timing = False
     used.is_missed = False
     used.priority = 0

@@ -3,6 +3,7 @@
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from kernels.request cimport request
+from kernels.request_list cimport request_list, unlink_from
 
 
 cdef struct queue_policy:        # the rules of one level
@@ -10,11 +11,6 @@ cdef struct queue_policy:        # the rules of one level
     int64_t timeout_ns           # how long one may wait; 0 for ever
     bint takes_timeouts          # a request may name a shorter time
     bint postpones               # who has waited too long goes behind the others, instead of being given up
-
-
-cdef struct request_list:
-    request* first
-    request* last
 
 
 cdef struct queue_level:
@@ -88,16 +84,3 @@ cdef inline void unlink_request(request_queue* target, request* leaving) noexcep
     target.rows -= leaving.rows
     if leaving.give_up_ns != 0 and leaving.give_up_ns == target.give_up_ns:
         target.is_give_up_stale = True
-
-
-cdef inline void unlink_from(request_list* target, request* leaving) noexcept nogil:
-    if leaving.previous == NULL:
-        target.first = leaving.next
-    else:
-        leaving.previous.next = leaving.next
-    if leaving.next == NULL:
-        target.last = leaving.previous
-    else:
-        leaving.next.previous = leaving.previous
-    leaving.next = NULL
-    leaving.previous = NULL

@@ -8,6 +8,7 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 
 from kernels.request cimport QUEUED, SETTLED, request
+from kernels.request_list cimport link_last, unlink_from
 from kernels.sync cimport add_overflows, int_store
 
 
@@ -60,7 +61,8 @@ cdef void apply_timeout(const queue_policy* policy, request* admitted) noexcept 
     cdef int64_t span_ns = policy.timeout_ns, until_ns
     if policy.takes_timeouts:
         span_ns = find_earlier(span_ns, admitted.timeout_ns)
-    if span_ns == 0 or add_overflows(admitted.arrival_ns, span_ns, &until_ns):
+    # Where it waited for its model to be loaded no policy was known.
+    if span_ns == 0 or add_overflows(admitted.arrival_ns + admitted.parked_ns, span_ns, &until_ns):
         return
     if policy.postpones:
         admitted.postpone_ns = until_ns
@@ -73,16 +75,6 @@ cdef int64_t find_earlier(int64_t one_ns, int64_t other_ns) noexcept nogil:
     if one_ns == 0 or (other_ns != 0 and other_ns < one_ns):
         return other_ns
     return one_ns
-
-
-cdef void link_last(request_list* target, request* added) noexcept nogil:
-    added.next = NULL
-    added.previous = target.last
-    if target.last == NULL:
-        target.first = added
-    else:
-        target.last.next = added
-    target.last = added
 
 
 # ---- looking

@@ -101,7 +101,7 @@ cdef int bind_destination(const signature* accepted, request* target, int32_t in
     asked.home = place.home
     asked.offset = place.offset
     asked.size = place.size
-    return check_room(accepted, target, spec, asked)
+    return check_room(accepted, target, &accepted.outputs[target.outputs[index]], asked)
 
 
 cdef int check_room(const signature* accepted, request* target, const tensor_spec* spec,

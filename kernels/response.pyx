@@ -4,7 +4,8 @@ from libc.stdint cimport uint64_t
 from libc.string cimport memcpy, strlen
 
 from kernels.datatype cimport datatype_name
-from kernels.wire cimport HIGH_BIT, bytes_view
+from kernels.varint cimport put_varint, varint_size
+from kernels.wire cimport bytes_view
 
 # Tags: field number << 3 | wire type: 2, length-delimited, but for numbers.
 cdef enum:  # ModelInferResponse
@@ -34,14 +35,6 @@ cdef bytes_view REGION_KEY = view_key("shared_memory_region")
 
 cdef inline bytes_view view_key(const char* key) noexcept nogil:
     return bytes_view(<const uint8_t*> key, strlen(key))
-
-
-cdef inline size_t varint_size(uint64_t value) noexcept nogil:
-    cdef size_t size = 1
-    while value >= HIGH_BIT:
-        value >>= 7
-        size += 1
-    return size
 
 
 cdef inline size_t field_size(size_t size) noexcept nogil:
@@ -102,15 +95,6 @@ cdef size_t response_size(const response_view* response) noexcept nogil:
         size += field_size(tensor_size(&response.outputs[index]))
         size += field_size(response.outputs[index].content.size)
     return size
-
-
-cdef inline uint8_t* put_varint(uint8_t* dst, uint64_t value) noexcept nogil:
-    while value >= HIGH_BIT:
-        dst[0] = <uint8_t> ((value & 0x7F) | HIGH_BIT)
-        dst += 1
-        value >>= 7
-    dst[0] = <uint8_t> value
-    return dst + 1
 
 
 cdef inline uint8_t* put_head(uint8_t* dst, uint8_t tag, size_t size) noexcept nogil:

@@ -90,7 +90,7 @@ cdef int digest_inputs(EVP_MD_CTX* state, const signature* accepted, const reque
     cdef int32_t index, rank
     for index in range(accepted.core.n_inputs):
         bound = &asked.inputs[index]
-        rank = accepted.core.inputs[index].rank
+        rank = accepted.bound[index].rank
         head[0] = -1 if bound.shape == NULL else rank
         head[1] = <int64_t> bound.size
         if EVP_DigestUpdate(state, head, sizeof(head)) != 1:

@@ -9,6 +9,7 @@ from libc.string cimport memcpy, strlen
 
 from kernels.call cimport append_field
 from kernels.failure cimport FAILURE_TEXT_BYTES
+from kernels.varint cimport put_varint
 
 cdef enum:
     # google.rpc.Status, google.protobuf.Any, google.rpc.RetryInfo and google.protobuf.Duration: number << 3 | wire type
@@ -68,23 +69,13 @@ cdef size_t write_status(uint8_t* target, int code, const char* text, int64_t re
 
 cdef size_t write_number(uint8_t* target, int tag, uint64_t value) noexcept nogil:
     target[0] = <uint8_t> tag
-    return 1 + write_varint(target + 1, value)
+    return <size_t> (put_varint(target + 1, value) - target)
 
 
 cdef size_t write_bytes(uint8_t* target, int tag, const uint8_t* data, size_t size) noexcept nogil:
     cdef size_t used = write_number(target, tag, size)
     memcpy(target + used, data, size)
     return used + size
-
-
-cdef size_t write_varint(uint8_t* target, uint64_t value) noexcept nogil:
-    cdef size_t used = 0
-    while value >= 0x80:
-        target[used] = <uint8_t> (value & 0x7F | 0x80)
-        value >>= 7
-        used += 1
-    target[used] = <uint8_t> value
-    return used + 1
 
 
 cdef size_t encode_base64(uint8_t* target, const uint8_t* data, size_t size) noexcept nogil:

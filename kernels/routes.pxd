@@ -4,6 +4,7 @@ from libc.stdint cimport int64_t
 
 from kernels.batcher cimport batcher
 from kernels.ensemble_plan cimport ensemble_plan
+from kernels.parking cimport dormant
 
 
 cdef struct route_key:
@@ -16,9 +17,10 @@ cdef struct route_key:
 
 cdef struct route:
     route_key key            # both texts owned; a NULL name in an empty place
-    batcher* target          # NULL when the version cannot serve
+    batcher* target          # NULL when the version cannot serve now
     ensemble_plan* plan      # held; NULL unless the version is an ensemble
-    char* reason             # owned; why it cannot
+    dormant* sleeper         # without a target: where requests wait until there is one, NULL where they are refused
+    char* reason             # owned; then: why
 
 
 cdef struct route_table:
@@ -28,6 +30,6 @@ cdef struct route_table:
 
 cdef route_table* create_routes(size_t count) noexcept nogil
 cdef void free_routes(route_table* table) noexcept nogil
-cdef int add_route(route_table* table, const route_key* key, batcher* target, ensemble_plan* plan,
+cdef int add_route(route_table* table, const route_key* key, batcher* target, ensemble_plan* plan, dormant* sleeper,
                    const char* reason) noexcept nogil
 cdef const route* find_route(const route_table* table, const route_key* key) noexcept nogil

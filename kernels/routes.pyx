@@ -24,7 +24,7 @@ cdef route_table* create_routes(size_t count) noexcept nogil:
 
 
 cdef void free_routes(route_table* table) noexcept nogil:
-    """Free a table that nobody reads any more; the batchers are not its own."""
+    """Free a table that nobody reads any more; the batchers and dormant models are not its own."""
     cdef size_t place
     if table == NULL:
         return
@@ -38,7 +38,7 @@ cdef void free_routes(route_table* table) noexcept nogil:
     free(table)
 
 
-cdef int add_route(route_table* table, const route_key* key, batcher* target, ensemble_plan* plan,
+cdef int add_route(route_table* table, const route_key* key, batcher* target, ensemble_plan* plan, dormant* sleeper,
                    const char* reason) noexcept nogil:
     """Add a route that is not in the table yet; its texts are copied. 0, or -1 without memory."""
     cdef size_t place = hash_key(key) & table.mask
@@ -59,6 +59,7 @@ cdef int add_route(route_table* table, const route_key* key, batcher* target, en
     added.key.label_size = key.label_size
     added.key.version = key.version
     added.target = target
+    added.sleeper = sleeper
     if plan != NULL:
         hold_plan(plan)
         added.plan = plan

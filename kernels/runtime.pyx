@@ -13,16 +13,10 @@ from pathlib import Path
 from libc.stdio cimport snprintf
 from libc.string cimport strstr
 
+from kernels.dlfcn cimport RTLD_LOCAL, RTLD_NOW, dlerror, dlopen, dlsym
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.ort cimport *
 from kernels.status cimport EXHAUSTED, INTERNAL, INVALID
-
-cdef extern from "<dlfcn.h>" nogil:
-    void* dlopen(const char* path, int flags) noexcept
-    void* dlsym(void* library, const char* name) noexcept
-    const char* dlerror() noexcept
-    int RTLD_NOW
-    int RTLD_LOCAL
 
 cdef enum:
     SEVERITY_FATAL = 4     # what fails is told to whoever asked; a second line on stderr would only be noise

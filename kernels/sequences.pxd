@@ -8,6 +8,7 @@ runs belong to that run.
 from libc.stdint cimport int32_t, int64_t, uint64_t
 
 from kernels.request cimport request
+from kernels.request_list cimport request_list
 from kernels.sequence_rules cimport sequence_rules
 from kernels.session cimport MAX_RANK
 
@@ -33,8 +34,7 @@ cdef struct sequence:
     uint64_t number           # its id, when that is no text
     void* text                # its id as a BYTES element, owned; NULL when it is a number
     size_t text_size
-    request* first            # requests that wait for their turn, in order of arrival
-    request* last
+    request_list line         # requests that wait for their turn, in order of arrival
     int64_t waiting           # how many those are
     request* released         # the one that is in the batcher's queue or runs
     bint has_slot

@@ -16,6 +16,7 @@ from libc.string cimport memcmp, memcpy
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.refusals cimport refuse
 from kernels.request cimport QUEUED, request, sequence_turn
+from kernels.request_list cimport link_last, unlink_from
 from kernels.request_queue cimport find_earlier, has_expired
 from kernels.sequence_id cimport SHOWN_ID_BYTES, write_id
 from kernels.sequence_inputs cimport bind_turn
@@ -139,7 +140,7 @@ cdef void leave_sequence(sequence_table* table, request* leaving, bint has_run, 
             home.has_state = True
     if home.released != NULL:
         return
-    if home.first == NULL:
+    if home.line.first == NULL:
         rest_sequence(table, home, now_ns)
     elif leaving.turn.ends and not leaving.turn.waits and table.backlog.first != NULL:
         # What follows is another sequence of the same name: those that came earlier are first.
@@ -172,7 +173,7 @@ cdef void take_overdue_of(sequence_table* table, sequence_list* members, int64_t
     cdef request* following
     while home != NULL:
         next_home = home.next
-        member = home.first
+        member = home.line.first
         while member != NULL:
             following = member.next
             if has_expired(member, now_ns):
@@ -188,18 +189,12 @@ cdef void take_overdue_of(sequence_table* table, sequence_list* members, int64_t
 
 cdef void leave_waiting(sequence_table* table, sequence* home, request* leaving, int64_t now_ns) noexcept nogil:
     remove_waiting(table, home, leaving)
-    if home.first == NULL and home.released == NULL:
+    if home.line.first == NULL and home.released == NULL:
         rest_sequence(table, home, now_ns)
 
 
 cdef void append_waiting(sequence_table* table, sequence* home, request* joining) noexcept nogil:
-    joining.next = NULL
-    joining.previous = home.last
-    if home.last == NULL:
-        home.first = joining
-    else:
-        home.last.next = joining
-    home.last = joining
+    link_last(&home.line, joining)
     count_waiting(table, home, 1)
 
 
@@ -214,16 +209,7 @@ cdef void remove_waiting(sequence_table* table, sequence* home, request* leaving
 
 
 cdef void unlink_waiting(sequence_table* table, sequence* home, request* leaving) noexcept nogil:
-    if leaving.previous == NULL:
-        home.first = leaving.next
-    else:
-        leaving.previous.next = leaving.next
-    if leaving.next == NULL:
-        home.last = leaving.previous
-    else:
-        leaving.next.previous = leaving.previous
-    leaving.next = NULL
-    leaving.previous = NULL
+    unlink_from(&home.line, leaving)
     count_waiting(table, home, -1)
 
 
@@ -239,7 +225,7 @@ cdef void count_waiting(sequence_table* table, sequence* home, int64_t more) noe
 
 cdef void take_turn(sequence_table* table, sequence* home) noexcept nogil:
     """Release a sequence's first request; without a slot, it waits in the backlog for one. Nothing of it is released."""
-    cdef request* member = home.first
+    cdef request* member = home.line.first
     if not home.has_slot:
         if home.home != &table.backlog:
             move_sequence(home, &table.backlog)

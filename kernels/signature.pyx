@@ -14,9 +14,11 @@ from kernels.codec cimport (
     request_view, tensor_view,
 )
 from kernels.datatype cimport DT_BYTES, datatype_name, datatype_size
+from kernels.elements cimport count_elements
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.gpu_place cimport stays_on_gpu
 from kernels.interface cimport convert_shape
+from kernels.padding cimport check_lengths
 from kernels.refusals cimport (
     refuse, refuse_count, refuse_datatype, refuse_memory, refuse_missing_input, refuse_range, refuse_shape,
     refuse_tensor, refuse_unknown_input,
@@ -28,6 +30,7 @@ from kernels.shared_memory cimport is_on_gpu, read_region
 from kernels.shared_place cimport find_place, shared_place
 from kernels.status cimport EXHAUSTED, INVALID
 from kernels.sync cimport add_overflows, multiply_overflows
+from kernels.uneven_rules cimport is_padded
 
 cdef enum:
     # The product of the other dimensions of a tensor with a dimension of 0. Such a tensor costs its sender nothing,
@@ -50,7 +53,7 @@ cdef int bind_request(const signature* accepted, request* target) noexcept nogil
 
 
 cdef bint can_merge(const signature* accepted, const request* first, const request* other) noexcept nogil:
-    """Tell whether two bound requests have the same inputs, and agree in every dimension but the first."""
+    """Tell whether two bound requests have the same inputs, and agree in every dimension but the first and padded ones."""
     cdef int32_t index, axis
     cdef const tensor_spec* spec
     for index in range(accepted.core.n_inputs):
@@ -60,7 +63,8 @@ cdef bint can_merge(const signature* accepted, const request* first, const reque
         if spec.inner_elements >= 0 or first.inputs[index].shape == NULL:
             continue
         for axis in range(1, spec.rank):
-            if first.inputs[index].shape[axis] != other.inputs[index].shape[axis]:
+            if first.inputs[index].shape[axis] != other.inputs[index].shape[axis] and not (
+                    accepted.uneven != NULL and is_padded(accepted.uneven, index, axis)):
                 return False
     return True
 
@@ -112,7 +116,7 @@ cdef int bind_inputs(const signature* accepted, request* target) noexcept nogil:
             return refuse_missing_input(core, target, index)
     if accepted.max_batch_size == 0 or target.rows < 0:
         target.rows = 1
-    return 0
+    return check_lengths(accepted.uneven, core, target) if accepted.uneven != NULL else 0
 
 
 cdef int refuse_raw(request* target, int32_t wanted) noexcept nogil:
@@ -170,7 +174,7 @@ cdef const int64_t* shape_for_model(const signature* accepted, request* target, 
     if accepted.inputs == accepted.core.inputs:
         return given.shape if given.rank > 0 else NO_DIMENSIONS
     converted = target.shapes + place * MAX_RANK
-    convert_shape(&accepted.inputs[place], given.shape, &accepted.core.inputs[place], converted)
+    convert_shape(&accepted.inputs[place], given.shape, &accepted.bound[place], converted)
     return converted
 
 
@@ -340,7 +344,7 @@ cdef int lay_out_contents(const signature* accepted, request* target) noexcept n
         bound.data = target.scratch + position
         position += align_up(bound.size)
         if bound.home != NULL:
-            if copy_shared(&accepted.core.inputs[place], target, bound) != 0:
+            if copy_shared(&accepted.bound[place], target, bound) != 0:
                 return -1
         elif bound.size > 0 and read_contents(view, index, accepted.inputs[place].datatype, <uint8_t*> bound.data) != 0:
             return refuse_range(target, &accepted.inputs[place])
@@ -387,13 +391,4 @@ cdef int copy_shared(const tensor_spec* spec, request* target, bound_tensor* bou
                              else b"lies in a shared memory object that has become shorter")
     if spec.datatype != DT_BYTES:
         return 0
-    return check_strings(target, spec, count_elements(spec, bound), &content)
-
-
-cdef int64_t count_elements(const tensor_spec* spec, const bound_tensor* bound) noexcept nogil:
-    """The elements of a bound tensor, whose product has been checked."""
-    cdef int64_t elements = 1
-    cdef int32_t axis
-    for axis in range(spec.rank):
-        elements *= bound.shape[axis]
-    return elements
+    return check_strings(target, spec, count_elements(spec, bound.shape), &content)

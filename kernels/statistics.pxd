@@ -81,6 +81,7 @@ cdef void count_failure(statistics* target, int code, int64_t waited_ns) noexcep
 cdef void count_expiry(statistics* target, const request* expired, int64_t now_ns) noexcept nogil
 cdef void count_late(statistics* target) noexcept nogil
 cdef int copy_statistics(statistics* copied, const statistics* source) noexcept nogil
+cdef int add_statistics(statistics* total, const statistics* added) noexcept nogil
 cdef void free_statistics(statistics* used) noexcept nogil
 cdef dict describe_counters(const counters* total)
 cdef object describe_statistics(str name, int64_t version, const statistics* kept, int64_t queued,

@@ -183,6 +183,31 @@ cdef int copy_statistics(statistics* copied, const statistics* source) noexcept 
     return 0
 
 
+cdef int add_statistics(statistics* total, const statistics* added) noexcept nogil:
+    """Add counts of the same version to others. 0, or -1 without memory, when those by rows are not complete."""
+    cdef int64_t latest_ms = max(total.total.last_inference_ms, added.total.last_inference_ms)
+    cdef int64_t rows
+    cdef batch_counts* same
+    add_numbers(<int64_t*> &total.total, <const int64_t*> &added.total, sizeof(counters))
+    total.total.last_inference_ms = latest_ms
+    add_numbers(<int64_t*> &total.durations, <const int64_t*> &added.durations, sizeof(histograms))
+    add_numbers(total.dispatches, added.dispatches, sizeof(total.dispatches))
+    for rows in range(added.batches_capacity):
+        if added.batches[rows].executions > 0:
+            same = find_batch(total, rows)
+            if same == NULL:
+                return -1
+            add_numbers(<int64_t*> same, <const int64_t*> &added.batches[rows], sizeof(batch_counts))
+    return 0
+
+
+cdef inline void add_numbers(int64_t* total, const int64_t* added, size_t size) noexcept nogil:
+    """Add structs of so many bytes, all of whose fields are 64-bit numbers."""
+    cdef size_t index
+    for index in range(size // sizeof(int64_t)):
+        total[index] += added[index]
+
+
 cdef void free_statistics(statistics* used) noexcept nogil:
     """Free what counting or copying allocated."""
     free(used.batches)

@@ -6,6 +6,7 @@ from libc.string cimport memcpy, strlen
 from kernels.call cimport append_bytes, free_buffer
 from kernels.output cimport write_prefix
 from kernels.transport_state cimport FRAME_PREFIX_BYTES
+from kernels.varint cimport put_varint
 
 cdef enum:
     ERROR_FIELD = 0x0A             # ModelStreamInferResponse: 1, error_message
@@ -22,7 +23,7 @@ cdef int write_stream_prefix(uint8_t* prefix, size_t reply_size) noexcept nogil:
     """Write all that comes before a reply's own bytes, gRPC's prefix too; return how many bytes that is."""
     cdef int used = FRAME_PREFIX_BYTES
     prefix[used] = RESPONSE_FIELD
-    used += 1 + write_varint(prefix + used + 1, FINAL_BYTES + reply_size)
+    used = <int> (put_varint(prefix + used + 1, FINAL_BYTES + reply_size) - prefix)
     memcpy(prefix + used, FINAL, FINAL_BYTES)
     used += FINAL_BYTES
     write_prefix(prefix, False, reply_size + used - FRAME_PREFIX_BYTES)
@@ -46,17 +47,6 @@ cdef int append_field_bytes(byte_buffer* target, int tag, bytes_view value) noex
     """Append a length-delimited field of one-byte tag. 0, or -1 without memory."""
     cdef uint8_t[MAX_VARINT_BYTES + 1] head
     head[0] = <uint8_t> tag
-    if append_bytes(target, head, 1 + write_varint(&head[1], value.size)) != 0:
+    if append_bytes(target, head, put_varint(&head[1], value.size) - &head[0]) != 0:
         return -1
     return append_bytes(target, value.data, value.size)
-
-
-cdef int write_varint(uint8_t* target, size_t value) noexcept nogil:
-    """Write a varint of up to ten bytes; return how many."""
-    cdef int used = 0
-    while value >= 0x80:
-        target[used] = <uint8_t> (value & 0x7F | 0x80)
-        value >>= 7
-        used += 1
-    target[used] = <uint8_t> value
-    return used + 1

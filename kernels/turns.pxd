@@ -12,6 +12,7 @@ from kernels.request_queue cimport queue_level
 
 cdef int join_turn(batcher* target, queue_level* level, request* admitted) noexcept nogil
 cdef void drop_request(batcher* target, request* dropped, int64_t now_ns) noexcept nogil
+cdef void drop_cancelled(batcher* target, request* dropped) noexcept nogil
 cdef request* expire_turns(batcher* target, request* expired, int64_t now_ns) noexcept nogil
 cdef void end_turns(batcher* target, request* batch, int64_t ended_ns, const failure* error) noexcept nogil
 cdef void set_closing(batcher* target, bint is_closing) noexcept nogil

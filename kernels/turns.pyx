@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t
 
-from kernels.batch_start cimport start_or_wait, wake_by
+from kernels.batch_start cimport start_or_wait, tell_if_idle, wake_by
 from kernels.batcher cimport batcher
 from kernels.failure cimport failure
 from kernels.request cimport SETTLED, request
@@ -10,8 +10,10 @@ from kernels.request_queue cimport append_request, choose_level, limit_wait, que
 from kernels.sequences cimport (
     end_idle, find_idle_due, join_sequence, leave_sequence, set_unbounded, take_overdue, take_released,
 )
-from kernels.status cimport OK
-from kernels.sync cimport int_store
+from kernels.settling cimport set_error
+from kernels.statistics cimport count_failure
+from kernels.status cimport CANCELLED, OK
+from kernels.sync cimport int_store, monotonic_ns
 
 
 cdef int join_turn(batcher* target, queue_level* level, request* admitted) noexcept nogil:
@@ -52,6 +54,16 @@ cdef void drop_request(batcher* target, request* dropped, int64_t now_ns) noexce
     leave_sequence(target.sequences, dropped, False, now_ns)
     take_turns(target)
     start_or_wait(target, now_ns)
+
+
+cdef void drop_cancelled(batcher* target, request* dropped) noexcept nogil:
+    """Take a queued request out and count it as cancelled; who has the lock settles it then, with its error."""
+    cdef int64_t now_ns = monotonic_ns()
+    drop_request(target, dropped, now_ns)
+    int_store(&dropped.state, SETTLED)
+    count_failure(&target.counts, CANCELLED, now_ns - dropped.arrival_ns)
+    set_error(dropped, CANCELLED, "the request was cancelled while it was queued")
+    tell_if_idle(target)
 
 
 cdef request* expire_turns(batcher* target, request* expired, int64_t now_ns) noexcept nogil:

@@ -1,4 +1,4 @@
-"""What each version of each model leads to, a loaded version or the reason why there is none, and its publication.
+"""What each version of each model leads to, and its publication: a loaded version, a dormant model, or why neither.
 
 Published is an immutable route table, so that the data plane needs no lock; engine.pyx says when the old one is freed.
 """
@@ -11,6 +11,7 @@ from kernels.batcher cimport batcher, close_batcher
 from kernels.dispatch cimport engine_core
 from kernels.elders cimport elder_list
 from kernels.ensemble_plan cimport PlanHandle, ensemble_plan
+from kernels.parking cimport DormantModel
 from kernels.routes cimport add_route, create_routes, free_routes, route_key, route_table
 from kernels.sync cimport pointer_store, sections_wait
 
@@ -32,6 +33,29 @@ def check_batchable(session):
             if not spec.shape or spec.shape[0] != -1:
                 raise ValueError(f"{kind} '{spec.name}' has shape {list(spec.shape)}; max_batch_size > 0 needs an open "
                                  "first dimension")
+
+
+cdef list change_entries(dict versions, dict changes):
+    """Change what the versions lead to, None being nothing; return what is replaced and has to be retired."""
+    replaced = []
+    for key, entry in changes.items():
+        previous = versions.pop(key, None)
+        if isinstance(previous, (LoadedVersion, DormantModel)):
+            replaced.append(previous)
+        if entry is not None:
+            versions[key] = entry
+    return replaced
+
+
+cdef dict choose_labels(dict before, dict versions, dict changed):
+    """Return the labels of the models that have versions, with what is changed of them."""
+    names = {name for name, _ in versions}
+    chosen = {name: labels for name, labels in {**before, **changed}.items() if name in names and labels}
+    for name, labels in chosen.items():
+        for label, version in labels.items():
+            if (name, version) not in versions:
+                raise ValueError(f"label {label!r} of model {name!r} stands for version {version}, which is not there")
+    return chosen
 
 
 cdef int publish_routes(engine_core* core, dict versions, dict labels, dict plans) except -1:
@@ -82,11 +106,6 @@ cdef int publish_elders(engine_core* core, list elders) except -1:
     return 0
 
 
-cdef void free_elders(engine_core* core) noexcept:
-    """Free the list, which nobody reads any more."""
-    free(core.elders)
-
-
 cdef int add_entry(route_table* table, str name, int64_t version, bytes label, object entry, object plan) except -1:
     cdef bytes encoded = name.encode()
     cdef bytes reason
@@ -96,20 +115,22 @@ cdef int add_entry(route_table* table, str name, int64_t version, bytes label, o
     key.name, key.name_size, key.version = encoded, len(encoded), version
     key.label, key.label_size = label, len(label)
     if isinstance(entry, LoadedVersion):
-        failed = add_route(table, &key, &(<LoadedVersion> entry).queue, steps, NULL)
+        failed = add_route(table, &key, &(<LoadedVersion> entry).queue, steps, NULL, NULL)
+    elif isinstance(entry, DormantModel):
+        failed = add_route(table, &key, NULL, NULL, &(<DormantModel> entry).core, NULL)
     else:
         reason = entry.encode()
-        failed = add_route(table, &key, NULL, NULL, reason)
+        failed = add_route(table, &key, NULL, NULL, NULL, reason)
     if failed != 0:
         raise MemoryError
     return 0
 
 
 def default_versions(versions):
-    """Return {name: version} of what a request without a version gets: the highest that serves, else the highest."""
+    """Return {name: version} of what a request without a version gets: the highest that is not refused, else the highest."""
     chosen = {}
     for (name, version), entry in versions.items():
-        rank = (isinstance(entry, LoadedVersion), version)
+        rank = (not isinstance(entry, str), version)
         if name not in chosen or rank > chosen[name]:
             chosen[name] = rank
     return {name: version for name, (_, version) in chosen.items()}

@@ -11,6 +11,7 @@ from kernels.datatype cimport datatype_size
 from kernels.failure cimport failure
 from kernels.instance cimport begin_batch, bind_outputs, end_phase, instance, release_tensors, run_prepared
 from kernels.session cimport MAX_RANK, bind_tensor, session_core, tensor_spec
+from kernels.sync cimport monotonic_ns
 
 
 cdef int run_zeros(instance* used, failure* error) noexcept nogil:
@@ -26,7 +27,7 @@ cdef int prepare_zeros(instance* used, int64_t rows, failure* error) noexcept no
     """Make a batch of so many rows, 0 of a model without batches. 0, or -1; finish_zeros must follow either way."""
     cdef int32_t index
     cdef int failed = 0
-    begin_batch(used, rows)
+    begin_batch(used, rows, monotonic_ns())
     for index in range(used.core.n_inputs):
         if failed == 0:
             failed = fill_zeros(used, index, error)

@@ -24,6 +24,10 @@ OPTIONS = (
 )
 
 
+class AllocatorError(Exception):
+    """The allocator does not say what was asked for; the text says why."""
+
+
 def tune_allocator() -> bool:
     """Share a few arenas among all threads and keep freed memory; must come before threads are started.
 
@@ -36,6 +40,34 @@ def tune_allocator() -> bool:
     if mallopt is None:
         return False
     return all([variable not in os.environ and mallopt(option, value) == 1 for variable, option, value in OPTIONS])
+
+
+class _MallocInfo(ctypes.Structure):
+    """glibc's struct mallinfo2."""
+
+    _names = ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")
+    _fields_ = tuple((name, ctypes.c_size_t) for name in _names)
+
+
+def read_allocated_bytes() -> int:
+    """The bytes that C code has allocated and not freed: what is mapped for itself, and what is not in all arenas.
+
+    Unlike the resident size it falls as soon as something is freed, and does not rise for what is kept for the next.
+
+    Raises
+    ------
+    AllocatorError
+        The process's allocator is not glibc's.
+    """
+    library = ctypes.CDLL(None)
+    read = getattr(library, "mallinfo2", None)
+    if read is None:
+        raise AllocatorError("the C library does not say how much memory is allocated (mallinfo2)")
+    read.restype = _MallocInfo
+    info = read()
+    if info.uordblks + info.hblkhd == 0:
+        raise AllocatorError("the process's memory is another allocator's than the C library's own")
+    return info.uordblks + info.hblkhd
 
 
 def release_memory() -> None:

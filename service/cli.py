@@ -7,8 +7,9 @@ import typer
 
 from service import __version__
 
-# In the order of the help page; each is a function of the same name in a module of the same name.
-COMMANDS = ("up", "serve", "check", "demo", "infer", "models", "certs", "doctor")
+# In the order of the help page; each is a function of the same name in a module of the same name, or an application of
+# its own with further commands.
+COMMANDS = ("up", "serve", "check", "demo", "infer", "models", "certs", "doctor", "gateway", "traffic")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -37,8 +38,16 @@ def sluice(
     """
 
 
+def _add_command(name: str) -> None:
+    command = getattr(import_module(f"service.commands.{name}"), name)
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name)
+    else:
+        app.command(name)(command)
+
+
 for name in COMMANDS:
-    app.command(name)(getattr(import_module(f"service.commands.{name}"), name))
+    _add_command(name)
 
 
 def main() -> None:

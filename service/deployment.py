@@ -1,6 +1,7 @@
 """The model of a deployment that the gateway is rendered from: models, versions, weights and where they are served."""
 
 import dataclasses
+import ipaddress
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,11 +14,22 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 WEIGHTS_PREFIX = "sluice.weights"
 MAX_WEIGHT = 1_000_000
 MAX_VERSION = 10**18 - 1
+SPLIT_FORM = "VERSION=WEIGHT,VERSION=WEIGHT"
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 class DeploymentError(ValueError):
-    """A deployment that cannot be; the text names what is wrong, what was expected, and what was given."""
+    """A deployment that cannot be; the text names what is wrong, what was expected, and what was given.
+
+    Attributes
+    ----------
+    path
+        Where that stands in a deployment file: the keys and places that lead to it.
+    """
+
+    def __init__(self, text: str, path: tuple[str | int, ...] = ()) -> None:
+        super().__init__(text)
+        self.path = path
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -34,7 +46,16 @@ class Endpoint:
             raise DeploymentError(f"endpoint {self.host}: expected a port from 1 to 65535, given {self.port}")
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @classmethod
+    def parse(cls, text: str, path: tuple[str | int, ...] = ()) -> "Endpoint":
+        """Read `127.0.0.1:8001` or `[::1]:8001`; DeploymentError, with the path, for anything else."""
+        host, _, port = text.rpartition(":")
+        try:
+            return cls(str(ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))), int(port))
+        except ValueError:
+            raise DeploymentError(f"expected an IP address and a port from 1 to 65535, given {text!r}", path) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +100,8 @@ class Deployment:
             raise DeploymentError("expected at least one model, given none")
         if self.gateway == self.operator:
             raise DeploymentError(
-                f"gateway and operator listener: expected two endpoints, given {self.gateway} for both"
+                f"gateway and operator listener: expected two endpoints, given {self.gateway} for both",
+                ("gateway", "operator"),
             )
         for model, versions in self.models.items():
             _check_model(model, versions)
@@ -122,13 +144,20 @@ def assign_weights(numbers: Iterable[int]) -> dict[int, int]:
 def parse_weights(text: str) -> tuple[str, dict[int, int]]:
     """Read `model:version=weight,version=weight` as typed on a command line."""
     model, colon, pairs = text.rpartition(":")
-    found = [re.fullmatch(r"\s*(\d+)\s*=\s*(\d+)\s*", pair, re.ASCII) for pair in pairs.split(",")]
-    if not colon or not all(found):
-        raise DeploymentError(f"weights: expected MODEL:VERSION=WEIGHT,VERSION=WEIGHT, given {text!r}")
+    if not colon:
+        raise DeploymentError(f"weights: expected MODEL:{SPLIT_FORM}, given {text!r}")
+    return model, parse_split(pairs)
+
+
+def parse_split(text: str) -> dict[int, int]:
+    """Read `version=weight,version=weight` as typed on a command line."""
+    found = [re.fullmatch(r"\s*(\d+)\s*=\s*(\d+)\s*", pair, re.ASCII) for pair in text.split(",")]
+    if not all(found):
+        raise DeploymentError(f"weights: expected {SPLIT_FORM} in whole numbers from 0, given {text!r}")
     weights = {int(match[1]): int(match[2]) for match in found if match}
     if len(weights) != len(found):
         raise DeploymentError(f"weights: expected each version once, given {text!r}")
-    return model, weights
+    return weights
 
 
 def cluster_name(model: str, number: int) -> str:
@@ -157,7 +186,10 @@ def _check_model(model: str, versions: Mapping[int, Version]) -> None:
     for number, version in versions.items():
         _check_version(f"model {model!r} version {number}", number, version)
     if not any(version.weight for version in versions.values()):
-        raise DeploymentError(f"model {model!r}: expected a weight above 0 for at least one version, given 0 for all")
+        raise DeploymentError(
+            f"model {model!r}: expected a weight above 0 for at least one version, given 0 for all",
+            ("models", model, "versions"),
+        )
 
 
 def _check_version(name: str, number: int, version: Version) -> None:

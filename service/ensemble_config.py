@@ -49,6 +49,7 @@ def complete_ensemble(name: str, written: WrittenConfig) -> ServingConfig:
         model_outputs=shapes["output"],
         label_files=tuple(output.label_filename for output in proto.output),
         sequences=None,
+        uneven=None,
         proto=proto,
     )
 

@@ -9,6 +9,8 @@ NEWEST = -1
 # What there is of models only: an ensemble has no file, no instances and no batches of its own.
 MODEL_FIELDS = (
     "backend",
+    "batch_input",
+    "batch_output",
     "default_model_filename",
     "instance_group",
     "model_warmup",
@@ -53,6 +55,10 @@ def _check_tensors(proto: ModelConfig, field: str) -> None:
             raise _wrong(f"{where}.dims", f"expected numbers of at least 1, or -1, given {list(tensor.dims)}")
         if tensor.HasField("reshape"):
             raise _wrong(f"{where}.reshape", "an ensemble has none; expected it with the models of its steps")
+        if field == "input" and tensor.allow_ragged_batch:
+            raise _wrong(
+                f"{where}.allow_ragged_batch", "an ensemble has no batches; expected it with its steps' models"
+            )
         names.add(tensor.name)
 
 

@@ -38,6 +38,12 @@ class EnsembleStates:
         faults = self._engine.ensembles()
         return {version: fault for (ensemble, version), fault in faults.items() if ensemble == name and fault}
 
+    def list_awaited(self) -> list[str]:
+        """The models of the steps of ensembles that cannot run now."""
+        faults = self._engine.ensembles()
+        waiting = [entry for key, entry in self._loaded.items() if faults.get(key)]
+        return sorted({step for entry in waiting for step in _list_models(entry)})
+
     def list_steps(self, name: str) -> list[str]:
         """The models of an ensemble's steps, of all its versions; none of a model."""
         found = {step for entry in self._loaded.values() if entry.name == name for step in _list_models(entry)}

@@ -1,6 +1,7 @@
-"""Renders the gateway's configuration from a deployment, has Envoy check it, and puts it in place."""
+"""Renders the gateway's configuration from a deployment."""
 
 import functools
+import hashlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,19 +10,21 @@ import jinja2
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from certs.files import replace_file
 from certs.identities import AUTHORITIES
 from service.deployment import WEIGHTS_PREFIX, Deployment, cluster_name, runtime_key, runtime_prefix
-from service.envoy_check import FOLDER, SECRETS, check
+from service.envoy_check import FOLDER, SECRETS
 from service.headers import VERSION_HEADER
 from service.pb import open_inference_pb2
 
 SERVICE_NAME = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
+RUNTIME_FILE = f"{FOLDER}/runtime.yaml"
 # Relative to the state folder, in which Envoy runs: the path of a socket may have 107 bytes at most.
 ADMIN_SOCKET = "run/admin.sock"
 SERVICE_CLUSTER = "service"
 # gRPC's prefix of a message, and room for the service to refuse a message that is only a little too large by itself.
 BUFFER_MARGIN_BYTES = 65536
+# Of a file's digest.
+VERSION_DIGITS = 16
 # By the fields that name the model and its version in their requests.
 SELECTORS = (
     {"model": "model_name", "version": "model_version", "methods": ("ModelInfer", "ModelStreamInfer")},
@@ -43,16 +46,19 @@ def render(deployment: Deployment) -> dict[str, bytes]:
 
     What is referred to comes before what refers to it, so that a running Envoy never sees a route to nowhere.
     """
-    files = {
-        "descriptors.pb": describe_service(),
-        **_render_secrets(deployment),
-        "runtime.yaml": render_runtime({model: deployment.weights(model) for model in deployment.models}),
+    first = {"descriptors.pb": describe_service(), **_render_secrets(deployment)}
+    last = {
         **_render_clusters(deployment),
         "routes.yaml": _render_routes(deployment),
         "listeners.yaml": _render_listeners(deployment),
         "bootstrap.yaml": _fill("bootstrap", admin_socket=ADMIN_SOCKET),
     }
-    return {f"{FOLDER}/{path}": content for path, content in files.items()}
+    return {**_place(first), **render_weights(deployment), **_place(last)}
+
+
+def render_weights(deployment: Deployment) -> dict[str, bytes]:
+    """The one of those files that holds the weights that last."""
+    return {RUNTIME_FILE: render_runtime({model: deployment.weights(model) for model in deployment.models})}
 
 
 def render_runtime(weights: Mapping[str, Mapping[int, int]]) -> bytes:
@@ -60,7 +66,7 @@ def render_runtime(weights: Mapping[str, Mapping[int, int]]) -> bytes:
     layer = {
         runtime_key(model, number): weight for model, versions in weights.items() for number, weight in versions.items()
     }
-    return _fill("runtime", weights=layer)
+    return _fill_resources("runtime", weights=layer)
 
 
 def describe_service() -> bytes:
@@ -77,24 +83,18 @@ def _order_files(file: FileDescriptor) -> list[FileDescriptor]:
     return [*imported.values(), file]
 
 
-def install(deployment: Deployment, state_folder: Path, envoy: Path) -> None:
-    """Render the gateway's configuration, have Envoy check it, then put it in place file by file, each in one step.
-
-    Raises
-    ------
-    GatewayError
-        Envoy refuses it; what was in place stays untouched.
-    """
-    files = render(deployment)
-    check(files, envoy)
-    for path, content in files.items():
-        target = state_folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(target, content)
+def _place(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    return {f"{FOLDER}/{path}": content for path, content in files.items()}
 
 
 def _fill(template: str, **values: object) -> bytes:
     return _templates().get_template(f"{template}.yaml").render(values).encode() + b"\n"
+
+
+def _fill_resources(template: str, **values: object) -> bytes:
+    """A file of resources with its own digest as version, by which Envoy's statistics say what it has taken."""
+    content = _fill(template, **values)
+    return f"version_info: {hashlib.sha256(content).hexdigest()[:VERSION_DIGITS]}\n".encode() + content
 
 
 @functools.cache
@@ -107,7 +107,7 @@ def _templates() -> jinja2.Environment:
 def _render_secrets(deployment: Deployment) -> dict[str, bytes]:
     folder = str(deployment.certificates.resolve())
     return {
-        f"secrets/{name}.yaml": _fill("secrets", name=name, is_authority=name in AUTHORITIES, folder=folder)
+        f"secrets/{name}.yaml": _fill_resources("secrets", name=name, is_authority=name in AUTHORITIES, folder=folder)
         for name in SECRETS
     }
 
@@ -115,10 +115,12 @@ def _render_secrets(deployment: Deployment) -> dict[str, bytes]:
 def _render_clusters(deployment: Deployment) -> dict[str, bytes]:
     clusters = _list_clusters(deployment)
     files = {
-        f"endpoints/{cluster['name']}.yaml": _fill("endpoints", cluster=cluster["name"], endpoints=cluster["endpoints"])
+        f"endpoints/{cluster['name']}.yaml": _fill_resources(
+            "endpoints", cluster=cluster["name"], endpoints=cluster["endpoints"]
+        )
         for cluster in clusters
     }
-    files["clusters.yaml"] = _fill(
+    files["clusters.yaml"] = _fill_resources(
         "clusters",
         clusters=clusters,
         version_header=VERSION_HEADER,
@@ -129,7 +131,7 @@ def _render_clusters(deployment: Deployment) -> dict[str, bytes]:
 
 
 def _render_routes(deployment: Deployment) -> bytes:
-    return _fill(
+    return _fill_resources(
         "routes",
         models=_list_models(deployment),
         selectors=SELECTORS,
@@ -139,7 +141,7 @@ def _render_routes(deployment: Deployment) -> bytes:
 
 
 def _render_listeners(deployment: Deployment) -> bytes:
-    return _fill(
+    return _fill_resources(
         "listeners",
         gateway=deployment.gateway,
         operator=deployment.operator,

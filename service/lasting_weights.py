@@ -7,10 +7,7 @@ import yaml
 
 from certs.files import replace_file
 from service.deployment import Deployment, DeploymentError, runtime_key
-from service.envoy_check import FOLDER
-from service.gateway import render_runtime
-
-FILE = f"{FOLDER}/runtime.yaml"
+from service.gateway import RUNTIME_FILE, render_weights
 
 
 def apply_lasting_weights(deployment: Deployment, state_folder: Path) -> Deployment:
@@ -32,13 +29,13 @@ def apply_lasting_weights(deployment: Deployment, state_folder: Path) -> Deploym
 
 def save_weights(deployment: Deployment, state_folder: Path) -> None:
     """Write the weights of all models; a running Envoy takes them at once, but for those that its admin was given."""
-    weights = {model: deployment.weights(model) for model in deployment.models}
-    replace_file(state_folder / FILE, render_runtime(weights))
+    for path, content in render_weights(deployment).items():
+        replace_file(state_folder / path, content)
 
 
 def _read_layer(state_folder: Path) -> dict[str, int]:
     try:
-        layer = yaml.safe_load((state_folder / FILE).read_bytes())["resources"][0]["layer"]
+        layer = yaml.safe_load((state_folder / RUNTIME_FILE).read_bytes())["resources"][0]["layer"]
     except (FileNotFoundError, yaml.YAMLError, KeyError, IndexError, TypeError):
         return {}
     return layer if isinstance(layer, dict) else {}

@@ -7,17 +7,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kernels.parking import DormantModel
 from service.allocator import release_memory
-from service.config_text import ModelConfigError
-from service.ensemble_config import list_step_models
 from service.ensemble_states import EnsembleStates
+from service.ensemble_steps import EnsembleSteps, find_step_models
 from service.model_change import ModelChange, mark_failed
-from service.model_config import read_config, read_override
-from service.model_folders import ModelFolder, ModelFolderError, find_config, find_model, list_models
+from service.model_folders import ModelFolder, ModelFolderError, find_model, list_models
 from service.model_override import ModelOverride, lay_out_files
 from service.model_plan import Makings, ModelPlan, plan_model
+from service.model_turns import ModelTurns
 from service.repository import UNLOADED, ModelVersion, Repository, State
 from service.status import InvalidArgumentError, NotFoundError, UnavailableError
+from service.version_entries import describe_folder, move
 from service.version_loader import VersionLoader, explain_failure
 
 if TYPE_CHECKING:
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from kernels.version_table import LoadedVersion
 
 LOADING = "the model is loading"
-ENSEMBLE_FIELD = b"ensemble_scheduling"
 
 logger = logging.getLogger(__name__)
 
@@ -54,16 +54,15 @@ class Lifecycle:
         self._engine = engine
         self._repository = repository
         self._loader = VersionLoader(engine, default_max_batch_size, self._check_going)
-        self._lock = threading.Lock()
-        self._turns: dict[str, threading.Lock] = {}
+        self._turns = ModelTurns()
         # So that what the engine does and what the repository says of it change in the same order.
         self._changing = threading.Lock()
         self._ensembles = EnsembleStates(engine)
+        self._steps = EnsembleSteps(root, self._has_to_load, self._load_step)
         # Of each model that serves, what its versions are made of. Written by whoever has the model's turn.
         self._served: dict[str, dict[int, Makings]] = {}
         self._to_load: list[str] = []
         self._is_stopped = False
-        self._operations = 0
 
     def find_models(self, wanted: Callable[[str], bool] = lambda name: True) -> None:
         """Look what there is, at the start: until load_found has come to it, a model's requests hear that it loads.
@@ -78,22 +77,28 @@ class Lifecycle:
         ModelFolderError
             The repository itself cannot be read.
         """
-        folders = list_models(self._root)
-        self._to_load = [folder.name for folder in folders if wanted(folder.name) and not folder.problem]
-        entries = []
-        for folder in folders:
+        entries: list[ModelVersion] = []
+        labels: dict[str, Mapping[str, int]] = {}
+        self._to_load = []
+        for folder in list_models(self._root):
             if folder.problem or not wanted(folder.name):
-                entries += _describe_folder(folder, State.UNAVAILABLE, folder.problem or UNLOADED)
+                entries += describe_folder(folder, State.UNAVAILABLE, folder.problem or UNLOADED)
             else:
-                entries += _describe_folder(folder, State.LOADING, LOADING)
-        self._put_in_place(entries)
+                described, labels[folder.name] = self._look_into(folder)
+                entries += described
+        self._put_in_place(entries, labels)
+
+    def _look_into(self, folder: ModelFolder) -> tuple[list[ModelVersion], Mapping[str, int]]:
+        """The versions of a model that is wanted, and their labels, as they are before load_found."""
+        self._to_load.append(folder.name)
+        return describe_folder(folder, State.LOADING, LOADING), {}
 
     def load_found(self) -> None:
         """Load every model that find_models wanted; one that cannot be loaded is UNAVAILABLE and stops no other.
 
         Ensembles come last: their steps have then been tried.
         """
-        ensembles = {name for name in self._to_load if self._list_steps(name)}
+        ensembles = {name for name in self._to_load if find_step_models(self._root, name)}
         for name in sorted(self._to_load, key=ensembles.__contains__):
             if self._is_stopped:
                 return
@@ -108,17 +113,14 @@ class Lifecycle:
         folders = {folder.name: folder for folder in list_models(self._root)}
         known = self._repository.names()
         for name in folders.keys() ^ known:
-            turn = self._find_turn(name)
-            # A model that somebody loads or unloads just now is in good hands.
-            if not turn.acquire(blocking=False):
-                continue
-            try:
+            with self._turns.try_to_take(name) as is_taken:
+                if not is_taken:
+                    # A model that somebody loads or unloads just now is in good hands.
+                    continue
                 if name in folders and name not in self._repository.names():
-                    self._put_in_place(_describe_folder(folders[name], State.UNAVAILABLE, UNLOADED))
+                    self._put_in_place(describe_folder(folders[name], State.UNAVAILABLE, UNLOADED))
                 elif name in known and name not in self._served:
-                    self._put_in_place(_move(self._repository.list_versions(name), State.REMOVED))
-            finally:
-                turn.release()
+                    self._put_in_place(move(self._repository.list_versions(name), State.REMOVED))
 
     def stop_loading(self) -> None:
         """Have every load return after the session or the warm-up run that it makes now, and refuse further ones."""
@@ -144,45 +146,26 @@ class Lifecycle:
         UnavailableError
             The server is stopping.
         """
-        self._load_steps(name, (name,), override)
-        self._load_one(name, override)
+        with self._steps.load_for(name, override):
+            self._load_one(name, override)
 
     def _load_one(self, name: str, override: ModelOverride | None = None) -> None:
         with self._take_turn(name), self._find_folder(name, override) as folder:
-            try:
-                plan = plan_model(folder, override)
-            except Exception as error:
-                reason = explain_failure(error, folder)
-                self._keep_all(folder, reason)
-                raise LoadError(f"failed to load {name!r}: {reason}") from None
-            self._bring_up(plan)
+            self._bring_up(self._plan(folder, override))
 
-    def _load_steps(self, name: str, outer: tuple[str, ...], override: ModelOverride | None = None) -> None:
-        """Load those models of an ensemble's steps that nobody has loaded yet, the innermost first.
+    def follow(self, name: str) -> None:
+        """Take up what has changed of a model. Raises as `load`."""
+        self.load(name)
 
-        Without the ensemble's turn, so that two that contain each other do not wait for each other.
-        """
-        for step in self._list_steps(name, override):
-            is_new = all(entry.reason in (UNLOADED, LOADING) for entry in self._list_known(step))
-            if is_new and step not in outer:
-                self._load_steps(step, (*outer, step))
-                with contextlib.suppress(LoadError, NotFoundError):
-                    self._load_one(step)
+    def _has_to_load(self, step: str) -> bool:
+        """Whether an ensemble loads the model of a step: if nobody has loaded it or tried to."""
+        return all(entry.reason in (UNLOADED, LOADING) for entry in self._list_known(step))
 
-    def _list_steps(self, name: str, override: ModelOverride | None = None) -> list[str]:
-        """The models of an ensemble's steps; none of a model, and of what cannot be read."""
-        try:
-            if override:
-                return list_step_models(read_override(override.config, name).proto)
-            folder = find_model(self._root, name)
-            path = find_config(folder) if folder else None
-            # Of most models the configuration need not be parsed for that.
-            if path is None or ENSEMBLE_FIELD not in path.read_bytes():
-                return []
-            return list_step_models(read_config(path, name).proto)
-        except (ModelFolderError, ModelConfigError, OSError):
-            # Whoever loads it comes across the same, and says so.
-            return []
+    def _load_step(self, step: str) -> None:
+        with contextlib.suppress(LoadError, NotFoundError), self._take_turn(step):
+            if self._has_to_load(step):
+                with self._find_folder(step) as folder:
+                    self._bring_up(self._plan(folder))
 
     def unload(self, name: str, *, with_steps: bool = False) -> None:
         """Take a model out of service: requests that come from now on are refused, those admitted are finished.
@@ -206,11 +189,13 @@ class Lifecycle:
             is_there = self._is_there(name)
             reason = UNLOADED if is_there else None
             changes = {(name, entry.version): reason for entry in entries if entry.version is not None}
-            replaced = self._exchange(changes, _move(entries, State.UNLOADING) if was_serving else [], {name: {}})
+            replaced = self._exchange(changes, move(entries, State.UNLOADING) if was_serving else [], {name: {}})
             if was_serving:
-                self._engine.retire(replaced)
+                self._loader.retire(replaced)
                 release_memory()
-            self._repository.publish(_move(entries, State.UNAVAILABLE if is_there else State.REMOVED))
+            self._repository.publish(move(entries, State.UNAVAILABLE if is_there else State.REMOVED))
+            if not was_serving:
+                self._loader.retire(replaced)
         for step in steps:
             if not self._ensembles.contain(step):
                 with contextlib.suppress(NotFoundError):
@@ -219,27 +204,17 @@ class Lifecycle:
     @property
     def is_busy(self) -> bool:
         """Whether a load or an unload is under way; after stop_loading, false once means for good."""
-        return self._operations > 0
+        return self._turns.are_taken
 
     @contextlib.contextmanager
     def _take_turn(self, name: str) -> Iterator[None]:
         """One operation on a model, once those before it are done; UnavailableError when the server is stopping."""
-        with self._lock:
-            self._operations += 1
-        try:
-            with self._find_turn(name):
-                self._check_going()
-                yield
-        finally:
-            with self._lock:
-                self._operations -= 1
-
-    def _find_turn(self, name: str) -> threading.Lock:
-        with self._lock:
-            return self._turns.setdefault(name, threading.Lock())
+        with self._turns.take(name):
+            self._check_going()
+            yield
 
     @contextlib.contextmanager
-    def _find_folder(self, name: str, override: ModelOverride | None) -> Iterator[ModelFolder]:
+    def _find_folder(self, name: str, override: ModelOverride | None = None) -> Iterator[ModelFolder]:
         """The folder to load a model from; one of overriding files is there only meanwhile."""
         if override and override.files:
             with lay_out_files(name, override.files) as folder:
@@ -264,12 +239,21 @@ class Lifecycle:
         if self._is_stopped:
             raise UnavailableError("the server is stopping")
 
+    def _plan(self, folder: ModelFolder, override: ModelOverride | None = None) -> ModelPlan:
+        """What is to serve of a folder; LoadError when nothing of it can, which is then noted."""
+        try:
+            return plan_model(folder, override)
+        except Exception as error:
+            reason = explain_failure(error, folder)
+            self._keep_all(folder, reason)
+            raise LoadError(f"failed to load {folder.name!r}: {reason}") from None
+
     def _keep_all(self, folder: ModelFolder, reason: str) -> None:
         """Note why nothing of a model could be loaded; what serves of it goes on."""
         known = {entry.version: entry for entry in self._list_known(folder.name)}
         if not known:
-            known = {entry.version: entry for entry in _describe_folder(folder, State.UNAVAILABLE, reason)}
-        for entry in _describe_folder(folder, State.UNAVAILABLE, reason) if folder.versions else ():
+            known = {entry.version: entry for entry in describe_folder(folder, State.UNAVAILABLE, reason)}
+        for entry in describe_folder(folder, State.UNAVAILABLE, reason) if folder.versions else ():
             known.setdefault(entry.version, entry)
         self._put_in_place([mark_failed(entry, reason) for entry in known.values()])
 
@@ -291,7 +275,7 @@ class Lifecycle:
         try:
             change.prepare(self._loader, self._check_going)
         except BaseException:
-            self._engine.retire(change.handles.values())
+            self._loader.retire(change.handles.values())
             raise
         self._served[name] = change.served
         labels = {name: change.labels} if change.takes_labels else None
@@ -308,6 +292,8 @@ class Lifecycle:
         entries: Sequence[ModelVersion],
         labels: Mapping[str, Mapping[str, int]] | None = None,
         handles: "Mapping[int, LoadedVersion] | None" = None,
+        *,
+        retire: "Callable[[Sequence[LoadedVersion | DormantModel]], None] | None" = None,
     ) -> None:
         """Have the engine do as the entries say, tell the repository, and drain what was replaced.
 
@@ -315,34 +301,30 @@ class Lifecycle:
         ----------
         handles
             What the engine holds of versions that are READY from now on; others that are READY are so already.
+        retire
+            What is done with what was replaced, where it is not to be waited for.
         """
         handles, changes = handles or {}, {}
+        # One for all versions of a model: they are loaded together.
+        dormant = {entry.name: DormantModel(entry.name) for entry in entries if entry.is_dormant}
         for entry in entries:
-            if entry.state is not State.READY:
+            if entry.is_dormant:
+                changes[entry.name, entry.version] = dormant[entry.name]
+            elif entry.state is not State.READY:
                 changes[entry.name, entry.version] = entry.reason if entry.state is not State.REMOVED else None
             elif entry.version in handles:
                 changes[entry.name, entry.version] = handles[entry.version]
         changes = {key: change for key, change in changes.items() if key[1] is not None}
-        self._engine.retire(self._exchange(changes, entries, labels))
+        (retire or self._loader.retire)(self._exchange(changes, entries, labels))
 
     def _exchange(
         self,
-        changes: "Mapping[tuple[str, int], LoadedVersion | str | None]",
+        changes: "Mapping[tuple[str, int], LoadedVersion | DormantModel | str | None]",
         entries: Sequence[ModelVersion],
         labels: Mapping[str, Mapping[str, int]] | None,
-    ) -> "list[LoadedVersion]":
+    ) -> "list[LoadedVersion | DormantModel]":
         """Change what the engine serves, and then what the repository says, of ensembles too that this bears on."""
         with self._changing:
             replaced = self._engine.exchange(changes, labels) if changes or labels else []
             self._repository.publish(self._ensembles.follow(entries), labels)
         return replaced
-
-
-def _describe_folder(folder: ModelFolder, state: State, reason: str) -> list[ModelVersion]:
-    """One entry for each version of a folder, or one for a folder that has none."""
-    return [ModelVersion(folder.name, version, state, reason) for version in folder.versions or (None,)]
-
-
-def _move(entries: Sequence[ModelVersion], state: State) -> list[ModelVersion]:
-    """The same versions, unloaded or on the way there."""
-    return [ModelVersion(entry.name, entry.version, state, UNLOADED) for entry in entries]

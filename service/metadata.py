@@ -77,7 +77,7 @@ class InferenceServicer(ObservingServicer, SharedMemoryServicer):
 
     @answers
     def ModelMetadata(self, request, context):  # noqa: N802, D102
-        entry = self._repository.find_ready(request.name, request.version)
+        entry = self._repository.find_described(request.name, request.version)
         ready = [one for one in self._repository.list_versions(request.name) if one.state is State.READY]
         return pb.ModelMetadataResponse(
             name=entry.name,

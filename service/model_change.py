@@ -47,8 +47,11 @@ class ModelChange:
 
     @property
     def newcomers(self) -> list[int]:
-        """Versions that do not serve yet."""
-        return [version for version in self._plan.versions if version not in self._before]
+        """Versions whose callers hear that they load: neither serving yet, nor dormant, whose callers wait."""
+        return [version for version in self._plan.versions if version not in self._before and not self._waits(version)]
+
+    def _waits(self, version: int) -> bool:
+        return version in self._known and self._known[version].is_dormant
 
     def prepare(self, loader: VersionLoader, check_going: Callable[[], None]) -> None:
         """Load every version that has changed; one that fails stops no other. What check_going raises ends it."""
@@ -117,9 +120,9 @@ class ModelChange:
 
 def mark_failed(entry: ModelVersion, reason: str) -> ModelVersion:
     """A version whose load has failed: one that serves goes on, and says why it is not the newest."""
-    if entry.state is State.READY:
+    if entry.state is State.READY and not entry.is_dormant:
         return replace(entry, reason=f"serves what was loaded before, since loading failed: {reason}")
-    return replace(entry, state=State.UNAVAILABLE, reason=reason)
+    return replace(entry, state=State.UNAVAILABLE, reason=reason, config=None, is_dormant=False)
 
 
 def _follow_choice(config: ServingConfig, plan: ModelPlan) -> ServingConfig:

@@ -13,6 +13,7 @@ from service.ensemble_fields import ENSEMBLE_PLATFORM, check_ensemble
 from service.pb.model_config_pb2 import ModelConfig, ModelInstanceGroup
 from service.queue_config import BATCHING, QUEUE_FIELDS, QUEUE_PARAMETERS, read_queue_options
 from service.sequence_config import check_sequences
+from service.uneven_config import READ_UNEVEN_FIELDS, UNEVEN_PARAMETERS, Padding, check_uneven, read_padding
 from service.version_policy import LABELS_PARAMETER, check_policy, read_labels
 
 MAX_THREADS = 1024
@@ -49,6 +50,7 @@ READ_FIELDS = frozenset(
         "dynamic_batching",
         "dynamic_batching.max_queue_delay_microseconds",
         *(f"{BATCHING}.{field}" for field in QUEUE_FIELDS),
+        *READ_UNEVEN_FIELDS,
         "ensemble_scheduling",
         "ensemble_scheduling.step",
         "ensemble_scheduling.step.model_name",
@@ -154,6 +156,8 @@ class WrittenConfig:
         Who waits where and for how long, and when a batch that is not full runs.
     devices
         Where instances run, and the options of what runs them there.
+    padding
+        What is padded so that requests of different lengths go into one batch; None for nothing.
     uses_arena
         Whether ONNX Runtime keeps the memory of a run for the next.
     model_file
@@ -172,6 +176,7 @@ class WrittenConfig:
     inter_op_threads: int
     queueing: QueueOptions
     devices: DeviceConfig
+    padding: Padding | None = None
     uses_arena: bool = True
     model_file: str = MODEL_FILE
     labels: Mapping[str, int] = field(default_factory=dict)
@@ -208,6 +213,8 @@ def _check(parsed: Message, model: str) -> WrittenConfig:
     check_sequences(proto)
     parameters = _read_parameters(proto)
     devices = read_devices(proto)
+    padding = read_padding(parameters)
+    check_uneven(proto, padding, records_runs=devices.graph_batches is not None)
     delay_us = proto.dynamic_batching.max_queue_delay_microseconds
     _check_range("dynamic_batching.max_queue_delay_microseconds", delay_us, 0, MAX_QUEUE_DELAY_US)
     _check_range("max_batch_size", proto.max_batch_size, 0, 2**31 - 1)
@@ -220,6 +227,7 @@ def _check(parsed: Message, model: str) -> WrittenConfig:
         inter_op_threads=_read_threads(parameters, "inter_op_thread_count"),
         queueing=read_queue_options(proto.dynamic_batching, parameters),
         devices=devices,
+        padding=padding,
         uses_arena=_read_switch(parameters, ARENA_PARAMETER),
         model_file=proto.default_model_filename or MODEL_FILE,
         labels=read_labels(parameters[LABELS_PARAMETER]) if LABELS_PARAMETER in parameters else {},
@@ -274,7 +282,7 @@ def _check_range(field: str, given: int, low: int, high: int) -> None:
 
 def _read_parameters(proto: ModelConfig) -> dict[str, str]:
     """The parameters that are not about devices, all of which are known."""
-    known = (*THREAD_PARAMETERS, ARENA_PARAMETER, LABELS_PARAMETER, *QUEUE_PARAMETERS)
+    known = (*THREAD_PARAMETERS, ARENA_PARAMETER, LABELS_PARAMETER, *QUEUE_PARAMETERS, *UNEVEN_PARAMETERS)
     others = [name for name in proto.parameters if not is_device_parameter(name)]
     for name in others:
         if name not in known:

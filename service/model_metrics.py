@@ -110,6 +110,6 @@ def describe_loads(entries: Iterable[ModelVersion]) -> list[Family]:
     """How long it took to load each version that serves."""
     family = Family(LOADS[0], "gauge", LOADS[1])
     for entry in entries:
-        if entry.state is State.READY:
+        if entry.state is State.READY and not entry.is_dormant:
             family.add(entry.load_s, format_labels({"model": entry.name, "version": str(entry.version)}))
     return [family]

@@ -4,11 +4,13 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from service.config_text import ModelConfigError
 from service.model_config import WrittenConfig, read_config, read_override
 from service.model_folders import (
     ModelFolder,
     ModelFolderError,
     find_config,
+    find_model,
     find_model_file,
     find_state_file,
     find_warmup_file,
@@ -71,6 +73,10 @@ class ModelPlan:
         ]
         return config, tuple(self._identify(path) for path in files)
 
+    def measure_files(self) -> int:
+        """The bytes of the ONNX files of all versions; ModelFolderError when one cannot be had."""
+        return sum(path.stat().st_size for version in self.versions for path in self._list_model_files(version))
+
     def _list_model_files(self, version: int) -> list[Path]:
         """The ONNX file; of an ensemble, which has none, the version's folder must be there all the same."""
         if self.written.is_ensemble:
@@ -85,6 +91,15 @@ class ModelPlan:
                 return (hashlib.file_digest(file, "sha256").hexdigest(),)
         status = path.stat()
         return tuple(map(str, (path, status.st_ino, status.st_size, status.st_mtime_ns)))
+
+
+def measure_files(root: Path, name: str) -> int:
+    """The bytes of a model's ONNX files, of all versions that serve; 0 where they cannot be found."""
+    try:
+        folder = find_model(root, name)
+        return plan_model(folder).measure_files() if folder else 0
+    except (ModelFolderError, ModelConfigError, OSError):
+        return 0
 
 
 def plan_model(folder: ModelFolder, override: ModelOverride | None = None) -> ModelPlan:

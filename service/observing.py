@@ -34,7 +34,7 @@ class ObservingServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
 
     @answers
     def ModelConfig(self, request: pb.ModelConfigRequest, context: grpc.ServicerContext):  # noqa: N802, D102
-        entry = self._repository.find_ready(request.name, request.version)
+        entry = self._repository.find_described(request.name, request.version)
         return pb.ModelConfigResponse(config=entry.config.proto)
 
     @answers

@@ -42,14 +42,14 @@ def check_self_contained(path: Path) -> None:
     """
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            _Walk(content).check_model()
+            Walk(content).check_model()
     except ValueError:
         raise OnnxFileError("the file is empty") from None
     except OSError as error:
         raise OnnxFileError(f"the file cannot be read: {error.strerror}") from None
 
 
-class _Walk:
+class Walk:
     """One walk through one file; `position` is the next byte to read."""
 
     def __init__(self, content: mmap.mmap):
@@ -58,6 +58,7 @@ class _Walk:
         self._fields_left = MAX_FIELDS
 
     def check_model(self) -> None:
+        """Raise OnnxFileError for a tensor with data elsewhere."""
         # The messages that are open: what each is and where it ends.
         open_messages = [("model", len(self._content))]
         while open_messages:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from service.applied_deployment import keep_lasting_weights
 from service.config_text import ModelConfigError
 from service.deployment import DEFAULT_MAX_MESSAGE_BYTES, Deployment, Endpoint, Version, assign_weights
 from service.lasting_weights import apply_lasting_weights
@@ -29,10 +30,13 @@ class Plan:
         How long requests may take to finish, at the gateway and then once more at the service.
     envoy
         Envoy's executable; found when None.
+    declared
+        The whole deployment, where an operator declares it: then services are others' to run, and those fields above
+        that it says itself are of no meaning.
     """
 
-    model_repository: Path
     state_folder: Path
+    model_repository: Path = Path()
     gateway: Endpoint = GATEWAY
     operator: Endpoint = OPERATOR
     service: Endpoint = SERVICE
@@ -41,6 +45,7 @@ class Plan:
     drain_timeout_s: float = 30.0
     gateway_threads: int = 1
     envoy: Path | None = None
+    declared: Deployment | None = None
 
     @property
     def certificates(self) -> Path:
@@ -62,13 +67,18 @@ def list_served(folder: ModelFolder) -> tuple[int, ...]:
 
 
 def derive_deployment(plan: Plan) -> Deployment:
-    """The deployment of what the model repository holds, with the plan's weights, else those that last.
+    """The deployment that is declared, else that of what the model repository holds, with the plan's weights.
+
+    Weights that an operator set for good stay: of the repository's models without any in the plan, and of those that
+    are declared as they were when that was last put in place.
 
     Raises
     ------
     ModelFolderError, DeploymentError
         The repository cannot be read or holds no model, or the plan weighs what is not there.
     """
+    if plan.declared is not None:
+        return keep_lasting_weights(plan.declared, plan.state_folder)
     models = {
         folder.name: {number: Version(weight, (plan.service,)) for number, weight in assign_weights(served).items()}
         for folder in list_models(plan.model_repository)

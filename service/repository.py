@@ -5,7 +5,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from service.serving_config import ServingConfig
 from service.status import InvalidArgumentError, NotFoundError, UnavailableError
@@ -16,6 +16,8 @@ WIRE_VERSION = re.compile(r"[0-9]{1,18}")
 UNLOADED = "unloaded"
 # Triton's words again, as below those about what is not found: its clients look for them.
 VERSION_REFUSED = "failed to get model version from specified version string"
+# The reason of versions that are READY and dormant.
+DORMANT = "not in memory; the next request loads it"
 
 logger = logging.getLogger(__name__)
 
@@ -41,9 +43,11 @@ class ModelVersion:
     reason
         Why it is not READY; of one that is, why it was not loaded again, or empty.
     config
-        How it serves; None unless it is READY.
+        How it serves; None unless it is READY, and of a dormant version perhaps not read yet.
     load_s
-        How long loading it took, in seconds; 0 unless it is READY.
+        How long loading it took, in seconds; 0 unless it is READY and in memory.
+    is_dormant
+        Whether it is not in memory and the next request, which waits for that, has it loaded: it is READY nevertheless.
     """
 
     name: str
@@ -52,6 +56,7 @@ class ModelVersion:
     reason: str = ""
     config: ServingConfig | None = None
     load_s: float = 0.0
+    is_dormant: bool = False
 
 
 class Repository:
@@ -66,6 +71,7 @@ class Repository:
         self._models: dict[str, dict[int | None, ModelVersion]] = {}
         self._labels: dict[str, Mapping[str, int]] = {}
         self._listeners: list[Callable[[ModelVersion], None]] = []
+        self._describe: Callable[[ModelVersion], ModelVersion] | None = None
 
     def subscribe(self, listener: Callable[[ModelVersion], None]) -> None:
         """Call `listener` with each version that there is and, in the thread that loads, whenever its state changes."""
@@ -83,6 +89,19 @@ class Repository:
                 log_state(entry)
                 for listener in self._listeners:
                     listener(entry)
+
+    def describe_by(self, describe: Callable[[ModelVersion], ModelVersion]) -> None:
+        """Have find_described call `describe` with a version whose configuration nobody has read yet."""
+        self._describe = describe
+
+    def note_config(self, entry: ModelVersion, config: ServingConfig) -> ModelVersion:
+        """Add its configuration to a version; nothing changes where the version is another one by now."""
+        described = replace(entry, config=config)
+        with self._lock:
+            versions = self._models.get(entry.name, {})
+            if versions.get(entry.version) is entry:
+                versions[entry.version] = described
+        return described
 
     def _take_over(self, entry: ModelVersion) -> bool:
         """Note one version; False when nothing of it has changed."""
@@ -159,6 +178,13 @@ class Repository:
             raise UnavailableError(f"{subject} is unavailable: {entry.reason}")
         return entry
 
+    def find_described(self, name: str, version: str = "") -> ModelVersion:
+        """As find_ready, with a configuration; that of a dormant model may be read now, or the model loaded for it."""
+        entry = self.find_ready(name, version)
+        if entry.config is None and self._describe is not None:
+            entry = self._describe(entry)
+        return entry
+
 
 def parse_version(text: str) -> int:
     """The number of a version in its wire form; InvalidArgumentError for what is not one."""
@@ -169,7 +195,7 @@ def parse_version(text: str) -> int:
 
 def log_state(entry: ModelVersion) -> None:
     """Log what became of a version; a failure, also one that left an older load serving, as a warning."""
-    is_failure = entry.reason not in ("", UNLOADED) and entry.state in (State.READY, State.UNAVAILABLE)
+    is_failure = entry.reason not in ("", UNLOADED, DORMANT) and entry.state in (State.READY, State.UNAVAILABLE)
     level = logging.WARNING if is_failure else logging.INFO
     fields = {"model": entry.name, "version": entry.version, "state": entry.state.value}
     logger.log(level, "model state", extra=fields | ({"reason": entry.reason} if entry.reason else {}))

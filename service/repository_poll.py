@@ -73,7 +73,7 @@ class RepositoryPoller:
             if signature is None:
                 self._lifecycle.unload(name)
             else:
-                self._lifecycle.load(name)
+                self._lifecycle.follow(name)
 
     def _sign_all(self) -> dict[str, Signature]:
         return {folder.name: sign_model(folder) for folder in list_models(self._root)}

@@ -92,6 +92,14 @@ def find_hidden(proto: ModelConfig) -> frozenset[tuple[str, str]]:
     return frozenset([*(("input", name) for name in inputs), *(("output", name) for name in outputs)])
 
 
+def find_stateful(proto: ModelConfig) -> frozenset[tuple[str, str]]:
+    """The tensors by which sequences are kept, as ("input" or "output", name), whether callers see them or not."""
+    given = proto.sequence_batching
+    inputs = [one.name for one in given.control_input] + [state.input_name for state in given.state]
+    outputs = [state.output_name for state in given.state]
+    return frozenset([*(("input", name) for name in inputs), *(("output", name) for name in outputs)])
+
+
 def complete_sequences(
     proto: ModelConfig,
     inputs: Sequence["TensorSpec"],

@@ -7,14 +7,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol
 
 from kernels.engine import Engine
-from kernels.runtime import configure_runtime, runtime_version
+from kernels.runtime import configure_runtime, runtime_version, start_runtime
+from service.allocator import AllocatorError
 from service.cache_metrics import describe_cache
+from service.dormant_models import DormantConfigs
 from service.gpu_metrics import GpuMetrics
 from service.gpus import keep_library_open
 from service.health import HealthBoard
-from service.lifecycle import Lifecycle
+from service.lazy_lifecycle import LazyLifecycle
+from service.lazy_loading import LazyLoading
 from service.log_settings import LogSettings
 from service.machine_metrics import MachineMetrics
+from service.memory_budget import MemoryBudget
 from service.metrics import Metrics
 from service.metrics_server import MetricsServer
 from service.model_control import ModelControl
@@ -117,8 +121,12 @@ class InferenceServer:
         self._board = HealthBoard()
         self._repository = Repository()
         self._repository.subscribe(self._board.update)
-        self._lifecycle = Lifecycle(
-            settings.model_repository, engine, self._repository, default_max_batch_size=settings.default_max_batch_size
+        self._lifecycle = LazyLifecycle(
+            settings.model_repository,
+            engine,
+            self._repository,
+            default_max_batch_size=settings.default_max_batch_size,
+            is_lazy=lambda name: settings.lazy_loading and name not in settings.pinned_models,
         )
         self._poller = RepositoryPoller(settings.model_repository, self._lifecycle, settings.repository_poll_secs)
         self._tracer = Tracer(engine, settings.trace_file)
@@ -134,6 +142,7 @@ class InferenceServer:
             MachineMetrics().describe,
         )
         self._metrics_server: MetricsServer | None = None
+        self._lazy: LazyLoading | None = None
 
     def start(self) -> None:
         """Find the models, listen and answer; not ready until mark_ready.
@@ -141,10 +150,12 @@ class InferenceServer:
         Raises
         ------
         ServerError
-            The address cannot be had.
+            The address cannot be had, or what models take cannot be measured.
         ModelFolderError
             The repository cannot be read.
         """
+        if self._settings.lazy_loading:
+            self._lazy = self._prepare_lazy()
         # Before anybody can call: a model that is there is never unknown, not even for a moment.
         if self._settings.model_control_mode == "poll":
             self._poller.remember()
@@ -162,6 +173,24 @@ class InferenceServer:
             self._metrics_server.start()
         self._transport.start()
 
+    def _prepare_lazy(self) -> LazyLoading:
+        # What ONNX Runtime takes for itself is no model's.
+        start_runtime()
+        settings = self._settings
+        try:
+            budget = MemoryBudget(
+                self._engine, self._lifecycle, settings.memory_budget_bytes, pinned=settings.pinned_models
+            )
+        except AllocatorError as error:
+            raise ServerError(f"cannot load lazily: {error}") from None
+        lazy = LazyLoading(self._engine, self._lifecycle, budget)
+        configs = DormantConfigs(
+            settings.model_repository, self._repository, settings.default_max_batch_size, load=lazy.bring
+        )
+        self._repository.describe_by(configs.describe)
+        self._metrics.add(lazy.describe)
+        return lazy
+
     def _listen_for_scrapes(self, port: int) -> MetricsServer:
         try:
             return MetricsServer(self._settings.host, port, self._metrics)
@@ -171,8 +200,11 @@ class InferenceServer:
 
     def load_models(self) -> None:
         """Load the models that start has found, and follow the repository if that is asked for; runs beside serving."""
-        for name in sorted({*self._settings.load_models} - {EVERY_MODEL} - self._repository.names()):
+        named = {*self._settings.load_models, *self._settings.pinned_models} - {EVERY_MODEL}
+        for name in sorted(named - self._repository.names()):
             logger.error("model to load is not in the repository", extra={"model": name})
+        if self._lazy is not None:
+            self._lazy.start()
         self._lifecycle.load_found()
         if self._settings.model_control_mode == "poll":
             self._poller.start()
@@ -202,6 +234,8 @@ class InferenceServer:
         self._board.drain()
         self._poller.stop()
         self._lifecycle.stop_loading()
+        if self._lazy is not None:
+            self._lazy.stop()
         until = time.monotonic() + timeout_s
         self._transport.stop(timeout_s)
         drained = self._engine.drain(max(CLOSING_GRACE_S, until - time.monotonic()))

@@ -18,7 +18,8 @@ from service.pb.model_config_pb2 import (
     ModelOutput,
 )
 from service.queue_config import check_preferred_sizes
-from service.sequence_plan import SequencePlan, complete_sequences, find_hidden
+from service.sequence_plan import SequencePlan, complete_sequences, find_hidden, find_stateful
+from service.uneven_plan import UnevenPlan, UnevenPlanner, find_apart, find_dims, find_made
 
 if TYPE_CHECKING:
     from kernels.session import TensorSpec
@@ -51,6 +52,8 @@ class ServingConfig:
         The file of labels of each output of the model, empty for none.
     sequences
         How the version keeps sequences; None when its requests have nothing to do with each other.
+    uneven
+        How requests of different shapes share batches; None where those of a batch have one.
     proto
         The same as a ModelConfig, with nothing left to fill in.
     """
@@ -71,6 +74,7 @@ class ServingConfig:
     label_files: tuple[str, ...]
     graph_batches: tuple[int, ...]
     sequences: SequencePlan | None
+    uneven: UnevenPlan | None
     proto: ModelConfig
 
     @property
@@ -80,7 +84,7 @@ class ServingConfig:
 
     def fills(self, name: str) -> bool:
         """Whether an input is the server's to fill."""
-        return self.sequences is not None and name in self.sequences.inputs
+        return any(plan is not None and name in plan.inputs for plan in (self.sequences, self.uneven))
 
 
 def complete_config(
@@ -117,11 +121,13 @@ def complete_config(
         del proto.optimization.cuda.graph_spec[:]
         proto.optimization.cuda.graph_spec.extend(GraphSpec(batch_size=size) for size in graph_batches)
     sequences = complete_sequences(proto, inputs, outputs, max_batch_size, instances or written.instance_count)
-    hidden = find_hidden(proto)
+    stateful, apart = find_stateful(proto), find_apart(proto)
+    hidden = find_hidden(proto) | find_made(proto)
     seen, made = {}, {}
     for field, specs in (("input", inputs), ("output", outputs)):
         shown = [spec for spec in specs if (field, spec.name) not in hidden]
-        seen[field], made[field] = _complete_tensors(proto, field, shown, batch_dims=int(max_batch_size > 0))
+        seen[field], made[field] = _complete_tensors(proto, field, shown, int(max_batch_size > 0), apart)
+    uneven = UnevenPlanner(proto, inputs, outputs, made, stateful).plan(written.padding)
     label_files = {output.name: output.label_filename for output in proto.output}
     if max_batch_size > 0 and sequences is None:
         proto.dynamic_batching.SetInParent()
@@ -156,6 +162,7 @@ def complete_config(
         label_files=tuple(label_files.get(spec.name, "") for spec in outputs),
         graph_batches=graph_batches,
         sequences=sequences,
+        uneven=uneven,
         proto=proto,
     )
 
@@ -204,7 +211,7 @@ def _gives_whole_shapes(written: WrittenConfig, inputs: Sequence["TensorSpec"]) 
 
 
 def _complete_tensors(
-    proto: ModelConfig, field: str, specs: Sequence["TensorSpec"], batch_dims: int
+    proto: ModelConfig, field: str, specs: Sequence["TensorSpec"], batch_dims: int, apart: frozenset[str]
 ) -> tuple[tuple["TensorSpec", ...], dict[str, tuple[int, ...]]]:
     """Put the tensors of `field` into the model's order, filled in and checked.
 
@@ -216,14 +223,13 @@ def _complete_tensors(
     tensors = getattr(proto, field)
     given = _index_by_name(field, tensors, {spec.name for spec in specs})
     message = ModelInput if field == "input" else ModelOutput
-    completed = [_complete_tensor(field, given.get(spec.name, message()), spec, batch_dims) for spec in specs]
+    completed = [_complete_tensor(field, given.get(spec.name, message()), spec, batch_dims, apart) for spec in specs]
     del tensors[:]
     tensors.extend(completed)
     pairs = list(zip(specs, completed, strict=True))
     seen = tuple(spec._replace(shape=(*spec.shape[:batch_dims], *tensor.dims)) for spec, tensor in pairs)
     made = {
-        spec.name: (*spec.shape[:batch_dims], *(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims))
-        for spec, tensor in pairs
+        spec.name: (*spec.shape[:batch_dims], *find_dims(tensor)) for spec, tensor in pairs if spec.name not in apart
     }
     return seen, made
 
@@ -243,14 +249,15 @@ def _index_by_name(
 
 
 def _complete_tensor(
-    field: str, given: ModelInput | ModelOutput, spec: "TensorSpec", batch_dims: int
+    field: str, given: ModelInput | ModelOutput, spec: "TensorSpec", batch_dims: int, apart: frozenset[str]
 ) -> ModelInput | ModelOutput:
     where = f"{FILE_NAME}: {field} {spec.name!r}"
     completed = type(given)(name=spec.name, data_type=CONFIG_DATATYPES[spec.datatype])
     if given.data_type not in (DataType.TYPE_INVALID, completed.data_type):
         expected, wrong = (name_datatype(value) for value in (completed.data_type, given.data_type))
         raise ModelConfigError(f"{where}: data_type: expected {expected}, as in the model file, given {wrong}")
-    dims = list(spec.shape[batch_dims:])
+    # What is ragged has the shape that the configuration says, whatever the model has of it.
+    dims = list(find_dims(given)) if spec.name in apart else list(spec.shape[batch_dims:])
     if given.HasField("reshape"):
         reshaped = _narrow_dims(f"{where}: reshape.shape", list(given.reshape.shape), dims, batch_dims)
         dims = _check_reshape(where, list(given.dims), reshaped)
@@ -261,6 +268,7 @@ def _complete_tensor(
     completed.dims.extend(dims)
     if field == "input":
         completed.optional = given.optional
+        completed.allow_ragged_batch = given.allow_ragged_batch
     else:
         completed.label_filename = given.label_filename
     return completed

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import get_type_hints
 
 from service import setting_checks as checks
+from service.lazy_settings import LazySettings
 from service.limit_settings import LimitSettings
 from service.setting_checks import about
 
@@ -27,7 +28,7 @@ class SettingsError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(LimitSettings):
+class Settings(LimitSettings, LazySettings):
     """Every setting of the server, with its type, default, meaning and check: the table that all else follows."""
 
     model_repository: Path = field(
@@ -243,6 +244,7 @@ def load_settings(
     settings = Settings(**values, origins=origins)
     _check_values(settings)
     _check_control(settings)
+    _check_lazy(settings)
     _check_transport(settings)
     _check_limits(settings)
     return settings
@@ -319,6 +321,19 @@ def _check_control(settings: Settings) -> None:
             f"setting load_models from {settings.origins['load_models']}: expected model_control_mode explicit, given "
             f"{settings.model_control_mode!r}"
         )
+
+
+def _check_lazy(settings: Settings) -> None:
+    """Either requests say what is in memory or clients do, and a bound is of meaning to the former alone."""
+    origins = settings.origins
+    if settings.lazy_loading and settings.model_control_mode == "explicit":
+        raise SettingsError(
+            f"setting lazy_loading from {origins['lazy_loading']}: expected model_control_mode none or poll, given "
+            "'explicit'"
+        )
+    for name in ("memory_budget_bytes", "pinned_models"):
+        if getattr(settings, name) and not settings.lazy_loading:
+            raise SettingsError(f"setting {name} from {origins[name]}: expected with lazy_loading, given without")
 
 
 def _check_transport(settings: Settings) -> None:

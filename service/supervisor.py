@@ -12,7 +12,7 @@ from certs import ensure_certificates
 from service.child import Child
 from service.daemons import POLL_S, STOP_TIMEOUT_S, GatewayDaemon, ServiceDaemon
 from service.deployment import Deployment
-from service.gateway import install
+from service.gateway_install import install
 from service.instance import check_ports, lock_instance
 from service.plan import Plan, derive_deployment
 
@@ -122,17 +122,24 @@ class Supervisor:
     def _start_all(self) -> None:
         plan = self.plan
         (plan.state_folder / "logs").mkdir(parents=True, exist_ok=True)
-        check_ports({"gateway": plan.gateway, "operator listener": plan.operator, "service": plan.service})
-        ensure_certificates(plan.certificates)
+        self._check_ports()
+        if plan.declared is None:
+            ensure_certificates(plan.certificates)
         self._deployment = derive_deployment(plan)
         gateway = GatewayDaemon(plan)
-        install(self._deployment, plan.state_folder, gateway.executable)
-        for daemon in (ServiceDaemon(plan), gateway):
+        install(plan.declared or self._deployment, plan.state_folder, gateway.executable, self._deployment)
+        for daemon in (gateway,) if plan.declared else (ServiceDaemon(plan), gateway):
             kept = _Kept(daemon)
             self._kept.append(kept)
             kept.start()
             self._await_ready(kept)
             log.info("started", extra={"child": daemon.name, "pid": kept.child.pid})
+
+    def _check_ports(self) -> None:
+        plan, declared = self.plan, self.plan.declared
+        at = declared or plan
+        ports = {"gateway": at.gateway, "operator listener": at.operator}
+        check_ports(ports if declared else {**ports, "service": plan.service})
 
     def _await_ready(self, kept: "_Kept") -> None:
         deadline = time.monotonic() + START_TIMEOUT_S

@@ -33,6 +33,7 @@ def make_interface(session: Session, config: ServingConfig, folder: Path) -> Int
         outputs=config.output_shapes,
         made=config.model_outputs,
         labels=labels,
+        apart=config.uneven.apart if config.uneven else (),
     )
 
 

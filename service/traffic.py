@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlencode
@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 from service.admin import AdminError
 from service.deployment import Deployment, runtime_key
 from service.lasting_weights import apply_lasting_weights, save_weights
+from service.weight_layers import WeightLayers
 
 FILE_LAYER = "weights"
 FILE_TIMEOUT_S = 5.0
@@ -38,14 +39,32 @@ class Traffic:
         self._deployment = deployment
         self._admin = admin
 
+    @property
+    def deployment(self) -> Deployment:
+        """What the gateway was rendered from."""
+        return self._deployment
+
+    @property
+    def admin(self) -> Admin:
+        """The way to Envoy's admin."""
+        return self._admin
+
     def read_weights(self, model: str) -> dict[int, int]:
         """Weights in force by version number; raises DeploymentError for an unknown model, AdminError."""
+        return self.read_layers(model).in_force
+
+    def read_layers(self, model: str) -> WeightLayers:
+        """What stands in each place that weights come from; raises DeploymentError for an unknown model, AdminError."""
         declared = self._deployment.weights(model)
-        entries = self._read_runtime()["entries"]
-        return {
-            number: int(entries.get(runtime_key(model, number), {}).get("final_value", weight))
-            for number, weight in declared.items()
-        }
+        runtime = self._read_runtime()
+        file_place = runtime["layers"].index(FILE_LAYER)
+        lasting, overrides = {}, {}
+        for number in declared:
+            values = runtime["entries"].get(runtime_key(model, number), {}).get("layer_values", [])
+            for place, text in enumerate(values):
+                if text:
+                    (lasting if place == file_place else overrides)[number] = text
+        return WeightLayers(declared, lasting, overrides)
 
     def shift(self, model: str, weights: Mapping[int, int]) -> dict[int, int]:
         """Change weights at once, until Envoy ends; versions that are not named keep theirs.
@@ -63,7 +82,7 @@ class Traffic:
         AdminError
             The admin cannot be reached or refuses.
         """
-        wanted = self._deployment.with_weights(model, self.read_weights(model)).with_weights(model, weights)
+        wanted = self._deployment.with_weights(model, {**self.read_weights(model), **weights})
         # All of them in one call: nothing is in force in between.
         self._modify({runtime_key(model, number): str(weight) for number, weight in wanted.weights(model).items()})
         return wanted.weights(model)
@@ -74,10 +93,23 @@ class Traffic:
         The file is in force before the admin's values, which lie above it, are cleared.
         """
         wanted = self.shift(model, weights)
-        save_weights(apply_lasting_weights(self._deployment, state_folder).with_weights(model, wanted), state_folder)
-        self._await_file(model, wanted)
-        self._modify({runtime_key(model, number): "" for number in wanted})
+        self.save(model, wanted, state_folder)
+        self.put_back(model, {})
         return wanted
+
+    def save(self, model: str, weights: Mapping[int, int], state_folder: Path) -> None:
+        """Write all weights of a model to the file, and return when the gateway has it; the admin's lie above it."""
+        save_weights(apply_lasting_weights(self._deployment, state_folder).with_weights(model, weights), state_folder)
+        self._await_file(model, weights)
+
+    def put_back(self, model: str, overrides: Mapping[int, int]) -> None:
+        """Give the admin exactly these weights, until Envoy ends: for other versions the file's are in force again.
+
+        DeploymentError, and nothing was changed, when that would leave the model's traffic to no version.
+        """
+        layers = self.read_layers(model)
+        self._deployment.with_weights(model, layers.effective_lasting | dict(overrides))
+        self._modify({runtime_key(model, number): str(overrides.get(number, "")) for number in layers.declared})
 
     def _read_runtime(self) -> dict[str, Any]:
         return json.loads(self._admin.request("GET", "/runtime?format=json"))
@@ -87,15 +119,9 @@ class Traffic:
 
     def _await_file(self, model: str, weights: Mapping[int, int]) -> None:
         deadline = time.monotonic() + FILE_TIMEOUT_S
-        while self._read_file_layer(model, weights) != {number: str(weight) for number, weight in weights.items()}:
+        while self.read_layers(model).lasting != {number: str(weight) for number, weight in weights.items()}:
             if time.monotonic() > deadline:
                 raise AdminError(
                     f"model {model!r}: the gateway has not taken the file of weights; the shift is in force"
                 )
             time.sleep(POLL_S)
-
-    def _read_file_layer(self, model: str, numbers: Iterable[int]) -> dict[int, str]:
-        runtime = self._read_runtime()
-        layer, nothing = runtime["layers"].index(FILE_LAYER), [""] * len(runtime["layers"])
-        entries = {number: runtime["entries"].get(runtime_key(model, number), {}) for number in numbers}
-        return {number: entry.get("layer_values", nothing)[layer] for number, entry in entries.items()}

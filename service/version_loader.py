@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from kernels.engine import InferError
 from kernels.ensemble import EnsembleError
 from kernels.session import SessionError
+from kernels.version_table import LoadedVersion
 from service.config_text import FILE_NAME, ModelConfigError
 from service.device_config import GRAPHS_FIELD, is_on_gpu
 from service.ensemble_config import complete_ensemble, make_ensemble
@@ -23,12 +24,13 @@ from service.onnx_file import OnnxFileError, check_self_contained
 from service.sequence_rules import make_sequence_rules
 from service.serving_config import ServingConfig, complete_config
 from service.tensor_interface import make_interface
+from service.uneven_rules import make_uneven_rules
 from service.warmup import make_warmups
 
 if TYPE_CHECKING:
     from kernels.engine import Engine
+    from kernels.parking import DormantModel
     from kernels.session import Session
-    from kernels.version_table import LoadedVersion
 
 
 class WarmupError(Exception):
@@ -39,6 +41,8 @@ class WarmupError(Exception):
 LOAD_ERRORS = (ModelFolderError, ModelConfigError, OnnxFileError, SessionError, WarmupError, EnsembleError)
 # Sessions that are made at a time, each of which may keep a processor busy.
 PARALLEL_SESSIONS = 4
+# How long whoever needs memory waits until it is free, in seconds: longer where what is let go turns out to be in use.
+LETTING_GO_S = 1.0
 UNFORESEEN_FAILURE = "loading failed for a reason that the server's log has"
 
 logger = logging.getLogger(__name__)
@@ -49,7 +53,7 @@ class PreparedVersion:
     """A version that could serve: how, what the engine holds of it, and how long it took, in seconds."""
 
     config: ServingConfig
-    handle: "LoadedVersion"
+    handle: LoadedVersion
     load_s: float
 
 
@@ -71,6 +75,8 @@ class VersionLoader:
         self._threads = LowPriorityThreads(PARALLEL_SESSIONS, "loading")
         self._gpus = list_usable_gpus()
         self._gpu_loads = threading.Lock()
+        # Of its own, so that what goes need not wait for what comes.
+        self._retiring = LowPriorityThreads(1, "retiring")
 
     def prepare(self, plan: ModelPlan, version: int) -> PreparedVersion:
         """Load one version and warm it up; blocks. What comes of it is for the engine's exchange, or its retire.
@@ -92,7 +98,7 @@ class VersionLoader:
             config, handle = self._load(plan, path, version)
         return PreparedVersion(config, handle, time.monotonic() - started_s)
 
-    def _load(self, plan: ModelPlan, path: Path, version: int) -> tuple[ServingConfig, "LoadedVersion"]:
+    def _load(self, plan: ModelPlan, path: Path, version: int) -> tuple[ServingConfig, LoadedVersion]:
         written = plan.written
         opened = open_sessions(path, written, self._gpus, self._threads)
         first = opened.sessions[0]
@@ -121,6 +127,7 @@ class VersionLoader:
             cache_replies=config.proto.response_cache.enable,
             interface=make_interface(first, config, plan.folder.path),
             sequences=make_sequence_rules(first, config.sequences, plan.folder),
+            uneven=make_uneven_rules(first, config.uneven),
         )
         try:
             self._warm_up(config, plan, handle)
@@ -129,7 +136,7 @@ class VersionLoader:
             raise
         return config, handle
 
-    def _prepare_ensemble(self, plan: ModelPlan, version: int) -> tuple[ServingConfig, "LoadedVersion"]:
+    def _prepare_ensemble(self, plan: ModelPlan, version: int) -> tuple[ServingConfig, LoadedVersion]:
         """An ensemble whose steps cannot serve now waits for them, unless it would take the place of one that runs."""
         name = plan.folder.name
         config = complete_ensemble(name, plan.written)
@@ -147,7 +154,22 @@ class VersionLoader:
             raise EnsembleError(fault)
         return config, handle
 
-    def _warm_up(self, config: ServingConfig, plan: ModelPlan, handle: "LoadedVersion") -> None:
+    def retire(self, entries: Collection["LoadedVersion | DormantModel"]) -> None:
+        """As the engine's, beside serving: to free a large session is milliseconds of the system's work."""
+        loaded = [entry for entry in entries if isinstance(entry, LoadedVersion)]
+        self._engine.retire([entry for entry in entries if not isinstance(entry, LoadedVersion)])
+        if loaded:
+            # Not on the one thread, for which others wait.
+            self._engine.finish_sequences(loaded)
+            self._retiring.run(self._engine.retire, loaded)
+
+    def let_go(self, entries: "Collection[LoadedVersion | DormantModel]") -> None:
+        """As retire, of what was idle a moment ago: a request or sequence that has come since is not waited for."""
+        retiring = threading.Thread(target=self.retire, args=(entries,), name="letting-go", daemon=True)
+        retiring.start()
+        retiring.join(LETTING_GO_S)
+
+    def _warm_up(self, config: ServingConfig, plan: ModelPlan, handle: LoadedVersion) -> None:
         for run in make_warmups(config, plan.folder):
             for _ in range(run.count):
                 self._check_going()

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import grpc
 
+TIMEOUT_S = 30
+
 
 @dataclass
 class RunningServer:
@@ -17,7 +19,7 @@ class RunningServer:
     server: grpc.aio.Server
     loop: asyncio.AbstractEventLoop
 
-    def call(self, coroutine, timeout_s=10):
+    def call(self, coroutine, timeout_s=TIMEOUT_S):
         """Run a coroutine in the server's loop and wait for its result."""
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(timeout_s)
 
@@ -30,7 +32,7 @@ def running_server(register):
     thread.start()
     try:
         with ThreadPoolExecutor(8) as pool:
-            running = asyncio.run_coroutine_threadsafe(_start(register, pool, loop), loop).result(10)
+            running = asyncio.run_coroutine_threadsafe(_start(register, pool, loop), loop).result(TIMEOUT_S)
             try:
                 yield running
             finally:

@@ -27,6 +27,14 @@ def build_host_cuda():
     return folder
 
 
+def open_host_cuda():
+    """It as the kernels' runtime of CUDA, of which its clients need nothing."""
+    from kernels.cuda_runtime import CudaRuntime
+
+    folder = build_host_cuda()
+    return CudaRuntime(str(folder / NAMES[0]), str(folder / NAMES[1]))
+
+
 @functools.cache
 def load_host_cuda():
     """The library, for the calls that a client makes."""

@@ -2,27 +2,10 @@
 
 import struct
 
-import ml_dtypes
 import numpy as np
+from datatypes import DATATYPES, DTYPES
 
 from service.pb.open_inference_pb2 import ModelInferRequest, ModelInferResponse
-
-DTYPES = {
-    "BOOL": np.bool_,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "FP16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-}
-DATATYPES = {np.dtype(dtype): name for name, dtype in DTYPES.items()} | {np.dtype(object): "BYTES"}
 
 
 def build_request(model, inputs, *, version="", request_id="", outputs=(), priority=None, timeout_us=None):

@@ -30,7 +30,7 @@ from tests.http2_frames import (
     encode_window_update,
 )
 
-TIMEOUT_S = 15.0
+TIMEOUT_S = 30.0
 HEADER_FIELDS = {
     ":method": "POST",
     ":scheme": "http",

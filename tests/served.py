@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 
+STOP_TIMEOUT_S = 60
 CLI = "from service.cli import main; main()"
 
 
@@ -17,7 +18,7 @@ def serving(repository, *options):
             yield await_address(process.stderr)
         finally:
             process.terminate()
-            process.communicate(timeout=30)
+            process.communicate(timeout=STOP_TIMEOUT_S)
     assert process.returncode == 0
 
 

@@ -15,7 +15,7 @@ from fresh_environment import FreshEnvironment
 ROOT = Path(__file__).parents[1]
 SOURCES = {
     "kernels": ("*.py", "*.pyx", "*.pxd", "*.h"),
-    "service": ("**/*.py", "**/*.pyi"),
+    "service": ("**/*.py", "**/*.pyi", "*.json"),
     "certs": ("*.py",),
     "envoy": ("*.yaml",),
 }

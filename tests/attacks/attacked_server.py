@@ -16,7 +16,7 @@ SERVICE = "inference.GRPCInferenceService"
 METHODS = {"ModelInfer": False, "ModelStreamInfer": True}
 INFER_PATH, STREAM_PATH = f"/{SERVICE}/ModelInfer", f"/{SERVICE}/ModelStreamInfer"
 ECHO_PATH, POUR_PATH = "/test.Raw/Echo", "/test.Raw/Pour"
-RECOVERY_TIMEOUT_S = 10.0
+RECOVERY_TIMEOUT_S = 30.0
 POLL_S = 0.01
 
 

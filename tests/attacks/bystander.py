@@ -10,8 +10,8 @@ from inference_messages import build_request, read_raw
 
 from service.pb.open_inference_pb2_grpc import GRPCInferenceServiceStub
 
-CALL_TIMEOUT_S = 20.0
-WAIT_TIMEOUT_S = 30.0
+CALL_TIMEOUT_S = 60.0
+WAIT_TIMEOUT_S = 60.0
 # Between two calls; the processors are shared with the attack.
 PAUSE_S = 0.001
 

@@ -8,16 +8,16 @@ from pathlib import Path
 TIMEOUT_S = 240
 
 
-def run_checks(name, **environment):
-    """Run the checks of a file beside this one; the output of the run is the message when one does not pass.
+def run_checks(*names, **environment):
+    """Run the checks of files beside this one; the output of the run is the message unless every one passes.
 
     Parameters
     ----------
     environment
         Variables by which the checks know whom to call.
     """
-    checks = str(Path(__file__).with_name(name))
-    command = [sys.executable, "-m", "pytest", "--noconftest", "-p", "no:cacheprovider", "-o", "addopts=", checks]
+    checks = [str(Path(__file__).with_name(name)) for name in names]
+    command = [sys.executable, "-m", "pytest", "--noconftest", "-p", "no:cacheprovider", "-o", "addopts=", *checks]
     done = subprocess.run(
         command, env=os.environ | environment, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
     )

@@ -7,9 +7,7 @@ import asyncio
 import functools
 import os
 import queue
-import re
 import time
-import urllib.request
 from contextlib import asynccontextmanager
 
 import grpc
@@ -19,14 +17,16 @@ import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_async
 from tritonclient.utils import InferenceServerException
 
+from tests.end_to_end.metrics_page import read_samples
+from tests.end_to_end.triton_calls import read_statistics
+
 ADDRESS = os.environ["ADDRESS"]
-METRICS = f"http://{os.environ['METRICS']}/metrics"
 TIMEOUT_S = 60
 MODEL = "slow_by_value"
 # Iterations of a run: one that nobody notices, one of which much is left when a test gives it up, and one that outlasts
 # what a test does meanwhile.
 QUICK, SLOW, LONG = 1, 2**20, 2**21
-PENDING = re.compile(rf'^nv_inference_pending_request_count{{model="{MODEL}",version="1"}} (\d+)', re.MULTILINE)
+PENDING = f'nv_inference_pending_request_count{{model="{MODEL}",version="1"}}'
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +45,12 @@ def ask(iterations):
 
 def count_pending():
     """How many requests wait in the queue."""
-    with urllib.request.urlopen(METRICS, timeout=TIMEOUT_S) as answer:
-        [count] = PENDING.findall(answer.read().decode())
-    return int(count)
+    return read_samples(os.environ["METRICS"])[PENDING]
 
 
 def read_ends(client):
     """How many requests succeeded, failed, and how many runs there were."""
-    [entry] = client.get_inference_statistics(MODEL).model_stats
+    entry = read_statistics(client, MODEL)
     return np.array(
         [entry.inference_stats.success.count, entry.inference_stats.fail.count, entry.execution_count], np.int64
     )

@@ -9,31 +9,18 @@ import os
 import queue
 
 import grpc
-import ml_dtypes
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
+from datatypes import DTYPES
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
+from tests.end_to_end.triton_calls import make_input
+
 ADDRESS = os.environ["ADDRESS"]
 TIMEOUT_S = 30
-DTYPES = {
-    "BOOL": np.bool_,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "FP16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-    "BYTES": np.object_,
-}
+EVERY_DTYPE = DTYPES | {"BYTES": np.object_}
 # The field of `contents` that carries a datatype, and its extremes; FP16 and BF16 have none.
 FIELDS = {
     "BOOL": ("bool_contents", [False, True]),
@@ -79,14 +66,7 @@ def make_values(datatype, shape):
         flat = np.empty(count, np.object_)
         flat[:] = [f"{place}\0".encode() for place in range(count)]
         return flat.reshape(shape)
-    return (np.arange(count) % 120).astype(DTYPES[datatype]).reshape(shape)
-
-
-def make_input(values, datatype, name="input"):
-    """One input with raw contents."""
-    tensor = triton.InferInput(name, list(values.shape), datatype)
-    tensor.set_data_from_numpy(values)
-    return tensor
+    return (np.arange(count) % 120).astype(EVERY_DTYPE[datatype]).reshape(shape)
 
 
 def read_output(result, name="output"):
@@ -96,7 +76,7 @@ def read_output(result, name="output"):
 
 
 @pytest.mark.parametrize("shape", SHAPES + EMPTY_SHAPES)
-@pytest.mark.parametrize("datatype", DTYPES)
+@pytest.mark.parametrize("datatype", EVERY_DTYPE)
 def test_tensor_of_any_size_comes_back(client, datatype, shape):
     """Every datatype in every shape that the model's open dimensions allow."""
     values = make_values(datatype, shape)
@@ -106,7 +86,7 @@ def test_tensor_of_any_size_comes_back(client, datatype, shape):
 
 
 @pytest.mark.parametrize("size", [0, 1, 1000])
-@pytest.mark.parametrize("datatype", DTYPES)
+@pytest.mark.parametrize("datatype", EVERY_DTYPE)
 def test_tensor_of_a_model_without_batches_comes_back(client, datatype, size):
     """Rank 1, also with nothing in it."""
     values = make_values(datatype, (size,))
@@ -114,17 +94,17 @@ def test_tensor_of_a_model_without_batches_comes_back(client, datatype, size):
     assert given.tolist() == values.tolist()
 
 
-@pytest.mark.parametrize("datatype", DTYPES)
+@pytest.mark.parametrize("datatype", EVERY_DTYPE)
 def test_scalar_comes_back(client, datatype):
     """L0_scalar_io: rank 0."""
-    value = np.array(b"a\0" if datatype == "BYTES" else 1, DTYPES[datatype])
+    value = np.array(b"a\0" if datatype == "BYTES" else 1, EVERY_DTYPE[datatype])
     result = client.infer(f"scalar_{datatype}", [make_input(value, datatype)])
     assert list(result.get_output("output").shape) == []
     assert read_output(result).item() == value.item()
     assert client.get_model_metadata(f"scalar_{datatype}").inputs[0].shape == []
 
 
-@pytest.mark.parametrize("datatype", DTYPES)
+@pytest.mark.parametrize("datatype", EVERY_DTYPE)
 def test_scalar_of_each_row_comes_back(client, datatype):
     """L0_infer_reshape: callers see [1], the model nothing but the batch."""
     values = make_values(datatype, (5, 1))
@@ -171,7 +151,7 @@ def test_typed_values_are_answered_raw(stub, datatype):
     response = stub.ModelInfer(make_typed(datatype, values, [len(values)]), timeout=TIMEOUT_S)
     assert not response.outputs[0].HasField("contents")
     assert len(response.raw_output_contents) == 1
-    assert triton.InferResult(response).as_numpy("output").tolist() == np.array(values, DTYPES[datatype]).tolist()
+    assert triton.InferResult(response).as_numpy("output").tolist() == np.array(values, EVERY_DTYPE[datatype]).tolist()
     assert (response.id, response.outputs[0].datatype) == (f"typed {datatype}", datatype)
 
 
@@ -183,7 +163,7 @@ def test_typed_values_may_be_none_or_one(stub, datatype):
     values = FIELDS[datatype][1][1:]
     response = stub.ModelInfer(make_typed(datatype, values, [], model="scalar"), timeout=TIMEOUT_S)
     assert list(response.outputs[0].shape) == []
-    assert triton.InferResult(response).as_numpy("output").item() == np.array(values, DTYPES[datatype]).item()
+    assert triton.InferResult(response).as_numpy("output").item() == np.array(values, EVERY_DTYPE[datatype]).item()
 
 
 def test_strings_keep_every_byte(client):

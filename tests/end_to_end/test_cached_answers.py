@@ -1,7 +1,5 @@
 """A model whose configuration enables the response cache, as a client, its statistics and a scrape see it."""
 
-import urllib.request
-
 import numpy as np
 import onnx_models
 import pytest
@@ -9,6 +7,7 @@ from inference_messages import build_request
 
 from service.pb import open_inference_pb2 as pb
 from service.pb.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from tests.end_to_end.metrics_page import read_samples
 from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.targets import Target
 
@@ -32,15 +31,6 @@ def server(transport, has_cache, tmp_path):
         yield server
 
 
-def scrape(server):
-    """/metrics, as {sample: value}."""
-    with urllib.request.urlopen(
-        f"http://{server.await_event('ready')['metrics']}/metrics", timeout=TIMEOUT_S
-    ) as answer:
-        lines = answer.read().decode().splitlines()
-    return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-
-
 def test_repeated_request_is_answered_by_the_first_reply(server, has_cache):
     """On ModelInfer and on a stream, each answer with its own id; statistics and metrics tell hits from runs."""
     with Target(server.address).connect() as channel:
@@ -59,7 +49,7 @@ def test_repeated_request_is_answered_by_the_first_reply(server, has_cache):
     assert statistics.inference_count == 2 * (4 - hits)
     # The two of the stream may have met in one batch.
     assert 0 < statistics.execution_count <= 4 - hits
-    samples = scrape(server)
+    samples = read_samples(server.await_event("ready")["metrics"])
     labels = '{model="dice",version="1"}'
-    assert samples.get(f"nv_cache_num_hits_per_model{labels}") == ("3" if has_cache else None)
-    assert samples.get("sluice_response_cache_entries") == ("1" if has_cache else None)
+    assert samples.get(f"nv_cache_num_hits_per_model{labels}") == (3 if has_cache else None)
+    assert samples.get("sluice_response_cache_entries") == (1 if has_cache else None)

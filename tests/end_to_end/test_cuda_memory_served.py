@@ -12,7 +12,7 @@ from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.targets import Target
 from tests.host_cuda import build_host_cuda
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 30.0
 # Files, not names: those would be found before anything of the system.
 is_installed = any(path.startswith("/") for path in find_runtimes())
 needs_no_cuda = pytest.mark.skipif(is_installed, reason="the packages of CUDA's runtime are installed")

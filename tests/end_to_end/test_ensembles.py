@@ -170,7 +170,7 @@ def test_cancelled_call_ends_the_ensembles_run(transport, tmp_path):
     """What runs is dropped, and what comes after it is not begun."""
     for name, model in (
         ("before", onnx_models.identity()),
-        ("slow", onnx_models.slow()),
+        ("slow", onnx_models.slow(1_000_000)),
         ("after", onnx_models.identity()),
     ):
         onnx_models.save(model, tmp_path, name, config="max_batch_size: 8")

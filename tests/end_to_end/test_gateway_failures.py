@@ -22,9 +22,9 @@ TIMEOUT_S = 60.0
 CALLERS = 16
 KILLS = 4
 # From the moment that Envoy is killed until calls are answered again. It takes about 1 s on an idle machine.
-RESUME_S = 15.0
+RESUME_S = 40.0
 # What the longest of all calls may take: a server that hangs is left after three seconds, and its twin answers.
-LONGEST_S = 20.0
+LONGEST_S = 40.0
 ROW = np.array([[1, 2, 3, 4]], np.float32)
 
 

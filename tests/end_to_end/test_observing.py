@@ -1,32 +1,49 @@
-"""What an operator sees of a server, through NVIDIA's client and a scrape: every check of observing_checks."""
+"""What an operator sees of a server, through NVIDIA's client and a scrape."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
-from pathlib import Path
+import time
 
 import grpc
+import numpy as np
 import pytest
+from inference_messages import build_request
 
 from service.pb import open_inference_pb2 as pb
 from service.pb.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from tests.end_to_end.checks_process import run_checks
 from tests.end_to_end.deployment_rig import tls_options
+from tests.end_to_end.metrics_page import read_page, read_samples
 from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.targets import Target
 
-CHECKS = Path(__file__).with_name("observing_checks.py")
+CHECKS = ("observing_checks.py", "metrics_checks.py", "settings_checks.py")
 TIMEOUT_S = 120
 INFO_OFF = pb.LogSettingsRequest(settings={"log_info": pb.LogSettingsRequest.SettingValue(bool_param=False)})
+# What promtool says of names that are Triton's.
+TRITONS_LINT = (
+    'counter metrics should have "_total" suffix',
+    "metric names should not contain abbreviated units",
+    'non-histogram and non-summary metrics should not have "_count" suffix',
+)
+BYTES = ("received_bytes_total", "sent_bytes_total")
 
 
-def run_checks(address, **environment):
-    """Run the checks in a process of their own, since tritonclient brings messages of its own."""
-    command = [sys.executable, "-m", "pytest", "--noconftest", "-p", "no:cacheprovider", "-o", "addopts=", str(CHECKS)]
-    environment = os.environ | {"TARGET": Target(address).to_json()} | environment
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT_S)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "passed" in done.stdout
+def infer_adder(channel):
+    """One request of the model `adder`."""
+    request = build_request("adder", {"input": np.zeros((1, 4), np.int64)})
+    GRPCInferenceServiceStub(channel).ModelInfer(request, timeout=TIMEOUT_S)
+
+
+def await_no_calls(server):
+    """A scrape, once the server has seen the end of every call; a client hears of it a moment before."""
+    until = time.monotonic() + TIMEOUT_S
+    while (samples := read_samples(server.await_event("ready")["metrics"]))["sluice_calls"]:
+        assert time.monotonic() < until, samples
+    return samples
 
 
 @pytest.fixture
@@ -44,7 +61,38 @@ def server(transport, repository, traces):
 
 def test_operator_sees_all_through_tritonclient_and_a_scrape(server, traces):
     """Configuration, statistics, metrics, log and trace settings."""
-    run_checks(server.address, METRICS=server.await_event("ready")["metrics"], TRACES=str(traces))
+    target = Target(server.address).to_json()
+    run_checks(*CHECKS, TARGET=target, METRICS=server.await_event("ready")["metrics"], TRACES=str(traces))
+
+
+def test_metrics_of_the_native_transport_rise_with_traffic(transport, server):
+    """Connections, calls and bytes, both ways."""
+    if transport != "native":
+        pytest.skip("grpcio does not count its traffic")
+    target, names = Target(server.address), ("connections_total", "calls_total", *BYTES)
+    with target.connect() as channel:
+        infer_adder(channel)
+        before = await_no_calls(server)
+        with target.connect() as other:
+            infer_adder(other)
+            during = await_no_calls(server)
+    risen = {name: during[f"sluice_{name}"] - before[f"sluice_{name}"] for name in names}
+    assert (risen["connections_total"], risen["calls_total"]) == (1, 1)
+    assert all(risen[name] > 32 for name in BYTES)
+    assert during["sluice_connections"] == 2
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian package prometheus)")
+def test_promtool_finds_no_fault_but_with_tritons_names(server):
+    """Prometheus's own linter: our metrics pass it, and of Triton's the names alone do not."""
+    with Target(server.address).connect() as channel:
+        infer_adder(channel)
+    page = read_page(server.await_event("ready")["metrics"])
+    done = subprocess.run(
+        ["promtool", "check", "metrics"], input=page, capture_output=True, text=True, timeout=TIMEOUT_S
+    )
+    complaints = done.stderr.splitlines() + done.stdout.splitlines()
+    assert [one for one in complaints if not (one.startswith("nv_") and one.endswith(TRITONS_LINT))] == []
 
 
 @pytest.mark.parametrize("way", ["mtls", "gateway"])

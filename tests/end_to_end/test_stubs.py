@@ -5,9 +5,11 @@ import asyncio
 import grpc
 import numpy as np
 import pytest
+from datatypes import DTYPES
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from inference_messages import DTYPES, build_request, read_raw
+from inference_messages import build_request, read_raw
 
+from kernels.reference import CARRIERS
 from service.metadata import METHODS, UNSERVED
 from service.pb import open_inference_pb2 as pb
 from service.pb.open_inference_pb2_grpc import GRPCInferenceServiceStub
@@ -15,20 +17,6 @@ from tests.end_to_end.load import find_wrong, make_request
 from tests.end_to_end.models import ELEMENT_TYPES, OFFSET
 
 TIMEOUT_S = 30.0
-CARRIERS = {
-    "BOOL": "bool_contents",
-    "INT8": "int_contents",
-    "INT16": "int_contents",
-    "INT32": "int_contents",
-    "INT64": "int64_contents",
-    "UINT8": "uint_contents",
-    "UINT16": "uint_contents",
-    "UINT32": "uint_contents",
-    "UINT64": "uint64_contents",
-    "FP32": "fp32_contents",
-    "FP64": "fp64_contents",
-    "BYTES": "bytes_contents",
-}
 STRINGS = [[b"", b"\0", b"a\0b\0\0", b"\xff\xfe"], [b"plain", "é".encode(), b"\0" * 100, b"x" * 70_000]]
 
 

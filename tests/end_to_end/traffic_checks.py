@@ -14,6 +14,8 @@ import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_async
 from tritonclient.utils import InferenceServerException
 
+from tests.end_to_end.triton_calls import read_statistics
+
 ADDRESS = os.environ["ADDRESS"]
 TIMEOUT_S = 60
 DURATIONS = (
@@ -36,13 +38,6 @@ def make_input(rows, columns=4):
     tensor = triton.InferInput("input", [rows, columns], "FP32")
     tensor.set_data_from_numpy(np.ones((rows, columns), np.float32))
     return tensor
-
-
-def read_entry(client, model):
-    """The only version's statistics."""
-    [entry] = client.get_inference_statistics(model, "1").model_stats
-    assert (entry.name, entry.version) == (model, "1")
-    return entry
 
 
 def count(entry):
@@ -104,9 +99,9 @@ def infer_with_asyncio(client, rows):
 @pytest.mark.parametrize("way", [infer_plainly, infer_on_stream, infer_with_asyncio])
 def test_answered_requests_are_counted_wherever_they_belong(client, way):
     """One by one, so that each is a run: 2 of one row, 1 of two, 3 of four."""
-    before, begun_ms = read_entry(client, "counted"), time.time() * 1000
+    before, begun_ms = read_statistics(client, "counted"), time.time() * 1000
     way(client, [1, 4, 2, 4, 1, 4])
-    after = read_entry(client, "counted")
+    after = read_statistics(client, "counted")
     expected = expect(success=6, batches={1: 2, 2: 1, 4: 3})
     assert subtract(count(after), count(before)) == without_zeros(expected)
     assert begun_ms - COARSE_MS <= after.last_inference <= time.time() * 1000
@@ -114,12 +109,12 @@ def test_answered_requests_are_counted_wherever_they_belong(client, way):
 
 def test_requests_at_a_time_are_counted_each_and_their_runs_as_they_were(client):
     """However they were put together: rows and requests are exact, and the batches make up all rows."""
-    before = read_entry(client, "counted")
+    before = read_statistics(client, "counted")
     answers = queue.SimpleQueue()
     for rows in [1, 2, 3] * 40:
         client.async_infer("counted", [make_input(rows)], lambda result, error: answers.put(error))
     assert {answers.get(timeout=TIMEOUT_S) for _ in range(120)} == {None}
-    after = read_entry(client, "counted")
+    after = read_statistics(client, "counted")
     counted = subtract(count(after), count(before))
     assert (counted["success"], counted["queue"], counted["compute_infer"]) == (120, 120, 120)
     runs = {rows: counted.get((rows, "compute_infer"), 0) for rows in (1, 2, 3, 4)}
@@ -134,16 +129,16 @@ def test_requests_at_a_time_are_counted_each_and_their_runs_as_they_were(client)
 )
 def test_requests_that_do_not_fit_are_failures_and_no_runs(client, inputs):
     """One failure each."""
-    before = read_entry(client, "counted")
+    before = read_statistics(client, "counted")
     with pytest.raises(InferenceServerException):
         client.infer("counted", inputs)
-    assert subtract(count(read_entry(client, "counted")), count(before)) == {"fail": 1}
+    assert subtract(count(read_statistics(client, "counted")), count(before)) == {"fail": 1}
 
 
 def test_run_that_fails_is_a_failure_and_no_inference(client):
     """Its time is that of failures."""
     tensor = triton.InferInput("index", [1], "INT64")
-    before = read_entry(client, "picker")
+    before = read_statistics(client, "picker")
     for index, outcome in ((10**6, {"fail": 1}), (3, without_zeros(expect(success=1, batches={1: 1})))):
         tensor.set_data_from_numpy(np.array([index]))
         if "fail" in outcome:
@@ -151,7 +146,7 @@ def test_run_that_fails_is_a_failure_and_no_inference(client):
                 client.infer("picker", [tensor])
         else:
             client.infer("picker", [tensor])
-        after = read_entry(client, "picker")
+        after = read_statistics(client, "picker")
         assert subtract(count(after), count(before)) == outcome
         assert (after.inference_stats.fail.ns > before.inference_stats.fail.ns) == ("fail" in outcome)
         before = after
@@ -170,7 +165,7 @@ def test_times_add_up(client):
     """A request's parts are within its whole, and phases of batches are those of requests when each ran alone."""
     client.infer("warm", [make_input(8)])
     client.infer("warm", [make_input(1)])
-    entry = read_entry(client, "warm")
+    entry = read_statistics(client, "warm")
     stats = entry.inference_stats
     parts = [stats.queue, *(getattr(stats, phase) for phase in PHASES)]
     assert 0 < sum(part.ns for part in parts) <= stats.success.ns
@@ -181,6 +176,6 @@ def test_times_add_up(client):
 
 def test_warm_up_is_not_counted(client):
     """12 rows in 3 runs before the model was ready."""
-    entry = read_entry(client, "untouched")
+    entry = read_statistics(client, "untouched")
     assert without_zeros(count(entry)) == {}
     assert (entry.last_inference, len(entry.batch_stats)) == (0, 0)

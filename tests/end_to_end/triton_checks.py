@@ -9,12 +9,14 @@ import json
 import os
 import queue
 
-import ml_dtypes
 import numpy as np
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_async
+from datatypes import DTYPES
 from tritonclient.utils import InferenceServerException
+
+from tests.end_to_end.triton_calls import make_input
 
 TARGET = json.loads(os.environ["TARGET"])
 CONNECTION = {"url": TARGET["address"]}
@@ -25,21 +27,6 @@ if TARGET["authority"]:
         "private_key": TARGET["key"],
         "certificate_chain": TARGET["certificate"],
     }
-DTYPES = {
-    "BOOL": np.bool_,
-    "INT8": np.int8,
-    "INT16": np.int16,
-    "INT32": np.int32,
-    "INT64": np.int64,
-    "UINT8": np.uint8,
-    "UINT16": np.uint16,
-    "UINT32": np.uint32,
-    "UINT64": np.uint64,
-    "FP16": np.float16,
-    "BF16": ml_dtypes.bfloat16,
-    "FP32": np.float32,
-    "FP64": np.float64,
-}
 # Signalling NaN, negative infinity, negative zero and the smallest number, by their bits.
 BITS = {
     "FP16": np.array([0x7D01, 0xFC00, 0x8000, 1], np.uint16),
@@ -55,13 +42,6 @@ def client():
     """Triton's synchronous client."""
     with triton.InferenceServerClient(**CONNECTION) as client:
         yield client
-
-
-def make_input(values, datatype, name="input"):
-    """One input with raw contents."""
-    tensor = triton.InferInput(name, list(values.shape), datatype)
-    tensor.set_data_from_numpy(values)
-    return tensor
 
 
 @pytest.mark.parametrize("datatype", DTYPES)

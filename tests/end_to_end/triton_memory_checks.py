@@ -12,10 +12,10 @@ import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_async
 import tritonclient.utils.shared_memory as shm
+from datatypes import DTYPES
 from tritonclient.utils import InferenceServerException, serialize_byte_tensor, triton_to_np_dtype
 
 ADDRESS = json.loads(os.environ["TARGET"])["address"]
-DATATYPES = ["BOOL", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64", "FP16", "FP32", "FP64"]
 STRINGS = np.array([[b"", b"a\0b", "ü".encode(), b"x" * 99]], dtype=object)
 
 
@@ -56,10 +56,10 @@ def output_in(region_name, size, offset=0, name="output"):
 
 
 @pytest.mark.parametrize("offset", [0, 7])
-@pytest.mark.parametrize("datatype", DATATYPES)
+@pytest.mark.parametrize("datatype", DTYPES)
 def test_tensors_go_and_come_in_shared_memory(client, datatype, offset):
     """Of every datatype, at any offset."""
-    rows = np.arange(8).reshape(2, 4).astype(triton_to_np_dtype(datatype))
+    rows = np.arange(8).reshape(2, 4).astype(DTYPES[datatype])
     size = rows.nbytes
     with region(client, "in", size + offset) as given, region(client, "out", size + offset) as made:
         shm.set_shared_memory_region(given, [rows], offset)

@@ -6,6 +6,7 @@ import pytest
 from kernels.engine import Engine
 from kernels.session import Session
 from tests.authorities import Authority
+from tests.kernels.raw_handlers import Gate
 from tests.kernels.raw_service import RawService
 from tests.kernels.sequence_calls import SequenceLoader
 from tests.kernels.tls_service import TlsService
@@ -59,6 +60,14 @@ def serve():
     yield start
     for service in started:
         service.close()
+
+
+@pytest.fixture
+def gate():
+    """A gate that no handler waits for after the test."""
+    made = Gate()
+    yield made
+    made.opened.set()
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import grpc
 from kernels.grpc_server import Server
 
 SERVICE = "test.Raw"
-WAIT_S = 10
+WAIT_S = 30
 
 
 class RawService:

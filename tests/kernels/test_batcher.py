@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import onnx_models
 import pytest
+from datatypes import DTYPES
 from engine_calls import infer, nonce_rows, refusal_of
-from inference_messages import DTYPES, build_request, decode_reply, encode_request
+from inference_messages import build_request, decode_reply, encode_request
 from onnx import TensorProto
 from ways import every_way
 

@@ -3,8 +3,9 @@
 import numpy as np
 import onnx_models
 import pytest
+from datatypes import DTYPES
 from engine_calls import refusal_of, submit_all
-from inference_messages import DTYPES, build_request, decode_reply
+from inference_messages import build_request, decode_reply
 from memory_objects import MemoryObject, place_tensor
 from onnx import TensorProto
 

@@ -1,4 +1,4 @@
-"""kernels.closed_loop: it sends what it is told to, counts what fails, and keeps batches full."""
+"""kernels.closed_loop and counting_loop: they send and count what they are told to, and keep batches full."""
 
 import numpy as np
 import onnx_models
@@ -7,6 +7,7 @@ from inference_messages import encode_request
 from ways import every_way
 
 from kernels.closed_loop import drive_engine
+from kernels.counting_loop import count_batches
 
 
 def make_message(model="same", rows=1):
@@ -54,3 +55,11 @@ def test_loop_of_no_bytes_is_refused(engine):
     """A message must be bytes, whose memory does not move."""
     with pytest.raises(TypeError, match="bytes"):
         drive_engine(engine, [bytearray(b"x")], 1, 1)
+
+
+def test_counting_loop_counts_every_batch_and_refuses_none():
+    """It asserts its own count."""
+    assert count_batches(3, 100) > 0
+    for rows, batches in ((0, 1), (1, 0)):
+        with pytest.raises(ValueError, match="at least 1"):
+            count_batches(rows, batches)

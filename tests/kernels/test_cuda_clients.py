@@ -6,12 +6,12 @@ import pytest
 from inference_messages import build_request
 from memory_objects import place_tensor
 
-from kernels.cuda_runtime import CudaRuntime, open_cuda
+from kernels.cuda_runtime import open_cuda
 from kernels.engine import Engine
 from kernels.session import Session
 from service.model_sessions import list_usable_gpus
 from tests.cuda_client import running_client
-from tests.host_cuda import NAMES, build_host_cuda
+from tests.host_cuda import open_host_cuda
 
 ROWS = np.arange(256, dtype=np.float32).reshape(64, 4)
 SIZE = ROWS.nbytes
@@ -30,8 +30,7 @@ def open_place(place):
     """CUDA's runtime, and the device of a session that reads its memory."""
     if place == "gpu":
         return open_cuda(), "cuda:0"
-    folder = build_host_cuda()
-    return CudaRuntime(str(folder / NAMES[0]), str(folder / NAMES[1])), "cpu:staged:0"
+    return open_host_cuda(), "cpu:staged:0"
 
 
 @pytest.mark.parametrize("place", PLACES)

@@ -1,4 +1,4 @@
-"""Memory of GPUs that clients share: which can be registered, and tensors that lie in it.
+"""Memory of GPUs that clients share: tensors that lie in it.
 
 The GPUs are host_cuda.c's, whose memory is the host's: a session on "cpu:staged:0" can therefore run on tensors where
 they are, as one on a GPU does.
@@ -12,17 +12,14 @@ import onnx_models
 import pytest
 from engine_calls import refusal_of, submit_all
 from ensemble_graphs import load_chain
-from host_cuda import HANDLE_BYTES, NAMES, GpuMemory, build_host_cuda, count_copies
+from host_cuda import GpuMemory, count_copies, open_host_cuda
 from inference_messages import build_request, decode_reply, write_raw
 from memory_objects import MemoryObject, place_tensor
 from onnx import TensorProto
 
 from kernels import status
-from kernels.cuda_libraries import find_runtimes, load_cuda_libraries
-from kernels.cuda_runtime import CudaError, CudaRuntime
 from kernels.engine import Engine, InferError
 from kernels.session import Session
-from kernels.shared_memory import SharedMemory, SharedMemoryError
 from service.pb.open_inference_pb2 import ModelInferResponse
 
 ROWS = np.arange(8, dtype=np.float32).reshape(2, 4)
@@ -31,22 +28,19 @@ STRINGS = np.array([[b"a\0b", b"", "ü".encode(), b"x" * 300]], dtype=object)
 REGION_BYTES = 1024
 # Where CUDA's kernels may expect a tensor to begin, and where not.
 ALIGNED, UNALIGNED = 512, 516
-HAS_CUDA = bool(load_cuda_libraries()) or any(path.startswith("/") for path in find_runtimes())
 MANY_ITERATIONS = 300_000.0
-
-
-def host_cuda():
-    """The runtime that stands in for CUDA's."""
-    folder = build_host_cuda()
-    return CudaRuntime(str(folder / NAMES[0]), str(folder / NAMES[1]))
-
-
-@pytest.fixture
-def regions():
-    """A table of regions that takes host_cuda.c for CUDA."""
-    made = SharedMemory()
-    made.use_cuda(host_cuda())
-    return made
+# Where a session runs, where a tensor lies, and how many copies that takes.
+every_place = pytest.mark.parametrize(
+    ("device", "offset", "copies"),
+    [
+        ("cpu:staged:0", 0, 0),
+        ("cpu:staged:0", ALIGNED, 0),
+        ("cpu:staged:0", UNALIGNED, 1),
+        ("cpu:staged:1", 0, 1),
+        ("cpu:staged", 0, 1),
+        ("cpu", 0, 1),
+    ],
+)
 
 
 @pytest.fixture
@@ -60,7 +54,7 @@ def memory():
 def engine():
     """An engine that takes host_cuda.c for CUDA."""
     made = Engine(workers=4)
-    made.shared_memory.use_cuda(host_cuda())
+    made.shared_memory.use_cuda(open_host_cuda())
     yield made
     made.close()
 
@@ -69,7 +63,7 @@ def engine():
 def engine_with_cache():
     """Another one, which keeps replies."""
     made = Engine(workers=2, response_cache_bytes=1 << 20)
-    made.shared_memory.use_cuda(host_cuda())
+    made.shared_memory.use_cuda(open_host_cuda())
     yield made
     made.close()
 
@@ -86,13 +80,6 @@ def load(engine, tmp_path):
     return load_model
 
 
-def refused(regions, *arguments):
-    """Code and text of a registration that must fail."""
-    with pytest.raises(SharedMemoryError) as refusal:
-        regions.register_cuda(*arguments)
-    return refusal.value.code, str(refusal.value)
-
-
 def request_in(rows=ROWS, offset=None, region="gpu", **options):
     """A request whose input lies in a region."""
     request = build_request("same", {"input": rows}, **options)
@@ -106,105 +93,6 @@ def infer(engine, request):
     return ModelInferResponse.FromString(engine.infer(request.SerializeToString()))
 
 
-# ---- registration
-
-
-def test_region_is_known_until_it_is_unregistered(regions, memory):
-    """By its name; and it is open for just as long."""
-    regions.register_cuda("one", memory.handle, 0, 32)
-    regions.register_cuda("two", memory.handle, 0, REGION_BYTES)
-    assert regions.cuda_regions() == {"one": (0, 32), "two": (0, REGION_BYTES)}
-    assert regions.regions() == {}
-    assert memory.opened == 2
-    regions.unregister_cuda("one")
-    regions.unregister_cuda("one")
-    assert (list(regions.cuda_regions()), memory.opened) == (["two"], 1)
-    regions.unregister_all_cuda()
-    assert (regions.cuda_regions(), memory.opened) == ({}, 0)
-
-
-def test_regions_of_a_table_that_goes_away_are_closed(memory):
-    """Whoever registered them has not said good-bye."""
-    regions = SharedMemory()
-    regions.use_cuda(host_cuda())
-    regions.register_cuda("one", memory.handle, 0, 32)
-    del regions
-    assert memory.opened == 0
-
-
-def test_system_and_gpu_regions_have_one_name_space(regions, memory):
-    """A request names a region, and not its kind; each kind is unregistered by its own call."""
-    with MemoryObject(bytes(64)) as plain:
-        regions.register("plain", plain.key, 0, 64)
-        regions.register_cuda("gpu", memory.handle, 0, 64)
-        assert refused(regions, "plain", memory.handle, 0, 8)[0] == status.ALREADY_EXISTS
-        with pytest.raises(SharedMemoryError, match="'gpu' is registered already"):
-            regions.register("gpu", plain.key, 0, 64)
-        regions.unregister("gpu")
-        regions.unregister_cuda("plain")
-        regions.unregister_all()
-        assert (regions.regions(), list(regions.cuda_regions())) == ({}, ["gpu"])
-    assert memory.opened == 1
-
-
-@pytest.mark.parametrize(
-    ("gpu", "size", "text"),
-    [
-        (0, REGION_BYTES + 1, "bytes, and the memory 1024"),
-        (0, 2**63 - 1, "bytes, and the memory 1024"),
-        (0, 0, "byte_size: expected at least 1"),
-        (0, 2**63, "less than 2^63"),
-        (0, 2**64 - 1, "less than 2^63"),
-        (2, 8, "device_id: there is no GPU 2"),
-        (-1, 8, "device_id: there is no GPU -1"),
-        (2**32, 8, "device_id: there is no GPU 4294967296"),
-        (1, 8, "invalid resource handle"),
-    ],
-)
-def test_region_that_is_not_on_its_gpu_is_refused(regions, memory, gpu, size, text):
-    """Nothing of it stays open."""
-    code, said = refused(regions, "gpu", memory.handle, gpu, size)
-    assert (code, text in said) == (status.INVALID, True), said
-    assert (memory.opened, regions.cuda_regions()) == (0, {})
-
-
-@pytest.mark.parametrize(
-    ("handle", "text"),
-    [
-        (b"", "expected the 64 bytes of a CUDA IPC handle, given 0"),
-        (bytes(HANDLE_BYTES - 1), "given 63"),
-        (bytes(HANDLE_BYTES + 1), "given 65"),
-        (bytes(HANDLE_BYTES), "invalid resource handle"),
-        (b"/sluice-gpu0-none".ljust(HANDLE_BYTES, b"\0"), "invalid resource handle"),
-    ],
-)
-def test_handle_of_nothing_is_refused(regions, handle, text):
-    """By its size, or by CUDA."""
-    code, said = refused(regions, "gpu", handle, 0, 8)
-    assert (code, text in said) == (status.INVALID, True), said
-
-
-@pytest.mark.skipif(HAS_CUDA, reason="this machine has CUDA's runtime")
-def test_registration_without_cuda_is_refused():
-    """Again and again, with what the loader says of each library that it could have been."""
-    regions = SharedMemory()
-    for _ in range(2):
-        code, said = refused(regions, "gpu", bytes(HANDLE_BYTES), 0, 8)
-        assert code == status.INVALID
-        assert said.startswith("CUDA shared memory region 'gpu' cannot be registered: this server has no CUDA: ")
-
-
-def test_library_that_is_none_of_cudas_is_refused(tmp_path):
-    """With the loader's own words."""
-    with pytest.raises(CudaError, match="cannot open shared object file"):
-        CudaRuntime(str(tmp_path / "libcudart.so"))
-    with pytest.raises(CudaError, match="cudaGetErrorString"):
-        CudaRuntime("libc.so.6")
-
-
-# ---- tensors
-
-
 def copies_of(engine, request):
     """The reply's message, and how many copies to or from a GPU it took."""
     before = count_copies()
@@ -212,17 +100,7 @@ def copies_of(engine, request):
     return reply, count_copies() - before
 
 
-@pytest.mark.parametrize(
-    ("device", "offset", "copies"),
-    [
-        ("cpu:staged:0", 0, 0),
-        ("cpu:staged:0", ALIGNED, 0),
-        ("cpu:staged:0", UNALIGNED, 1),
-        ("cpu:staged:1", 0, 1),
-        ("cpu:staged", 0, 1),
-        ("cpu", 0, 1),
-    ],
-)
+@every_place
 def test_input_is_read_where_it_is_or_copied(engine, load, memory, device, offset, copies):
     """Where it is by a session on its GPU, if it lies as CUDA's allocations do."""
     load(onnx_models.identity(), device)
@@ -233,17 +111,7 @@ def test_input_is_read_where_it_is_or_copied(engine, load, memory, device, offse
     assert made == copies
 
 
-@pytest.mark.parametrize(
-    ("device", "offset", "copies"),
-    [
-        ("cpu:staged:0", 0, 0),
-        ("cpu:staged:0", ALIGNED, 0),
-        ("cpu:staged:0", UNALIGNED, 1),
-        ("cpu:staged:1", 0, 1),
-        ("cpu:staged", 0, 1),
-        ("cpu", 0, 1),
-    ],
-)
+@every_place
 def test_output_is_written_where_it_goes_or_copied(engine, load, memory, device, offset, copies):
     """The reply says where it is; what lies around it is left as it was."""
     load(onnx_models.identity(), device)

@@ -3,9 +3,10 @@
 import numpy as np
 import onnx_models
 import pytest
+from datatypes import DTYPES
 from engine_calls import await_calls, infer, nonce_rows, refusal_of
 from ensemble_graphs import echo, load_chain, load_ensemble, load_parts, spec, step
-from inference_messages import DTYPES, build_request, decode_reply, encode_request
+from inference_messages import build_request, decode_reply, encode_request
 from onnx import TensorProto
 
 from kernels import status

@@ -6,8 +6,8 @@ import signal
 import socket
 import time
 
+from tests.kernels.raw_handlers import ECHO
 from tests.kernels.raw_service import WAIT_S
-from tests.kernels.test_grpc_server import ECHO
 
 
 def test_connection_that_a_forked_process_still_holds_is_gone_for_the_server(serve):

@@ -4,7 +4,7 @@ import threading
 
 from kernels.grpc_pool import BoundedPool
 
-WAIT_S = 10
+WAIT_S = 30
 
 
 def test_pool_runs_queues_and_then_refuses():

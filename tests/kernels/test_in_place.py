@@ -4,8 +4,9 @@ import numpy as np
 import onnx_models
 import pytest
 from bound_service import SERVICE, WAIT_S, BoundService, infer_by
+from datatypes import DTYPES
 from engine_calls import infer
-from inference_messages import DTYPES, decode_reply, encode_request
+from inference_messages import decode_reply, encode_request
 from ways import every_way
 
 from service.pb.open_inference_pb2 import ModelStreamInferResponse

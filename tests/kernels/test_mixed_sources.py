@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import onnx_models
 import pytest
+from datatypes import DTYPES
 from engine_calls import infer, refusal_of
-from inference_messages import DTYPES, build_request, decode_reply, write_raw
+from inference_messages import build_request, decode_reply, write_raw
 from memory_objects import MemoryObject, place_tensor
 from onnx import TensorProto, helper
 

@@ -20,7 +20,7 @@ from kernels.engine import Engine
 from kernels.session import Session
 
 LANE_NAME = "sluice-lane"
-LANE_END_S = 10.0
+LANE_END_S = 30.0
 MANY_ITERATIONS = 1_000_000.0
 RELOADS = 40
 # A batch of 16 rows of 64 KiB, in and out, for each set of buffers.

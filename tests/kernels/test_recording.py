@@ -12,14 +12,14 @@ import numpy as np
 import onnx_models
 import pytest
 from engine_calls import infer, nonce_rows, refusal_of
-from host_cuda import NAMES, GpuMemory, build_host_cuda
+from host_cuda import GpuMemory, open_host_cuda
 from inference_messages import build_request, encode_request
 from memory_objects import place_tensor
 from onnx import TensorProto
 
 from kernels import status
 from kernels.bare_loop import drive_session
-from kernels.cuda_runtime import CudaError, CudaRuntime
+from kernels.cuda_runtime import CudaError
 from kernels.device import copy_there_and_back
 from kernels.session import Session, SessionError
 from service.model_sessions import list_usable_gpus
@@ -171,8 +171,7 @@ def test_failed_run_fails_its_request_and_no_other(engine, open_session):
 
 def test_tensors_in_memory_of_gpus_come_and_go_by_copies(engine, recorded):
     """A recording has its tensors at places of its own."""
-    folder = build_host_cuda()
-    engine.shared_memory.use_cuda(CudaRuntime(str(folder / NAMES[0]), str(folder / NAMES[1])))
+    engine.shared_memory.use_cuda(open_host_cuda())
     sent = nonce_rows(3, 3)
     with GpuMemory(sent.tobytes()) as given, GpuMemory(bytes(sent.nbytes)) as made:
         engine.shared_memory.register_cuda("in", given.handle, 0, given.size)
@@ -265,8 +264,7 @@ def test_bare_loop_tells_why_a_run_failed(tmp_path):
 
 def test_copies_of_a_stream_are_made_in_their_order():
     """There and back, waited for once; a place that is none of the GPU's is refused."""
-    folder = build_host_cuda()
-    cuda = CudaRuntime(str(folder / NAMES[0]), str(folder / NAMES[1]))
+    cuda = open_host_cuda()
     with GpuMemory(bytes(64), gpu=1) as memory:
         assert copy_there_and_back(cuda, 1, memory.address, b"x" * 64) == b"x" * 64
         assert memory.read() == b"x" * 64

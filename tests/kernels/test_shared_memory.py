@@ -1,25 +1,20 @@
-"""kernels.shared_memory: which regions can be registered, and tensors that lie in them."""
+"""kernels.shared_memory: tensors that lie in registered regions."""
 
 import contextlib
-import os
 import threading
 
 import numpy as np
 import onnx_models
 import pytest
 from engine_calls import await_calls, refusal_of, submit_all
-from hypothesis import given
-from hypothesis import strategies as st
 from inference_messages import build_request, decode_reply, write_raw
-from memory_objects import FOLDER, MemoryObject, open_descriptors, place_tensor
+from memory_objects import MemoryObject, open_descriptors, place_tensor
 from onnx import TensorProto
-from wire_messages import SEARCH
 
 from kernels import status
 from kernels.completions import CompletionQueue
 from kernels.engine import Engine, InferError
 from kernels.session import Session
-from kernels.shared_memory import SharedMemory, SharedMemoryError
 from service.pb.open_inference_pb2 import ModelInferResponse
 
 ROWS = np.arange(8, dtype=np.float32).reshape(2, 4)
@@ -42,13 +37,6 @@ def identity(engine, load, memory):
     return engine
 
 
-def refused(regions, *arguments):
-    """Code and text of a registration that must fail."""
-    with pytest.raises(SharedMemoryError) as refusal:
-        regions.register(*arguments)
-    return refusal.value.code, str(refusal.value)
-
-
 def request_in(region="all", size=SIZE, offset=None, **options):
     """A request whose input lies in a region."""
     request = build_request("same", {"input": ROWS}, **options)
@@ -67,109 +55,6 @@ def request_out(region="all", size=SIZE, offset=None):
 def infer(engine, request):
     """The reply's message."""
     return ModelInferResponse.FromString(engine.infer(request.SerializeToString()))
-
-
-# ---- registration
-
-
-def test_region_is_known_until_it_is_unregistered(memory):
-    """By its name; with what it was registered with."""
-    regions = SharedMemory()
-    regions.register("one", memory.key, 16, 32)
-    regions.register("two", memory.key.lstrip("/"), 0, 256)
-    assert regions.regions() == {"one": (memory.key, 16, 32), "two": (memory.key[1:], 0, 256)}
-    regions.unregister("one")
-    regions.unregister("one")
-    assert list(regions.regions()) == ["two"]
-    regions.unregister_all()
-    assert regions.regions() == {}
-    assert open_descriptors(memory.path) == 0
-
-
-def test_name_that_is_taken_is_refused_and_free_again_after_unregistering(memory):
-    """The same object or another: a request must know what it names."""
-    regions = SharedMemory()
-    regions.register("taken", memory.key, 0, 8)
-    code, text = refused(regions, "taken", memory.key, 0, 8)
-    assert (code, text) == (status.ALREADY_EXISTS, "shared memory region 'taken' is registered already")
-    assert open_descriptors(memory.path) == 1
-    regions.unregister("taken")
-    regions.register("taken", memory.key, 8, 8)
-    assert regions.regions()["taken"] == (memory.key, 8, 8)
-
-
-@pytest.mark.parametrize(
-    "key",
-    ["", "/", "..", "/..", ".", "../etc/passwd", "/../etc/passwd", "a/b", "/a/b", "//a//b", "a\0b", "x" * 300],
-)
-def test_key_that_leads_elsewhere_is_refused(key):
-    """Nothing but the name of one object."""
-    code, text = refused(SharedMemory(), "region", key, 0, 1)
-    assert code == status.INVALID
-    assert text.startswith("key: expected the name of one shared memory object")
-
-
-@pytest.mark.parametrize("key", ["triton_python_backend_shm_region_1", "/sem.lock"])
-def test_reserved_key_is_refused(key):
-    """Triton's own objects, and semaphores."""
-    code, text = refused(SharedMemory(), "region", key, 0, 1)
-    assert (code, "reserved prefix" in text) == (status.INVALID, True)
-
-
-def test_key_that_is_no_plain_object_is_refused(tmp_path, memory):
-    """Missing, a link, a pipe, a folder; none of them keeps the server waiting."""
-    names = [f"{memory.key[1:]}-{kind}" for kind in ("missing", "link", "pipe", "folder")]
-    link, pipe, folder = (FOLDER / name for name in names[1:])
-    (tmp_path / "secret").write_bytes(b"secret")
-    link.symlink_to(tmp_path / "secret")
-    os.mkfifo(pipe)
-    folder.mkdir()
-    try:
-        for name in names:
-            code, text = refused(SharedMemory(), "region", name, 0, 1)
-            assert (code, text.startswith("key: ")) == (status.INVALID, True)
-    finally:
-        link.unlink()
-        pipe.unlink()
-        folder.rmdir()
-
-
-@pytest.mark.parametrize(
-    ("offset", "size"),
-    [
-        (0, 257),
-        (256, 1),
-        (255, 2),
-        (2**63 - 1, 1),
-        (1, 2**63 - 1),
-        (2**63, 1),
-        (2**64 - 1, 2),
-        (0, 0),
-        (2**64 - 256, 512),
-    ],
-)
-def test_region_beyond_its_object_is_refused(memory, offset, size):
-    """Also where the sum would not fit 64 bits."""
-    code, text = refused(SharedMemory(), "region", memory.key, offset, size)
-    assert (code, text.startswith("byte_size")) == (status.INVALID, True)
-    assert open_descriptors(memory.path) == 0
-
-
-@pytest.mark.parametrize("name", ["", "n" * 256])
-def test_region_of_no_name_or_a_long_one_is_refused(memory, name):
-    """A name takes up to 255 bytes."""
-    assert refused(SharedMemory(), name, memory.key, 0, 1)[0] == status.INVALID
-
-
-def test_regions_are_bounded(memory):
-    """Each holds a descriptor; one more than there may be is refused, and room is made by unregistering."""
-    regions = SharedMemory()
-    for index in range(1024):
-        regions.register(f"region-{index}", memory.key, 0, 1)
-    assert refused(regions, "more", memory.key, 0, 1)[0] == status.EXHAUSTED
-    regions.unregister("region-512")
-    regions.register("more", memory.key, 0, 1)
-    assert len(regions.regions()) == 1024
 
 
 # ---- inputs
@@ -430,69 +315,3 @@ def test_registering_beside_requests_leaves_each_its_own_rows(engine, load):
             assert output[0, 0] in (0, 100)
             np.testing.assert_array_equal(output - output[0, 0], ROWS)
         assert open_descriptors(one.path) + open_descriptors(other.path) == 0
-
-
-@st.composite
-def parameters(draw):
-    """Parameters that look like those of a place or of classes, of any kind and value."""
-    numbers = st.sampled_from([-(2**63), -1, 0, 1, 31, 32, 33, 224, 225, 256, 2**63 - 1])
-    values = st.one_of(
-        st.tuples(st.just("int64_param"), numbers),
-        st.tuples(st.just("uint64_param"), st.sampled_from([0, 32, 2**63, 2**64 - 1])),
-        st.tuples(st.just("string_param"), st.sampled_from(["all", "part", "", "none"])),
-        st.tuples(st.just("bool_param"), st.booleans()),
-        st.tuples(st.just("double_param"), st.floats()),
-    )
-    keys = ["shared_memory_region", "shared_memory_byte_size", "shared_memory_offset", "classification", "other"]
-    return draw(st.dictionaries(st.sampled_from(keys), values))
-
-
-@SEARCH
-@given(st.lists(parameters(), min_size=2, max_size=2), st.booleans(), st.booleans())
-def test_any_parameters_are_answered_or_refused(searched, given_parameters, has_raw, is_likely):
-    """And what is answered lies where it was asked for; nothing else of the object changes."""
-    engine, memory = searched
-    before = bytes(range(256))
-    memory.path.write_bytes(before)
-    request = build_request("same", {"input": ROWS}, outputs=["output"])
-    if not has_raw:
-        del request.raw_input_contents[:]
-    for tensor, rows in zip((request.inputs[0], request.outputs[0]), given_parameters, strict=True):
-        if is_likely:
-            place_tensor(tensor, "all", SIZE)
-        for key, (kind, value) in rows.items():
-            setattr(tensor.parameters[key], kind, value)
-    code, output = ask(engine, request)
-    if code != status.OK:
-        assert code in (status.INVALID, status.EXHAUSTED)
-        assert memory.read() == before
-        return
-    start, size = 0, 0
-    if "shared_memory_region" in output.parameters:
-        start = output.parameters["shared_memory_offset"].int64_param
-        start += 16 * (output.parameters["shared_memory_region"].string_param == "part")
-        size = output.parameters["shared_memory_byte_size"].int64_param
-        assert size == SIZE
-    after = memory.read()
-    assert after[:start] + after[start + size :] == before[:start] + before[start + size :]
-
-
-def ask(engine, request):
-    """The code, and the output of a request that was answered."""
-    try:
-        return status.OK, infer(engine, request).outputs[0]
-    except InferError as refusal:
-        return refusal.code, None
-
-
-@pytest.fixture(scope="module")
-def searched(tmp_path_factory):
-    """An engine and an object that it knows as `all` and in part, for many requests."""
-    engine = Engine(workers=1)
-    path = onnx_models.save(onnx_models.identity(), tmp_path_factory.mktemp("searched"), "same")
-    engine.load("same", 1, Session(path), max_batch_size=8)
-    with MemoryObject(bytes(256)) as memory:
-        engine.shared_memory.register("all", memory.key, 0, 256)
-        engine.shared_memory.register("part", memory.key, 16, 40)
-        yield engine, memory
-    engine.close()

@@ -61,7 +61,8 @@ def test_times_are_those_of_this_request(engine, load):
     elapsed = time.monotonic_ns() - started
     times = [value for name, value in timing.items() if name.endswith("_ns")]
     assert all(value >= 0 for value in times)
-    assert elapsed / 2 < timing["server_timing.compute_infer_ns"] <= sum(times) <= elapsed
+    assert timing["server_timing.compute_infer_ns"] == max(times)
+    assert sum(times) <= elapsed
     assert timing["server_timing.compute_infer_ns"] == engine.statistics("slow", 1)["run_ns"]
     assert timing["server_timing.queue_ns"] == engine.statistics("slow", 1)["queue_ns"]
 

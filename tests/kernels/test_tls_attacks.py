@@ -17,7 +17,8 @@ from tests.kernels.tls_service import VERSIONS, TlsClient, await_end
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HANDSHAKE, ALERT, DATA = 22, 21, 23
-IMPATIENT = Limits(handshake_timeout_s=0.4)
+# Time in which those who do nothing wrong shake hands, even on a busy machine.
+IMPATIENT = Limits(handshake_timeout_s=1.0)
 
 needs_plain_memory = skip_under_sanitizers("a sanitizer keeps the memory that is freed")
 
@@ -106,13 +107,13 @@ def test_peer_that_sends_byte_by_byte_is_cut_off(serve_tls, authority, member):
     """Progress does not buy it time."""
     service = serve_tls(client_ca=authority.pem, limits=IMPATIENT)
     with SteppedHandshake(TlsClient(service, member)) as handshake:
-        sent = 0
+        hello, sent = handshake.make_hello(), 0
         with contextlib.suppress(ConnectionError):
-            for byte in handshake.make_hello():
+            for byte in hello:
                 handshake.socket.sendall(bytes([byte]))
                 sent += 1
                 time.sleep(0.02)  # the attack itself
-        assert sent < 100
+        assert sent < len(hello)
     assert service.call(member) == b"1"
 
 
@@ -178,9 +179,9 @@ def test_silent_connections_cost_no_memory_of_tls(guarded, member):
 
 
 def test_calls_do_not_wait_for_a_burst_of_handshakes(guarded, member):
-    """Hundreds that come at once are shaken one by one, and calls of others are answered in between."""
+    """Hundreds that come at once are shaken one by one, and calls of others are answered long before the last."""
     hello = TlsClient(guarded, member).say_hello()
-    waits = []
+    shares = []
     with guarded.connect(member) as channel, contextlib.ExitStack() as stack:
         echo = channel.unary_unary("/test.Raw/Echo")
         echo(b"1", timeout=WAIT_S)
@@ -190,5 +191,8 @@ def test_calls_do_not_wait_for_a_burst_of_handshakes(guarded, member):
                 connection.sendall(hello)
             begun = time.monotonic()
             echo(b"1", timeout=WAIT_S)
-            waits.append(time.monotonic() - begun)
-    assert min(waits) < 0.03
+            wait_s = time.monotonic() - begun
+            for connection in connections:
+                assert connection.recv(1)
+            shares.append(wait_s / (time.monotonic() - begun))
+    assert min(shares) < 0.5

@@ -9,6 +9,7 @@ pytest.importorskip("kernels.transport", reason="the native transport is not bui
 
 from tests.authorities import Authority
 from tests.kernels.openssl_client import OpensslClient
+from tests.kernels.raw_service import WAIT_S
 from tests.kernels.tls_service import TLS_1_2, VERSIONS, TlsClient
 
 pytestmark = pytest.mark.parametrize("version", VERSIONS)
@@ -141,7 +142,7 @@ def test_session_of_another_server_is_not_taken_up(serve_tls, authority, member,
 
 def await_refusal(client, session=None):
     """Return when the server does not let a client in any more, as soon as its certificate or a list ends."""
-    until = time.monotonic() + 10
+    until = time.monotonic() + WAIT_S
     while client.is_welcome(session):
         assert time.monotonic() < until
         time.sleep(0.05)

@@ -11,13 +11,12 @@ import pytest
 pytest.importorskip("kernels.transport", reason="the native transport is not built")
 
 from tests.authorities import Authority
-from tests.kernels.raw_service import refused
+from tests.kernels.raw_service import WAIT_S, refused
 from tests.kernels.stepped_handshake import SteppedHandshake
 from tests.kernels.tls_service import VERSIONS, TlsClient, await_end, call
 
 Code = grpc.StatusCode
 SECOND = timedelta(seconds=1)
-CLOSED_WITHIN_S = 5.0
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +160,7 @@ def test_names_that_change_are_those_of_the_next_call(serve_tls, authority, memb
 
 def await_refusal(channel, text):
     """Return when a call is denied."""
-    until = time.monotonic() + CLOSED_WITHIN_S
+    until = time.monotonic() + WAIT_S
     with refused(Code.PERMISSION_DENIED, text):
         while time.monotonic() < until:
             call(channel)
@@ -169,7 +168,7 @@ def await_refusal(channel, text):
 
 def await_answer(channel):
     """Return when a call is answered again; it is denied until then."""
-    until = time.monotonic() + CLOSED_WITHIN_S
+    until = time.monotonic() + WAIT_S
     while time.monotonic() < until:
         try:
             call(channel)
@@ -241,7 +240,5 @@ def test_many_connections_are_judged_amid_calls(serve_tls, authority, member, se
             stack.enter_context(client.shake_hands())
         channel = stack.enter_context(opened(service, member))
         service.trust(client_ca=authority.pem)
-        begun = time.monotonic()
         service.await_connections(101)
-        assert time.monotonic() - begun < CLOSED_WITHIN_S
         assert call(channel) == b"1"

@@ -9,7 +9,7 @@ pytest.importorskip("kernels.transport", reason="the native transport is not bui
 from kernels.limits import Limits
 from kernels.transport import Transport
 
-WAIT_S = 10.0
+WAIT_S = 30.0
 SERVERS = 60
 CLIENTS = 8
 

@@ -7,7 +7,7 @@ import socket
 import time
 
 THREADS = 4
-WAIT_S = 10
+WAIT_S = 30
 
 
 def count_connections(port):

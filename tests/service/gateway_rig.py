@@ -13,20 +13,21 @@ from certs import ensure_certificates
 from service.admin import AdminSocket, OperatorListener
 from service.daemons import GatewayDaemon
 from service.deployment import Deployment, Endpoint, Version
-from service.gateway import ADMIN_SOCKET, VERSION_HEADER, install
+from service.gateway import ADMIN_SOCKET, VERSION_HEADER
+from service.gateway_install import install
 from service.pb import open_inference_pb2 as pb
 from service.plan import Plan
 from tests.free_ports import HOST, find_free_port
 
 PREFIX = "/inference.GRPCInferenceService/"
 MAX_MESSAGE_BYTES = 16 * 2**20
-START_TIMEOUT_S = 30.0
+START_TIMEOUT_S = 60.0
 
 
 class Backend(grpc.GenericRpcHandler):
     """A server behind the gateway that answers every call with its own name and the version it was told."""
 
-    def __init__(self, name, certificates):
+    def __init__(self, name, certificates, serves=("digits/1", "digits/2")):
         self.name = name
         self.calls = []
         self.is_failing = False
@@ -41,7 +42,7 @@ class Backend(grpc.GenericRpcHandler):
             ],
         )
         servicer = health.HealthServicer()
-        for service in ("", "digits/1", "digits/2"):
+        for service in ("", *serves):
             servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(servicer, self._server)
         key, certificate, authority = (
@@ -193,10 +194,11 @@ class Load:
             return self.answers - before
 
 
-def call(channel, method, message, *, metadata=(), timeout_s=20.0):
+def call(channel, method, message, *, metadata=(), timeout_s=60.0, wait_for_ready=False):
     """Call one method with a message or raw bytes and return the raw answer as text."""
     request = message if isinstance(message, bytes) else message.SerializeToString()
-    answer = channel.unary_unary(PREFIX + method)(request, metadata=metadata, timeout=timeout_s, wait_for_ready=False)
+    options = {"metadata": metadata, "timeout": timeout_s, "wait_for_ready": wait_for_ready}
+    answer = channel.unary_unary(PREFIX + method)(request, **options)
     return answer.decode()
 
 

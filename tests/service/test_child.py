@@ -10,7 +10,7 @@ import pytest
 
 from service.child import Child
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 30.0
 STUBBORN = "import signal, sys; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); signal.pause()"
 
 

@@ -11,7 +11,7 @@ from certs.files import replace_file
 from service.credentials import CertificateError, CertificateFiles, Certificates, CertificateWatch
 from tests.authorities import HOUR, Authority
 
-WAIT_S = 10
+WAIT_S = 30
 FIRST = Certificates(key=b"key", chain=b"chain", authorities=b"authorities")
 SECOND = Certificates(key=b"key 2", chain=b"chain 2", authorities=b"authorities")
 

@@ -15,7 +15,8 @@ from gateway_rig import MAX_MESSAGE_BYTES, Backend, call, infer, make_deployment
 from certs import ensure_certificates
 from service.admin import AdminError, OperatorListener
 from service.envoy_check import GatewayError, find_envoy
-from service.gateway import ADMIN_SOCKET, VERSION_HEADER, install
+from service.gateway import ADMIN_SOCKET, VERSION_HEADER
+from service.gateway_install import install
 from service.pb import open_inference_pb2 as pb
 
 
@@ -75,7 +76,7 @@ def test_infer_without_version_splits_by_weight(channel):
 def test_stream_follows_its_first_message(channel):
     """A stream stays with the version that its first message names."""
     request = pb.ModelInferRequest(model_name="digits", model_version="2").SerializeToString()
-    answers = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")(iter([request] * 3), timeout=20)
+    answers = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")(iter([request] * 3), timeout=60)
     assert list(answers) == [b"b:2"] * 3
 
 
@@ -151,7 +152,7 @@ def test_infer_with_compression_is_refused_with_the_reason(channel):
     method = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
     message = pb.ModelInferRequest(model_name="digits", raw_input_contents=[bytes(1000)]).SerializeToString()
     with pytest.raises(grpc.RpcError, match="expected an uncompressed one") as raised:
-        method(message, timeout=20, compression=grpc.Compression.Gzip)
+        method(message, timeout=60, compression=grpc.Compression.Gzip)
     assert raised.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 

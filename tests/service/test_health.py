@@ -16,7 +16,7 @@ from service.health import NOT_SERVING, SERVICE_UNKNOWN, SERVING, AsyncHealthSer
 from service.repository import ModelVersion, State
 from tests.aio_server import running_server
 
-WAIT_S = 10
+WAIT_S = 30
 
 
 @pytest.fixture

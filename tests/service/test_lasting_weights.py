@@ -3,7 +3,8 @@
 import pytest
 
 from service.deployment import Deployment, Endpoint, Version, assign_weights
-from service.lasting_weights import FILE, apply_lasting_weights, save_weights
+from service.gateway import RUNTIME_FILE
+from service.lasting_weights import apply_lasting_weights, save_weights
 
 
 def make_deployment(folder, versions, model="digits"):
@@ -47,9 +48,9 @@ def test_apply_lasting_weights_of_a_model_whose_name_begins_alike_leaves_the_def
 def test_apply_lasting_weights_without_a_proper_file_leaves_the_default(folder, content):
     """A missing or broken file is as good as none."""
     if content is None:
-        (folder / FILE).unlink()
+        (folder / RUNTIME_FILE).unlink()
     else:
-        (folder / FILE).write_text(content)
+        (folder / RUNTIME_FILE).write_text(content)
     deployment = make_deployment(folder, [1, 2])
     assert apply_lasting_weights(deployment, folder) == deployment
 
@@ -57,7 +58,7 @@ def test_apply_lasting_weights_without_a_proper_file_leaves_the_default(folder, 
 @pytest.mark.parametrize("weight", ["-1", "many", "1.5", "0"])
 def test_apply_lasting_weights_with_weights_that_cannot_be_leaves_the_default(folder, weight):
     """A file that was edited by hand cannot stop the start."""
-    text = (folder / FILE).read_text().replace("90", weight).replace("10", "0")
-    (folder / FILE).write_text(text)
+    text = (folder / RUNTIME_FILE).read_text().replace("90", weight).replace("10", "0")
+    (folder / RUNTIME_FILE).write_text(text)
     deployment = make_deployment(folder, [1, 2])
     assert apply_lasting_weights(deployment, folder) == deployment

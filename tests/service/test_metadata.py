@@ -60,7 +60,7 @@ def stub(engine, served, board):
 def refused(call, request):
     """Status and text of a call that fails."""
     with pytest.raises(grpc.RpcError) as caught:
-        call(request, timeout=10)
+        call(request, timeout=30)
     return caught.value.code(), caught.value.details()
 
 

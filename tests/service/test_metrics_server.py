@@ -13,7 +13,7 @@ from service.exposition import CONTENT_TYPE, Family
 from service.metrics import Metrics
 from service.metrics_server import MAX_CONNECTIONS, MetricsServer
 
-WAIT_S = 20
+WAIT_S = 30
 
 
 def describe_one():

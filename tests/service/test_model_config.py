@@ -53,7 +53,7 @@ def test_read_config_tells_silence_about_batches_from_zero(tmp_path):
     [
         ("sequence_batching { iterative_sequence: true }", "sequence_batching.iterative_sequence"),
         ('ensemble_scheduling { step { model_namespace: "a" } }', "ensemble_scheduling.step.model_namespace"),
-        ("input { allow_ragged_batch: true }", "input.allow_ragged_batch"),
+        ("input { is_shape_tensor: true }", "input.is_shape_tensor"),
         ("output { is_shape_tensor: true }", "output.is_shape_tensor"),
         ("optimization { graph { level: 1 } }", "optimization.graph"),
         (

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from service import lazy_loading
 from service.cache_metrics import describe_cache
 from service.gpu_metrics import METRICS as GPU_METRICS
 from service.machine_metrics import MachineMetrics
@@ -19,5 +20,5 @@ def test_guide_names_every_metric_that_is_exposed():
     families += describe_cache(dict.fromkeys(("max_bytes", "bytes", "entries", "evictions"), 1))
     documented = re.findall(r"^\| `([a-z_]+)` \|", GUIDE.read_text(), re.MULTILINE)
     metrics = [name for name in documented if name.startswith(("nv_", "sluice_", "process_"))]
-    names = [*(family.name for family in families), *(name for name, _, _, _ in GPU_METRICS)]
+    names = [*(family.name for family in families), *(name for name, _, _, _ in GPU_METRICS), *lazy_loading.METRICS]
     assert sorted(metrics) == sorted(names)

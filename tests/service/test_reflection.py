@@ -33,7 +33,7 @@ def ask(address, service, **request):
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
             response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
         )
-        return next(method(iter([reflection_pb2.ServerReflectionRequest(**request)]), timeout=10))
+        return next(method(iter([reflection_pb2.ServerReflectionRequest(**request)]), timeout=30))
 
 
 both_names = pytest.mark.parametrize("service", [reflection.V1ALPHA_NAME, reflection.V1_NAME])

@@ -29,10 +29,10 @@ class Rig:
         self.lifecycle.find_models()
         self.lifecycle.load_found()
 
-    def load(self, name):
+    def follow(self, name):
         """What the poller calls; noted, and done."""
         self.done.append(f"load {name}")
-        self.lifecycle.load(name)
+        self.lifecycle.follow(name)
 
     def unload(self, name):
         """The same."""

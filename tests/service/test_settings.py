@@ -117,6 +117,35 @@ def test_load_settings_with_unreadable_file_says_why(insecure, tmp_path):
         load_settings(tmp_path / "latin.toml", {}, insecure)
 
 
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (
+            {"lazy_loading": True, "model_control_mode": "explicit"},
+            "setting lazy_loading from --lazy-loading: expected model_control_mode none or poll, given 'explicit'",
+        ),
+        (
+            {"memory_budget_bytes": "1000000"},
+            "setting memory_budget_bytes from --memory-budget-bytes: expected with lazy_loading, given without",
+        ),
+        (
+            {"pinned_models": ["a"]},
+            "setting pinned_models from --pinned-model: expected with lazy_loading, given without",
+        ),
+        (
+            {"memory_budget_bytes": "-1", "lazy_loading": True},
+            "setting memory_budget_bytes from --memory-budget-bytes: "
+            f"expected a number from 0 to {2**63 - 1}, given -1",
+        ),
+    ],
+)
+def test_load_settings_of_lazy_loading_that_contradict_each_other_are_refused(insecure, given, expected):
+    """The text says what does not fit with what."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings(None, {}, insecure | given)
+    assert str(caught.value) == expected
+
+
 def test_load_settings_without_transport_security_chosen_refuses(tmp_path):
     """Plain text has to be asked for, and half of TLS is none."""
     here = {"model_repository": str(tmp_path)}

@@ -3,17 +3,16 @@
 import grpc
 import pytest
 
-from kernels.cuda_runtime import CudaRuntime
 from kernels.engine import Engine
 from service.pb import open_inference_pb2 as pb
 from service.pb import open_inference_pb2_grpc
 from service.permissions import Permissions
 from tests.aio_server import running_server
-from tests.host_cuda import NAMES, GpuMemory, build_host_cuda
+from tests.host_cuda import GpuMemory, open_host_cuda
 from tests.kernels.memory_objects import MemoryObject
 from tests.service.servicers import make_servicer, serve_folder
 
-TIMEOUT_S = 10
+TIMEOUT_S = 30
 # By which a proxy says that it speaks for somebody else.
 FORWARDED = (("x-forwarded-for", "192.0.2.7"),)
 
@@ -22,8 +21,7 @@ FORWARDED = (("x-forwarded-for", "192.0.2.7"),)
 def serve(tmp_path):
     """Serve the servicer by permissions; give a stub on it. Memory of GPUs is that of host_cuda.c."""
     engine = Engine(workers=1)
-    folder = build_host_cuda()
-    engine.shared_memory.use_cuda(CudaRuntime(str(folder / NAMES[0]), str(folder / NAMES[1])))
+    engine.shared_memory.use_cuda(open_host_cuda())
     opened = []
 
     def start(permissions):

@@ -1,5 +1,6 @@
 """The whole deployment, the real service and the real Envoy: up, kept up, drained, and nothing left behind."""
 
+import contextlib
 import os
 import select
 import signal
@@ -7,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -62,7 +62,7 @@ def supervisor(repository, tmp_path_factory):
         yield supervisor
 
 
-@contextmanager
+@contextlib.contextmanager
 def connect(plan, **options):
     """Stubs on a client's connection to the gateway."""
     with open_channel(plan.gateway, plan.certificates, **options) as channel:
@@ -101,8 +101,11 @@ def wait_until(condition):
 
 def list_children(pid):
     """Process numbers of a process's children."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
+    while True:
+        tasks = Path(f"/proc/{pid}/task").glob("*/children")
+        # A thread that ends amid the look leaves its children to another one.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            return sorted(int(child) for task in tasks for child in task.read_text().split())
 
 
 def wait_for_end(descriptors):
@@ -232,7 +235,7 @@ def is_busy(plan, cluster):
     return f"cluster.{cluster}.upstream_rq_active: 1" in text
 
 
-@contextmanager
+@contextlib.contextmanager
 def run_up(plan):
     """`sluice up` as a process of its own, once it is ready; yields it and descriptors of its children."""
     ports = {"gateway": plan.gateway, "operator": plan.operator, "grpc": plan.service}

@@ -1,0 +1,32 @@
+"""Puts a gateway's configuration in place where no gateway runs."""
+
+from pathlib import Path
+
+from certs.files import replace_file
+from service.applied_deployment import save_applied
+from service.deployment import Deployment
+from service.envoy_check import check
+from service.gateway import render, render_weights
+
+
+def install(deployment: Deployment, state_folder: Path, envoy: Path, lasting: Deployment | None = None) -> None:
+    """Render the gateway's configuration, have Envoy check it, then put it in place file by file, each in one step.
+
+    Parameters
+    ----------
+    lasting
+        The same with weights that were set for good since; None where there are none.
+
+    Raises
+    ------
+    GatewayError
+        Envoy refuses it; what was in place stays untouched.
+    """
+    weights = render_weights(lasting or deployment)
+    files = {**render(deployment), **weights}
+    check(files, envoy)
+    for path, content in files.items():
+        target = state_folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(target, content)
+    save_applied(deployment, state_folder)

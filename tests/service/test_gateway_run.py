@@ -1,0 +1,137 @@
+"""`sluice gateway run`: Envoy alone, on a deployment file, kept running until a signal ends it."""
+
+import contextlib
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from gateway_rig import Backend, infer, open_channel
+
+from certs import ensure_certificates
+from service.admin import AdminError, AdminSocket, OperatorListener
+from service.deployment import Deployment, Endpoint, Version
+from service.deployment_file import format_deployment
+from service.gateway import ADMIN_SOCKET
+from service.traffic import Traffic
+from tests.free_ports import HOST, find_free_port
+
+READY = "Ctrl-C drains and stops."
+TIMEOUT_S = 60
+POLL_S = 0.02
+
+
+@pytest.fixture
+def deployment(tmp_path):
+    """Version 1 with all of the traffic, version 2 without; each with a server of its own."""
+    certificates = tmp_path / "certs"
+    ensure_certificates(certificates)
+    with contextlib.ExitStack() as stack:
+        versions = {}
+        for number, weight in ((1, 100), (2, 0)):
+            backend = Backend(f"server {number}", certificates)
+            stack.callback(backend.stop)
+            versions[number] = Version(weight, (backend.endpoint,))
+        ports = {name: Endpoint(HOST, find_free_port()) for name in ("gateway", "operator")}
+        yield Deployment(models={"digits": versions}, certificates=certificates, **ports)
+
+
+@contextlib.contextmanager
+def run_gateway(deployment, folder, is_ready=True):
+    """The command as a process, once it is ready; ended if it has not ended by itself."""
+    file = folder / "deployment.yaml"
+    file.write_text(format_deployment(deployment))
+    command = [sys.executable, "-c", "from service.cli import main; main()", "gateway", "run", str(file)]
+    with subprocess.Popen(
+        [*command, "--state-dir", str(folder / "state")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            if is_ready:
+                assert any(READY in line for line in iter(process.stdout.readline, ""))
+            yield process
+        finally:
+            process.kill()
+
+
+def ask(deployment):
+    """Who answers now; a client that sends again what no server has seen."""
+    with open_channel(deployment.gateway, deployment.certificates, is_retrying=True) as channel:
+        return infer(channel)
+
+
+def end(process):
+    """End the command as a service manager does."""
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(TIMEOUT_S) == 0
+
+
+def test_gateway_of_a_file_serves_and_ends_on_a_signal(deployment, tmp_path):
+    """No service is started, and nothing is left when it ends."""
+    with run_gateway(deployment, tmp_path) as process:
+        assert ask(deployment) == "server 1:1"
+        end(process)
+    with pytest.raises(AdminError):
+        AdminSocket(tmp_path / "state" / ADMIN_SOCKET).request("GET", "/ready")
+
+
+def test_weights_set_for_good_outlive_a_start_unless_the_file_says_otherwise(deployment, tmp_path):
+    """What an operator shifted stays while the file is what it was; who edits it means it."""
+    operator = OperatorListener.of_state(deployment.operator, deployment.certificates)
+    with run_gateway(deployment, tmp_path) as process:
+        Traffic(deployment, operator).shift_for_good("digits", {1: 0, 2: 100}, tmp_path / "state")
+        assert ask(deployment) == "server 2:2"
+        end(process)
+    for _ in range(2):
+        with run_gateway(deployment, tmp_path) as process:
+            assert ask(deployment) == "server 2:2"
+            end(process)
+    with run_gateway(deployment.with_weights("digits", {1: 9}), tmp_path) as process:
+        assert ask(deployment) == "server 1:1"
+        end(process)
+
+
+def test_envoy_that_is_killed_comes_back_with_what_was_applied_last(deployment, tmp_path):
+    """The files in place, not those that it was started on."""
+    with run_gateway(deployment, tmp_path) as process:
+        file = tmp_path / "new.yaml"
+        file.write_text(format_deployment(deployment.with_weights("digits", {1: 0, 2: 1})))
+        command = [sys.executable, "-c", "from service.cli import main; main()", "gateway", "apply", str(file)]
+        subprocess.run([*command, "--state-dir", str(tmp_path / "state")], check=True, timeout=TIMEOUT_S)
+        assert ask(deployment) == "server 2:2"
+        [envoy] = list_children(process.pid)
+        os.kill(envoy, signal.SIGKILL)
+        await_change(lambda: list_children(process.pid) not in ([], [envoy]))
+        with open_channel(deployment.gateway, deployment.certificates, is_retrying=True) as channel:
+            assert infer(channel, timeout_s=TIMEOUT_S, wait_for_ready=True) == "server 2:2"
+        end(process)
+
+
+def test_file_that_cannot_be_run_ends_with_why(deployment, tmp_path):
+    """Certificates that are not there: Envoy's own words, exit code 1."""
+    missing = dataclasses.replace(deployment, certificates=tmp_path / "nowhere")
+    with run_gateway(missing, tmp_path, is_ready=False) as process:
+        output, _ = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 1
+    assert "Envoy refuses the configuration" in output
+    assert "nowhere" in output
+
+
+def list_children(pid):
+    """Process numbers of a process's children."""
+    while True:
+        # A thread that ends amid the look leaves its children to another one.
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            tasks = Path(f"/proc/{pid}/task").glob("*/children")
+            return [int(child) for task in tasks for child in task.read_text().split()]
+
+
+def await_change(is_there):
+    """Return when a condition holds."""
+    until = time.monotonic() + TIMEOUT_S
+    while not is_there():
+        assert time.monotonic() < until
+        time.sleep(POLL_S)
