@@ -211,8 +211,6 @@ cdef int fill_inputs(plan_step* target, object step, dict places, dict made) exc
         if accepted.core.inputs[index].is_hidden:
             continue  # made of the step's batch
         name = accepted.inputs[index].name.decode()
-        if accepted.core.inputs[index].is_hidden:
-            continue
         tensor = left.pop(name, None)
         if tensor is None:
             if not accepted.inputs[index].is_optional:
