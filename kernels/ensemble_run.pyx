@@ -38,6 +38,7 @@ cdef void start_ensemble(request_pool* requests, ensemble_plan* plan, request* c
     cdef batcher* home = plan.home
     cdef int64_t bytes_waiting = counter_add(home.pending_bytes, client.held_bytes)
     cdef ensemble_run* opened = NULL
+    cdef run_step* ready
     client.batcher = home
     if bytes_waiting > home.max_pending_bytes:
         snprintf(client.error.text, FAILURE_TEXT_BYTES, "the server holds %ld bytes of requests; at most %ld may wait",
@@ -50,7 +51,10 @@ cdef void start_ensemble(request_pool* requests, ensemble_plan* plan, request* c
         settle_request(client)
         return
     opened.requests = requests
-    begin_steps(opened, choose_steps(opened), opened.spent.taken_ns)
+    ready = choose_steps(opened)
+    # From here on a cancellation finds the run, which is complete.
+    int_store(&client.state, RUNNING)
+    begin_steps(opened, ready, opened.spent.taken_ns)
     if was_withdrawn(client):
         cancel_ensemble(client)
     take_hand(opened)
