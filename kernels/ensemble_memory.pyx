@@ -13,10 +13,10 @@ from kernels.ensemble_plan cimport drop_plan, ensemble_plan, hold_plan
 from kernels.ensemble_run cimport ensemble_run, run_step
 from kernels.failure cimport FAILURE_TEXT_BYTES
 from kernels.kept_outputs cimport kept_tensor
-from kernels.request cimport RUNNING, request
+from kernels.request cimport request
 from kernels.session cimport MAX_RANK
 from kernels.status cimport OK
-from kernels.sync cimport int_store, monotonic_ns, pthread_mutex_lock, pthread_mutex_unlock
+from kernels.sync cimport monotonic_ns, pthread_mutex_lock, pthread_mutex_unlock
 
 cdef enum:
     KEPT_RUNS = 64           # of an ensemble, while nobody uses them
@@ -82,7 +82,6 @@ cdef void prepare_run(ensemble_run* taken, ensemble_plan* plan, request* client)
         step.is_needed = step.is_admitted = step.has_ended = False
         step.is_beginning = True
     client.ensemble_run = taken
-    int_store(&client.state, RUNNING)
 
 
 cdef void end_run(ensemble_run* over) noexcept nogil:

@@ -58,6 +58,8 @@ cdef void start_ensemble(request_pool* requests, ensemble_plan* plan, request* c
         return
     opened.requests = requests
     opened.ready = choose_steps(opened)
+    # From here on a cancellation finds the run, which is complete.
+    int_store(&client.state, RUNNING)
     if opened.unbegun == 0 or not wait_turn(opened):
         begin_steps(opened, opened.ready)
     if was_withdrawn(client):
