@@ -3,9 +3,9 @@
 import struct
 
 import numpy as np
-from datatypes import DATATYPES, DTYPES
 
 from service.pb.open_inference_pb2 import ModelInferRequest, ModelInferResponse
+from tests.datatypes import DATATYPES, DTYPES
 
 
 def build_request(model, inputs, *, version="", request_id="", outputs=(), priority=None, timeout_us=None):

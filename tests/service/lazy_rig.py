@@ -4,6 +4,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
+import numpy as np
 from lifecycle_rig import infer
 
 from kernels.runtime import start_runtime
@@ -79,3 +80,12 @@ def make_rig(*arguments, **options):
         yield rig
     finally:
         rig.close()
+
+
+def check_own_rows(rig, names):
+    """Call more models than there is room for: each caller gets its own rows, and many models leave memory."""
+    asked = {value: rig.ask(names[value * 7 % len(names)], np.full((1, 4), value, np.float32)) for value in range(300)}
+    assert {value: call.result(LONG_S).tolist() for value, call in asked.items()} == {
+        value: [value] * 4 for value in asked
+    }
+    assert rig.budget.evictions > 20

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from ensemble_folders import describe_chain, save_ensemble
-from lazy_rig import LONG_S, await_true, make_rig
+from lazy_rig import LONG_S, await_true, check_own_rows, make_rig
 from lifecycle_rig import infer, save_bytes
 
 from kernels import status
@@ -97,13 +97,7 @@ def test_ensembles_that_leave_memory_lose_no_request(tmp_path, engine, repositor
         save_ensemble(tmp_path, name, describe_chain(models[number], models[(number + 1) % 6]))
     names = models + ensembles
     with make_rig(tmp_path, engine, repository, budget=4) as rig:
-        asked = {
-            value: rig.ask(names[value * 7 % len(names)], np.full((1, 4), value, np.float32)) for value in range(300)
-        }
-        assert {value: call.result(LONG_S).tolist() for value, call in asked.items()} == {
-            value: [value] * 4 for value in asked
-        }
-        assert rig.budget.evictions > 20
+        check_own_rows(rig, names)
 
 
 def test_ensemble_of_a_broken_step_is_refused_and_given_up(tmp_path, engine, repository):
