@@ -11,6 +11,7 @@ from kernels.runtime import configure_runtime, runtime_version, start_runtime
 from service.allocator import AllocatorError
 from service.cache_metrics import describe_cache
 from service.dormant_models import DormantConfigs
+from service.expiry import ExpiryWatch
 from service.gpu_metrics import GpuMetrics
 from service.gpus import keep_library_open
 from service.health import HealthBoard
@@ -141,6 +142,10 @@ class InferenceServer:
             lambda: describe_cache(engine.cache_usage()),
             MachineMetrics().describe,
         )
+        self._expiry: ExpiryWatch | None = None
+        if settings.has_tls:
+            self._expiry = ExpiryWatch(filter(None, (settings.tls_cert, settings.tls_client_ca)))
+            self._metrics.add(self._expiry.describe)
         self._metrics_server: MetricsServer | None = None
         self._lazy: LazyLoading | None = None
 
@@ -171,6 +176,8 @@ class InferenceServer:
             self._metrics.add(GpuMetrics().describe)
             self._metrics_server = self._listen_for_scrapes(self._settings.metrics_port)
             self._metrics_server.start()
+        if self._expiry is not None:
+            self._expiry.start()
         self._transport.start()
 
     def _prepare_lazy(self) -> LazyLoading:
@@ -240,6 +247,8 @@ class InferenceServer:
         self._transport.stop(timeout_s)
         drained = self._engine.drain(max(CLOSING_GRACE_S, until - time.monotonic()))
         self._tracer.close()
+        if self._expiry is not None:
+            self._expiry.stop()
         # What the drain does can be watched to its end.
         if self._metrics_server is not None:
             self._metrics_server.stop()

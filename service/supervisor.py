@@ -12,6 +12,8 @@ from certs import ensure_certificates
 from service.child import Child
 from service.daemons import POLL_S, STOP_TIMEOUT_S, GatewayDaemon, ServiceDaemon
 from service.deployment import Deployment
+from service.envoy_check import SECRETS
+from service.expiry import ExpiryWatch
 from service.gateway_install import install
 from service.instance import check_ports, lock_instance
 from service.plan import Plan, derive_deployment
@@ -154,7 +156,10 @@ class Supervisor:
             self._pause(POLL_S)
 
     def _keep_all(self) -> None:
+        certificates = (self.plan.declared or self.plan).certificates
+        expiry = ExpiryWatch(certificates / f"{name}.pem" for name in SECRETS)
         while not self._stop_requests:
+            expiry.check()
             self._pause(min(kept.tend() for kept in self._kept))
 
     def _pause(self, timeout_s: float) -> bool:

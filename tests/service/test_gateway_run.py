@@ -7,12 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from gateway_rig import Backend, infer, open_channel
 
 from certs import ensure_certificates
+from certs.authority import LEAF_LIFETIME
 from service.admin import AdminError, AdminSocket, OperatorListener
 from service.deployment import Deployment, Endpoint, Version
 from service.deployment_file import format_deployment
@@ -23,6 +25,9 @@ from tests.free_ports import HOST, find_free_port
 READY = "Ctrl-C drains and stops."
 TIMEOUT_S = 60
 POLL_S = 0.02
+DAY = timedelta(days=1)
+SOON = "certificate expires soon"
+DAYS_LEFT = "envoy_server_days_until_first_cert_expiring"
 
 
 @pytest.fixture
@@ -135,3 +140,16 @@ def await_change(is_there):
     while not is_there():
         assert time.monotonic() < until
         time.sleep(POLL_S)
+
+
+def test_gateway_whose_certificates_are_about_to_expire_says_so(deployment, tmp_path):
+    """In its log, and Envoy in its statistics."""
+    ensure_certificates(deployment.certificates, renew=True, now=datetime.now(UTC) - LEAF_LIFETIME + 5 * DAY)
+    operator = OperatorListener.of_state(deployment.operator, deployment.certificates)
+    with run_gateway(deployment, tmp_path, is_ready=False) as process:
+        line = next(line for line in iter(process.stdout.readline, "") if SOON in line)
+        assert "gateway" in line and "days_left" in line
+        page = operator.request("GET", "/stats/prometheus")
+        (sample,) = [line for line in page.splitlines() if line.startswith(DAYS_LEFT)]
+        assert int(sample.split()[-1]) in (4, 5)
+        end(process)
