@@ -4,11 +4,9 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from service.revocation import find_next_update
 from service.settings import Settings
 
 Used = TypeVar("Used")
@@ -43,8 +41,6 @@ class CertificateFiles:
         self._seen = self._stamp()
         self._complaint = ""
         self.current = self._read()
-        self._dated: Certificates | None = None
-        self._due: datetime | None = None
 
     def refresh(self, use: Callable[[Certificates], Used]) -> Used | None:
         """Put into use what is new; None when nothing is.
@@ -58,7 +54,6 @@ class CertificateFiles:
             # Before reading: what changes meanwhile is new the next time.
             stamp = self._stamp()
             if stamp == self._seen:
-                self._check_age()
                 return None
             certificates = self._read()
             used = use(certificates)
@@ -68,15 +63,6 @@ class CertificateFiles:
         self._seen, self.current, self._complaint = stamp, certificates, ""
         logger.info("certificates reloaded", extra={"certificate": str(self._paths[1])})
         return used
-
-    def _check_age(self) -> None:
-        """Say once that lists of revoked certificates have aged: from then on no client shakes hands any more."""
-        if self._dated is not self.current:
-            self._dated = self.current
-            self._due = find_next_update(self.current.revoked or b"")
-        if self._due is not None and datetime.now(UTC) >= self._due:
-            logger.error("revoked certificates are unknown", extra={"due": self._due.isoformat()})
-            self._due = None
 
     def _complain(self, reason: str) -> None:
         if reason != self._complaint:

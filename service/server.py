@@ -144,7 +144,9 @@ class InferenceServer:
         )
         self._expiry: ExpiryWatch | None = None
         if settings.has_tls:
-            self._expiry = ExpiryWatch(filter(None, (settings.tls_cert, settings.tls_client_ca)))
+            self._expiry = ExpiryWatch(
+                filter(None, (settings.tls_cert, settings.tls_client_ca, settings.tls_client_crl))
+            )
             self._metrics.add(self._expiry.describe)
         self._metrics_server: MetricsServer | None = None
         self._lazy: LazyLoading | None = None

@@ -9,7 +9,6 @@ import pytest
 
 from certs.files import replace_file
 from service.credentials import CertificateError, CertificateFiles, Certificates, CertificateWatch
-from tests.authorities import HOUR, Authority
 
 WAIT_S = 30
 FIRST = Certificates(key=b"key", chain=b"chain", authorities=b"authorities")
@@ -117,16 +116,3 @@ def test_lists_of_revoked_certificates_are_followed(folder):
     assert files.current.revoked == b"list"
     write(folder, replace(FIRST, revoked=b"list 2"))
     assert files.refresh(lambda certificates: certificates).revoked == b"list 2"
-
-
-def test_list_that_has_aged_is_in_the_log_once(folder, caplog):
-    """Nobody is let in any more, and an operator wants to know why."""
-    authority = Authority()
-    write(folder, replace(FIRST, revoked=authority.revoke() + authority.revoke(ends=-HOUR / 2)))
-    files = follow(folder)
-    assert [files.refresh(pytest.fail) for _ in range(3)] == [None] * 3
-    assert [record.message for record in caplog.records] == ["revoked certificates are unknown"]
-    write(folder, replace(FIRST, revoked=authority.revoke()))
-    assert files.refresh(lambda certificates: certificates)
-    assert files.refresh(pytest.fail) is None
-    assert len(caplog.records) == 1

@@ -95,7 +95,16 @@ def test_certificates_in_one_file_are_each_told(tmp_path, authority, caplog):
     assert [record.subject for record in caplog.records] == ["CN=second", "CN=first"]
 
 
-@pytest.mark.parametrize("content", [None, b"", b"no certificate", b"-----BEGIN CERTIFICATE-----\nAAAA\n"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        b"",
+        b"no certificate",
+        b"-----BEGIN CERTIFICATE-----\nAAAA\n",
+        b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
+    ],
+)
 def test_file_that_cannot_be_read_is_passed_over(tmp_path, content, caplog):
     """Whoever uses it complains."""
     path = tmp_path / "certificates.pem"
@@ -105,6 +114,22 @@ def test_file_that_cannot_be_read_is_passed_over(tmp_path, content, caplog):
     watched.check()
     assert list_told(caplog) == []
     assert write_text(watched.describe()).strip() == b""
+
+
+def test_list_of_revoked_certificates_is_watched_as_certificates_are(tmp_path, authority, caplog):
+    """Past its next update nobody knows whom it should name, so that every client is refused."""
+    path = tmp_path / "crl.pem"
+    replace_file(path, authority.revoke(ends=10 * DAY) + authority.revoke(ends=60 * DAY))
+    watched = ExpiryWatch([path])
+    now = datetime.now(UTC)
+    for days in (2, 4, 9.5, 11):
+        watched.check(now + days * DAY)
+    assert [record.message.removeprefix("list of revoked certificates ") for record in caplog.records] == [
+        "expires soon",
+        "expires soon",
+        "has expired",
+    ]
+    assert f'{METRIC}{{path="{path}",subject="CN=authority"}} ' in write_text(watched.describe()).decode()
 
 
 def test_metric_of_one_subject_twice_is_that_of_the_first_to_end(tmp_path, authority):
