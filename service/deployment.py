@@ -80,6 +80,8 @@ class Deployment:
         URI names in certificates that may use the operator listener.
     service_identity
         URI name that every server behind the gateway must prove.
+    client_crl
+        File of lists of revoked certificates, which open neither of the gateway's listeners.
 
     Raises
     ------
@@ -94,6 +96,7 @@ class Deployment:
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     operators: tuple[str, ...] = (OPERATOR_URI,)
     service_identity: str = SERVICE_URI
+    client_crl: Path | None = None
 
     def __post_init__(self) -> None:
         if not self.models:

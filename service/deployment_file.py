@@ -70,6 +70,7 @@ def describe_deployment(deployment: Deployment) -> dict[str, Any]:
             "operator": str(deployment.operator),
             "operators": list(deployment.operators),
             "max_message_bytes": deployment.max_message_bytes,
+            **({"client_crl": str(deployment.client_crl.resolve())} if deployment.client_crl else {}),
         },
         "certificates": str(deployment.certificates.resolve()),
         "service_identity": deployment.service_identity,
@@ -142,6 +143,7 @@ def _build_deployment(data: Mapping[str, Any], folder: Path) -> Deployment:
         max_message_bytes=gateway["max_message_bytes"],
         certificates=folder / whole["certificates"],
         service_identity=whole["service_identity"],
+        client_crl=folder / gateway["client_crl"] if "client_crl" in gateway else None,
     )
 
 

@@ -10,7 +10,7 @@ import jinja2
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from certs.identities import AUTHORITIES
+from certs.identities import AUTHORITIES, GATEWAY_CA
 from service.deployment import WEIGHTS_PREFIX, Deployment, cluster_name, runtime_key, runtime_prefix
 from service.envoy_check import FOLDER, SECRETS
 from service.headers import VERSION_HEADER
@@ -106,8 +106,11 @@ def _templates() -> jinja2.Environment:
 
 def _render_secrets(deployment: Deployment) -> dict[str, bytes]:
     folder = str(deployment.certificates.resolve())
+    lists = {GATEWAY_CA: deployment.client_crl and str(deployment.client_crl.resolve())}
     return {
-        f"secrets/{name}.yaml": _fill_resources("secrets", name=name, is_authority=name in AUTHORITIES, folder=folder)
+        f"secrets/{name}.yaml": _fill_resources(
+            "secrets", name=name, is_authority=name in AUTHORITIES, folder=folder, crl=lists.get(name)
+        )
         for name in SECRETS
     }
 

@@ -156,8 +156,9 @@ class Supervisor:
             self._pause(POLL_S)
 
     def _keep_all(self) -> None:
-        certificates = (self.plan.declared or self.plan).certificates
-        expiry = ExpiryWatch(certificates / f"{name}.pem" for name in SECRETS)
+        at = self.plan.declared or self.plan
+        lists = filter(None, [self.deployment.client_crl])
+        expiry = ExpiryWatch((*(at.certificates / f"{name}.pem" for name in SECRETS), *lists))
         while not self._stop_requests:
             expiry.check()
             self._pause(min(kept.tend() for kept in self._kept))

@@ -63,6 +63,13 @@ def test_formatted_deployment_is_read_as_the_same(tmp_path, text):
     assert parse_deployment(format_deployment(read), "y.yaml", tmp_path / "elsewhere") == read
 
 
+def test_paths_are_relative_to_the_folder_of_the_file(tmp_path):
+    """The certificates' folder and the lists of revoked ones."""
+    read = parse_deployment(f"gateway: {{client_crl: lists/crl.pem}}\n{ONE}", "x.yaml", tmp_path)
+    assert read.client_crl == tmp_path / "lists/crl.pem"
+    assert parse_deployment(format_deployment(read), "y.yaml", tmp_path / "elsewhere") == read
+
+
 def test_schema_is_one_and_refuses_what_it_should():
     """It is valid itself, and every value that an error may be about has a title that says what was expected."""
     jsonschema.Draft202012Validator.check_schema(load_schema())
