@@ -78,5 +78,5 @@ def test_revoked_operator_is_refused(rig, tmp_path):
     assert rig.operator.request("GET", "/ready").strip() == "LIVE"
     with taken(rig):
         revoke(tmp_path / "lists" / "crl.pem", rig.certificates, "operator")
-    with pytest.raises(AdminError, match="revoked|EOF occurred|reset"):
+    with pytest.raises(AdminError, match=r"revoked|EOF occurred|reset"):
         rig.operator.request("GET", "/ready")
