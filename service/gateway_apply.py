@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.02
 LOCK = "run/gateway.lock"
+# Longer than a call waits at most before it is sent again: three times the back-off in routes.yaml.
+RETRY_S = 0.6
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,17 @@ class GatewayChange:
                 replace_file(target, content)
 
     def _await_idle(self, gateway: RunningGateway, stage: Stage) -> None:
-        until = time.monotonic() + self.drain_timeout_s
-        while (calls := gateway.count_calls(stage.idle_clusters)) and time.monotonic() < until:
+        """Return when no call is under way, nor one that waits to be sent again, which no statistic counts."""
+        now = quiet_since = time.monotonic()
+        until, begun_before = now + self.drain_timeout_s, -1
+        while now < until:
+            calls, begun = gateway.count_calls(stage.idle_clusters)
+            if calls or begun != begun_before:
+                quiet_since, begun_before = now, begun
+            elif now - quiet_since > RETRY_S:
+                return
             time.sleep(POLL_S)
+            now = time.monotonic()
         if calls:
             log.warning("calls are broken off", extra={"calls": calls, "clusters": list(stage.idle_clusters)})
 

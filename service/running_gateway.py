@@ -81,9 +81,14 @@ class RunningGateway:
         stats = {f"cluster.{cluster}.membership_healthy": cluster for cluster in clusters}
         return {stats[name]: count for name, count in self.read_numbers(stats).items()}
 
-    def count_calls(self, clusters: Iterable[str]) -> int:
-        """How many calls to some clusters are under way."""
-        return sum(self.read_numbers(f"cluster.{cluster}.upstream_rq_active" for cluster in clusters).values())
+    def count_calls(self, clusters: Iterable[str]) -> tuple[int, int]:
+        """How many calls to some clusters are under way, and how many have begun since the start."""
+        names = list(clusters)
+        counts = self.read_numbers(
+            f"cluster.{name}.upstream_rq_{kind}" for name in names for kind in ("active", "total")
+        )
+        under_way = sum(count for stat, count in counts.items() if stat.endswith("active"))
+        return under_way, sum(counts.values()) - under_way
 
     def read_overrides(self) -> dict[str, str]:
         """Runtime keys that the admin was given, and that shadow those of the file."""
