@@ -1,5 +1,6 @@
 """The two programs of a deployment: how each is started, when it is ready, and how it is drained."""
 
+import math
 import re
 import sys
 import time
@@ -16,7 +17,7 @@ from service.plan import Plan
 
 POLL_S = 0.05
 PROBE_TIMEOUT_S = 1.0
-# How long Envoy tells its clients to leave before it closes the door.
+# How long Envoy tells its clients to leave before it closes the door, when it is to end.
 GATEWAY_DRAIN_S = 2
 STOP_TIMEOUT_S = 5.0
 LISTENERS = 2
@@ -98,7 +99,8 @@ class GatewayDaemon:
             "-c": f"{FOLDER}/bootstrap.yaml",
             "-l": "warning",
             "--concurrency": self._plan.gateway_threads,
-            "--drain-time-s": GATEWAY_DRAIN_S,
+            # After this, connections of listeners that were changed are cut, whatever calls they carry.
+            "--drain-time-s": max(GATEWAY_DRAIN_S, math.ceil(self._plan.drain_timeout_s)),
             "--drain-strategy": "immediate",
         }
         arguments = [str(part) for option in options.items() for part in option]
@@ -118,13 +120,16 @@ class GatewayDaemon:
         try:
             self._admin.request("POST", "/healthcheck/fail")
             self._admin.request("POST", "/drain_listeners?graceful")
-            start = time.monotonic()
+            start, is_open = time.monotonic(), True
             while time.monotonic() < start + self._plan.drain_timeout_s and not is_forced(POLL_S):
                 connections, requests = self._read_stats(
                     "http.gateway.downstream_cx_active", "http.gateway.downstream_rq_active"
                 )
-                if connections == 0 or (requests == 0 and time.monotonic() > start + GATEWAY_DRAIN_S + 1):
+                if connections == 0 or (requests == 0 and not is_open):
                     break
+                if is_open and time.monotonic() > start + GATEWAY_DRAIN_S:
+                    self._admin.request("POST", "/drain_listeners")
+                    is_open = False
         except AdminError:
             # It is on its way down already.
             pass

@@ -3,11 +3,13 @@
 import dataclasses
 import json
 import socket
+import threading
+import time
 from contextlib import contextmanager
 
 import pytest
 import yaml
-from gateway_rig import Backend, infer, run_load, start_rig
+from gateway_rig import MAX_MESSAGE_BYTES, PREFIX, Backend, infer, run_load, start_rig
 from typer.testing import CliRunner
 
 from service.cli import app
@@ -17,9 +19,13 @@ from service.drift import find_drift
 from service.envoy_check import GatewayError, find_envoy
 from service.gateway_apply import LOCK, GatewayChange
 from service.instance import InstanceError, lock_instance
+from service.pb import open_inference_pb2 as pb
 from service.traffic import Traffic
 from tests.free_ports import HOST, find_free_port
 
+TIMEOUT_S = 60.0
+# Than Envoy was once told to let connections of a changed listener live.
+LONGER_S = 3.5
 SERVED = ("digits/1", "digits/2", "digits/3", "letters/1")
 
 
@@ -102,6 +108,26 @@ def test_listener_moves_to_another_port(rig):
     rig.deployment = moved
     with rig.connect() as channel:
         assert infer(channel) == "a:1"
+
+
+def test_call_that_takes_long_outlives_a_change_of_the_listener(rig):
+    """Its connection takes no more calls, and is cut after the time to drain at the earliest."""
+    is_late = threading.Event()
+
+    def send():
+        yield request
+        is_late.wait(TIMEOUT_S)
+        yield request
+
+    request = pb.ModelInferRequest(model_name="digits", model_version="1").SerializeToString()
+
+    with rig.connect() as channel:
+        answers = channel.stream_stream(f"{PREFIX}ModelStreamInfer")(send(), timeout=TIMEOUT_S)
+        assert next(answers) == b"a:1"
+        assert change(rig).apply(dataclasses.replace(rig.deployment, max_message_bytes=2 * MAX_MESSAGE_BYTES))
+        time.sleep(LONGER_S)
+        is_late.set()
+        assert list(answers) == [b"a:1"]
 
 
 def test_what_envoy_does_not_take_is_taken_back(rig):
