@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SETUP := $(VENV)/.ready
 
-.PHONY: run test lint format proto bench wheel setup debug sanitize fuzz annotate clean
+.PHONY: run test lint format proto bench wheel setup debug address thread sanitize fuzz annotate clean
 
 run: $(SETUP)
 	$(BIN)/sluice demo
@@ -44,11 +44,9 @@ proto: $(SETUP)
 	$(BIN)/python -m service.protogen
 
 # The kernels' tests with every Cython check on; then with address, undefined-behaviour and thread sanitizers.
-debug: $(SETUP)
-	sh .ci/kernels debug
-sanitize: $(SETUP)
-	sh .ci/kernels address
-	sh .ci/kernels thread
+debug address thread: $(SETUP)
+	sh .ci/kernels $@
+sanitize: address thread
 
 # Searches for inputs that make the server misbehave, in the address build; docs/safety.md says more.
 FUZZ_SECONDS ?= 600
