@@ -31,7 +31,7 @@ class CallOptions:
 
     maximum_concurrent_rpcs: int | None = None
     compression: grpc.Compression | None = None
-    # What the caller of a bound method may do, and whether headers say who that is; None where everybody may everything.
+    # What the caller of a bound method may do, and whether headers say who that is; None: everything, whoever it is.
     admit: Callable[[CallInfo], tuple[Permit, bool]] | None = None
 
 

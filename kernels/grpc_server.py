@@ -44,8 +44,8 @@ class Server(grpc.Server):
     compression
         That of replies, unless a handler chooses another.
     admit
-        Says what the caller of a bound method may do, and whether a gateway speaks for him by headers; in the thread that
-        hears of all calls, on first sight of a caller. Without it, everybody may use bound methods.
+        Says what the caller of a bound method may do, and whether a gateway speaks for him by headers; asked on first
+        sight of a caller, in the thread that hears of all calls. Without it, everybody may use bound methods.
     """
 
     def __init__(
