@@ -12,15 +12,16 @@ class ForwardedCertificateError(ValueError):
 
 
 def read_uris(text: str) -> tuple[str, ...]:
-    """The URI names of the certificate that the header tells of, in its order.
+    """The URI name of the certificate that the header tells of; none of one without.
 
-    The gateway replaces what its client sent, so that there is one certificate. It writes names as they are in it: a
-    name that holds a semicolon or a comma is taken for two, and refused.
+    The gateway replaces what its client sent, so that there is one certificate, and writes a name as it is in it, without
+    quotation marks. Nobody can tell two names from one that holds ";URI=", nor the fields behind a name from the name's
+    own end: so there is one name, and it comes last.
 
     Raises
     ------
     ForwardedCertificateError
-        It has another form, tells of several certificates, or of one with several values under one key.
+        It has another form, tells of several certificates, or of one with several names.
     """
     fields: list[tuple[str, str]] = []
     position = 0
@@ -40,6 +41,8 @@ def _check_fields(fields: list[tuple[str, str]]) -> None:
     for key in ("hash", "uri"):
         if keys.count(key) > 1:
             raise ForwardedCertificateError(f"expected {key} once, given it {keys.count(key)} times")
+    if "uri" in keys[:-1]:
+        raise ForwardedCertificateError(f"expected uri as the last field, given {keys[-1]} behind it")
     hashes = [value for key, value in fields if key == "hash"]
     if hashes and not HEXADECIMAL.fullmatch(hashes[0]):
         raise ForwardedCertificateError(f"hash: expected 64 hexadecimal digits, given {hashes[0][:200]!r}")
