@@ -14,9 +14,9 @@ class ForwardedCertificateError(ValueError):
 def read_uris(text: str) -> tuple[str, ...]:
     """The URI name of the certificate that the header tells of; none of one without.
 
-    The gateway replaces what its client sent, so that there is one certificate, and writes a name as it is in it, without
-    quotation marks. Nobody can tell two names from one that holds ";URI=", nor the fields behind a name from the name's
-    own end: so there is one name, and it comes last.
+    The gateway replaces what its client sent, so that there is one certificate. It writes a name as it is, without
+    quotation marks: nobody can tell two names from one that holds ";URI=", nor the fields behind a name from its own
+    end. So there is one name, and it comes last.
 
     Raises
     ------
