@@ -19,13 +19,11 @@ HOUR_S = 3600
 LOGIN, PARTNER = "https://login.example.org/", "https://partner.example.org/"
 ANN, BOB, DUO, NOBODY = (f"spiffe://example.org/{name}" for name in ("ann", "bob", "duo", "nobody"))
 ROLES = {
-    "owner": Role(
-        ("*",), ("infer", "pin", "metadata", "statistics", "load", "shared_memory", "trace_settings", "traffic")
-    ),
+    "owner": Role(("*",), ("infer", "pin", "metadata", "statistics", "load", "shared_memory", "trace_settings")),
     "watcher": Role(("*",), ("admin", "log_settings")),
     "reader": Role(("iris-*", "digits"), ("infer", "metadata")),
     "pinner": Role(("digits",), ("pin", "statistics")),
-    "shifter": Role(("*",), ("traffic",)),
+    "shifter": Role(("*",), ("admin", "traffic")),
     "loader": Role(("iris-*",), ("load", "trace_settings")),
 }
 GRANTS = (
