@@ -67,11 +67,11 @@ def list_key_servers(policy: AccessPolicy) -> list[dict[str, object]]:
     ]
 
 
-def list_operators(policy: AccessPolicy | None, actions: Iterable[str]) -> list[str]:
-    """URI names that may do one of some actions at the operator listener, which looks at certificates alone."""
+def list_operators(policy: AccessPolicy | None, action: str) -> list[str]:
+    """URI names that may do something at the operator listener, which looks at certificates alone."""
     grants = policy.grants if policy else ()
     names = dict.fromkeys(name for grant in grants if grant.token is None for name in grant.certificates)
-    return [name for name in names if any(policy.decide(Identity((name,)), action, None).allowed for action in actions)]
+    return [name for name in names if policy.decide(Identity((name,)), action, None).allowed]
 
 
 # ---- tokens
