@@ -9,6 +9,7 @@ from libc.string cimport memcpy, memmove, memset
 
 from kernels.alignment cimport WORD_BYTES, shift_for
 from kernels.compression cimport INFLATE_LIMIT, INFLATE_NO_MEMORY, INFLATE_OK, inflate_message
+from kernels.permit cimport end_admission
 from kernels.sync cimport counter_add, counter_load, int_add
 from kernels.tls_peer cimport release_peer
 from kernels.transport_state cimport (
@@ -70,6 +71,8 @@ cdef void clear_call(call* used) noexcept nogil:
     discard_message(used)
     release_peer(used.identity)
     used.identity = NULL
+    if used.admitted.allowed != NULL:
+        end_admission(&used.admitted)
 
 
 cdef void free_call(call* used) noexcept nogil:

@@ -17,6 +17,7 @@ from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, open_request, submit_request, withdraw_request
 from kernels.engine cimport Engine
 from kernels.failure cimport FAILURE_TEXT_BYTES
+from kernels.permit cimport Admission
 from kernels.request cimport FRESH, SETTLED, request
 from kernels.status cimport CANCELLED, EXHAUSTED, OK
 from kernels.sync cimport counter_add, counter_load, deadline_after, int_load, int_store, list_push, list_take
@@ -46,6 +47,7 @@ cdef class Call:
     cdef CompletionQueue queue
     cdef bytes message           # kept alive until the engine is done with it
     cdef bytes version_hint
+    cdef Admission admission     # None where everybody may ask for everything
     cdef readonly object context
     cdef readonly int64_t retry_ns   # of a refused request: when it may be tried again; 0 for no idea
 
@@ -91,7 +93,8 @@ cdef class CompletionQueue:
         """Return the descriptor that becomes readable when completions wait."""
         return self.settled.wake
 
-    def submit(self, bytes message not None, context, bytes version_hint not None=b"", int64_t timeout_us=-1):
+    def submit(self, bytes message not None, context, bytes version_hint not None=b"", int64_t timeout_us=-1,
+               Admission admission=None):
         """Take one ModelInferRequest, to be submitted by the next `flush`; its Call comes out of `drain`.
 
         Parameters
@@ -104,6 +107,8 @@ cdef class CompletionQueue:
             The version to use when the message names none.
         timeout_us : int
             How long the request may stay queued; negative is without limit.
+        admission : Admission
+            What the caller may ask for, as decided by the time of the flush; None for everything.
         """
         cdef Call call = Call.__new__(Call)
         cdef request* asked = open_request(self.engine.core)
@@ -113,11 +118,14 @@ cdef class CompletionQueue:
         call.message = message
         call.version_hint = version_hint
         call.context = context
+        call.admission = admission
         call.asked = asked
         asked.message = message
         asked.message_size = len(message)
         asked.version_hint = bytes_view(<const uint8_t*> <const char*> version_hint, len(version_hint))
         asked.deadline_ns = deadline_after(timeout_us) if timeout_us >= 0 else 0
+        if admission is not None:
+            asked.admitted = &admission.core
         asked.context = &self.settled
         asked.call = <void*> call
         asked.done = push_settled

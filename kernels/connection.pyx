@@ -16,6 +16,7 @@ from kernels.openssl cimport (
     SSL_SENT_SHUTDOWN, SSL_free, SSL_get_error, SSL_read, SSL_set_shutdown, SSL_shutdown, SSL_write,
 )
 from kernels.output cimport finish_output
+from kernels.permit cimport drop_permit
 from kernels.sockets cimport *
 from kernels.sync cimport counter_add, counter_raise, int_add
 from kernels.tls cimport release_context
@@ -109,6 +110,7 @@ cdef void free_connection(connection* closed) noexcept nogil:
     SSL_free(closed.ssl)
     release_peer(closed.peer)
     release_context(closed.trust)
+    drop_permit(closed.allowed)
     free(closed)
 
 

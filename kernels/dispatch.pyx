@@ -8,6 +8,7 @@ from libc.stdint cimport INT64_MAX, int64_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.string cimport strlen
 
+from kernels.admittance cimport check_admission
 from kernels.batcher cimport batcher, cancel_request, settle_request
 from kernels.batcher_counts cimport count_refusal
 from kernels.cached_answers cimport find_answer
@@ -53,6 +54,9 @@ cdef void submit_request(engine_core* core, request* submitted) noexcept nogil:
     """Decode, check and queue a request. Its `done` is called exactly once, perhaps before this returns."""
     submitted.arrival_ns = monotonic_ns()
     if decode_message(submitted) != 0 or (submitted.view.n_parameters > 0 and read_parameters(submitted) != 0):
+        settle_request(submitted)
+        return
+    if submitted.admitted != NULL and check_admission(submitted) != 0:
         settle_request(submitted)
         return
     place_request(core, submitted)

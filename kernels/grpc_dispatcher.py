@@ -15,8 +15,9 @@ from kernels.grpc_deadlines import Deadlines
 from kernels.grpc_handlers import HandlerCallDetails, HandlerTable
 from kernels.grpc_metadata import Metadatum
 from kernels.grpc_pool import BoundedPool
+from kernels.permit import Permit
 from kernels.server_call import Call, CallInfo
-from kernels.transport import CALL, CLOSED, FAILURE, HALF_CLOSE, MESSAGE, STOPPED, WRITABLE, Transport
+from kernels.transport import ADMIT, CALL, CLOSED, FAILURE, HALF_CLOSE, MESSAGE, STOPPED, WRITABLE, Transport
 
 # How long it takes at most until the end of a server that was dropped without a stop is noticed.
 MAX_WAIT_S = 1.0
@@ -30,6 +31,8 @@ class CallOptions:
 
     maximum_concurrent_rpcs: int | None = None
     compression: grpc.Compression | None = None
+    # What the caller of a bound method may do, and whether headers say who that is; None: everything, whoever it is.
+    admit: Callable[[CallInfo], tuple[Permit, bool]] | None = None
 
 
 class Dispatcher:
@@ -128,6 +131,9 @@ class Dispatcher:
         else:
             self._awaiting[call] = handler
 
+    def _admit(self, call: Call, info: CallInfo) -> None:
+        call.admit(*self._options.admit(info))
+
     def _find_handler(self, served: ServerCall) -> tuple[grpc.RpcMethodHandler | None, grpc.StatusCode, str]:
         """The handler, or None and with which status the call is turned away."""
         details = HandlerCallDetails(served.info.method, tuple(map(Metadatum._make, served.info.metadata)))
@@ -194,4 +200,5 @@ REACTIONS = {
     FAILURE: Dispatcher._log_failure,
     WRITABLE: Dispatcher._resume,
     STOPPED: Dispatcher._stop,
+    ADMIT: Dispatcher._admit,
 }

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import grpc
 
@@ -11,6 +11,8 @@ from kernels.grpc_dispatcher import CallOptions, Dispatcher
 from kernels.grpc_handlers import HandlerTable
 from kernels.grpc_pool import BoundedPool
 from kernels.limits import Limits
+from kernels.permit import Permit
+from kernels.server_call import CallInfo
 from kernels.tls import TlsSettings
 from kernels.transport import Transport
 
@@ -41,6 +43,9 @@ class Server(grpc.Server):
         Calls of Python handlers that may be open at the same time; one more gets RESOURCE_EXHAUSTED.
     compression
         That of replies, unless a handler chooses another.
+    admit
+        Says what the caller of a bound method may do, and whether a gateway speaks for him by headers; asked on first
+        sight of a caller, in the thread that hears of all calls. Without it, everybody may use bound methods.
     """
 
     def __init__(
@@ -54,15 +59,18 @@ class Server(grpc.Server):
         interceptors: Sequence[grpc.ServerInterceptor] = (),
         maximum_concurrent_rpcs: int | None = None,
         compression: grpc.Compression | None = None,
+        admit: Callable[[CallInfo], tuple[Permit, bool]] | None = None,
     ):
         self._transport = Transport(limits or Limits(), io_threads=io_threads, spin_us=spin_us)
+        if admit is not None:
+            self._transport.ask_permits()
         self._handlers = HandlerTable(interceptors)
         self._dispatcher = Dispatcher(
             self._transport,
             self._handlers,
             BoundedPool(threads, MAX_QUEUED_CALLS, "grpc-unary"),
             BoundedPool(stream_threads, MAX_QUEUED_CALLS, "grpc-stream"),
-            CallOptions(maximum_concurrent_rpcs, compression),
+            CallOptions(maximum_concurrent_rpcs, compression, admit),
         )
         self._lock = threading.Lock()
         self._is_started = False
@@ -98,6 +106,10 @@ class Server(grpc.Server):
         self._transport.bind(
             path, engine, version_header=version_header, request_id_header=request_id_header, streaming=streaming
         )
+
+    def forget_permits(self) -> None:
+        """Ask `admit` again for every caller, once it would answer otherwise than before."""
+        self._transport.forget_permits()
 
     def add_insecure_port(self, address: str) -> int:
         """Listen in plain text; return the port. "host:port", "[v6]:port" or "unix:path"; RuntimeError if it cannot."""

@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strlen
 
+from kernels.asked_permit cimport is_admitted, note_decision
 from kernels.call cimport (
     append_bytes, charge, drop_call, free_buffer, is_over_limit, release_message, take_message,
 )
@@ -15,7 +16,7 @@ from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, open_request, submit_request, withdraw_request
 from kernels.headers cimport (
     GRPC_CANCELLED, GRPC_DEADLINE_EXCEEDED, GRPC_INTERNAL, GRPC_INVALID_ARGUMENT, GRPC_NOT_FOUND, GRPC_OK,
-    GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE, GRPC_UNIMPLEMENTED,
+    GRPC_PERMISSION_DENIED, GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE, GRPC_UNIMPLEMENTED,
 )
 from kernels.http2 cimport accept_message
 from kernels.mailbox cimport push_settled
@@ -25,12 +26,12 @@ from kernels.reply cimport FULL_TEXT, fail_call, send_outgoing, send_status
 from kernels.request cimport request
 from kernels.retry_info cimport append_retry
 from kernels.status cimport (
-    CANCELLED, EXHAUSTED, EXPIRED, INTERNAL, INVALID, NOT_FOUND, OK, UNAVAILABLE, UNFORESEEN_TEXT, UNIMPLEMENTED,
+    CANCELLED, EXHAUSTED, EXPIRED, FORBIDDEN, INTERNAL, INVALID, NOT_FOUND, OK, UNAVAILABLE, UNFORESEEN_TEXT, UNIMPLEMENTED,
 )
 from kernels.stream_reply cimport append_failure, write_stream_prefix
 from kernels.sync cimport int_add
 from kernels.transport_state cimport (
-    FRAME_PREFIX_BYTES, OUTGOING_PREFIX_BYTES, call, exchange, io_thread, method, outgoing,
+    FRAME_PREFIX_BYTES, OUTGOING_PREFIX_BYTES, call, command, exchange, io_thread, method, outgoing,
 )
 from kernels.wire cimport is_utf8
 
@@ -118,20 +119,47 @@ cdef void end_stream(call* ended, bint sent) noexcept nogil:
 
 
 cdef void prepare_exchange(exchange* made, call* receiver) noexcept nogil:
-    """Take the call's message over and line the exchange up for the end of the turn."""
-    cdef io_thread* thread = receiver.thread
+    """Take the call's message over and line the exchange up, once it is known what the caller may do."""
     made.home = receiver
     made.message = take_message(receiver, &made.message_size, &made.message_capacity)
     if made.message_capacity == 0 and receiver.is_counting:
         # The next message of the stream will lie in the same place.
         made.message = copy_message(receiver, made)
     int_add(&receiver.references, 1)
+    if receiver.thread.server.asks_permits and not is_admitted(receiver):
+        made.is_held = True
+        return
+    line_up(made)
+
+
+cdef void line_up(exchange* made) noexcept nogil:
+    """Have an exchange submitted at the end of the turn."""
+    cdef io_thread* thread = made.home.thread
     made.waiting = NULL
     if thread.last_unsubmitted == NULL:
         thread.unsubmitted = made
     else:
         thread.last_unsubmitted.waiting = made
     thread.last_unsubmitted = made
+
+
+cdef void release_held(exchange* held) noexcept nogil:
+    if held.is_held:
+        held.is_held = False
+        line_up(held)
+
+
+cdef void resume_call(command* given) noexcept nogil:
+    """Go on with a call when Python has said what its caller may do; frees the command. On the call's I/O thread."""
+    cdef call* subject = given.subject
+    cdef exchange* member = subject.exchanges
+    note_decision(given)
+    release_held(&subject.only)
+    while member != NULL:
+        release_held(member)
+        member = member.next
+    free(given)
+    drop_call(subject)
 
 
 cdef uint8_t* copy_message(call* receiver, exchange* made) noexcept nogil:
@@ -160,6 +188,8 @@ cdef void submit_exchange(exchange* submitted) noexcept nogil:
     asked.message = submitted.message
     asked.message_size = submitted.message_size
     asked.version_hint = bytes_view(&home.version[0], home.version_size)
+    if home.thread.server.asks_permits:
+        asked.admitted = &home.admitted
     asked.deadline_ns = home.deadline_ns
     asked.context = submitted
     asked.done = settle_exchange
@@ -175,6 +205,7 @@ cdef void settle_exchange(request* finished) noexcept nogil:
 cdef void withdraw_exchange(exchange* unwanted) noexcept nogil:
     """Cancel what the stream's end has made useless; it still comes back."""
     unwanted.unwanted = True
+    release_held(unwanted)
     if unwanted.submitted and not unwanted.finished:
         withdraw_request(<engine_core*> unwanted.home.target.context, unwanted.asked)
 
@@ -370,6 +401,8 @@ cdef int grpc_code(int code) noexcept nogil:
         return GRPC_CANCELLED
     if code == UNIMPLEMENTED:
         return GRPC_UNIMPLEMENTED
+    if code == FORBIDDEN:
+        return GRPC_PERMISSION_DENIED
     return GRPC_INTERNAL
 
 

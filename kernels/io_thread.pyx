@@ -9,12 +9,13 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
 from kernels.call cimport free_spare_calls
+from kernels.caller_table cimport free_callers
 from kernels.connection cimport (
     close_connection, free_connection, mark_unread, prove_connection, read_connection, write_connection,
 )
 from kernels.executor cimport collect_tasks, task, take_collected
 from kernels.handshake cimport mark_unproven, take_unproven
-from kernels.hot_method cimport finish_exchange, submit_exchange
+from kernels.hot_method cimport finish_exchange, resume_call, submit_exchange
 from kernels.http2 cimport say_leaving, warn_leaving
 from kernels.listener cimport accept_connections, adopt_connection, close_listeners, watch_listeners
 from kernels.python_calls cimport carry_out, report_stopped
@@ -25,7 +26,7 @@ from kernels.sync cimport (
     CLOCK_MONOTONIC, int_add, int_exchange, list_take, monotonic_ns, pointer_load, pthread_create, pthread_join,
 )
 from kernels.transport_state cimport (
-    ABORT, ADOPT, DRAIN, INPUT_BYTES, JUDGE, LISTENER, OUTPUT_BYTES, STOP, TICK, WAKE, command, connection, exchange,
+    ABORT, ADMIT_CALL, ADOPT, DRAIN, INPUT_BYTES, JUDGE, LISTENER, OUTPUT_BYTES, STOP, TICK, WAKE, command, connection, exchange,
     io_thread, listener, server_core,
 )
 
@@ -93,6 +94,7 @@ cdef void close_thread(io_thread* used) noexcept nogil:
     free(used.input)
     free(used.output)
     free_spare_calls(used)
+    free_callers(&used.callers)
 
 
 # ---- the loop
@@ -274,6 +276,9 @@ cdef void follow_command(io_thread* thread, command* given) noexcept nogil:
         thread.is_stopping = True
         while thread.connections != NULL:
             close_connection(thread.connections)
+    elif given.kind == ADMIT_CALL:
+        resume_call(given)
+        return
     else:
         carry_out(given)
         return

@@ -21,8 +21,8 @@ from kernels.sync cimport (
 )
 from kernels.tls_peer cimport share_peer
 from kernels.transport_state cimport (
-    ADDRESS_BYTES, EVENT_CALL, EVENT_CLOSED, EVENT_FAILURE, EVENT_HALF_CLOSE, EVENT_MESSAGE, EVENT_STOPPED, EVENT_WRITABLE,
-    FRAME_PREFIX_BYTES, GRANT_MESSAGE, RESET_CALL, SEND_HEADERS, SEND_MESSAGE, SEND_STATUS, call, command, event,
+    ADDRESS_BYTES, EVENT_ADMIT, EVENT_CALL, EVENT_CLOSED, EVENT_FAILURE, EVENT_HALF_CLOSE, EVENT_MESSAGE, EVENT_STOPPED,
+    EVENT_WRITABLE, FRAME_PREFIX_BYTES, GRANT_MESSAGE, RESET_CALL, SEND_HEADERS, SEND_MESSAGE, SEND_STATUS, call, command, event,
     event_queue, io_thread, method, outgoing, server_core,
 )
 
@@ -99,7 +99,7 @@ cdef int push_event(server_core* server, int kind, call* subject, uint8_t* data,
     made.data = data
     made.size = size
     pthread_mutex_lock(&target.lock)
-    if kind == EVENT_CALL:
+    if kind in (EVENT_CALL, EVENT_ADMIT):
         if target.n_calls == MAX_UNHEARD_CALLS:
             pthread_mutex_unlock(&target.lock)
             free(made)

@@ -10,6 +10,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint64_t
 from kernels.codec cimport bytes_view, request_view
 from kernels.failure cimport failure
 from kernels.kept_outputs cimport kept_outputs
+from kernels.permit cimport admission
 from kernels.shared_memory cimport region
 from kernels.sync cimport pthread_mutex_t
 
@@ -61,6 +62,7 @@ cdef struct request:
     const uint8_t* message    # wire bytes, alive until the request is given back
     size_t message_size
     bytes_view version_hint   # the gateway's choice of version, used when the message names none
+    admission* admitted       # the call's, looked at while it is submitted; NULL where everybody may ask for everything
     int64_t deadline_ns       # monotonic; 0 is none
     int64_t arrival_ns
     done_function done

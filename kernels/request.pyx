@@ -137,6 +137,7 @@ cdef void reset_request(request* used) noexcept nogil:
     used.message = NULL
     used.message_size = 0
     used.version_hint = bytes_view(NULL, 0)
+    used.admitted = NULL
     used.deadline_ns = 0
     used.batcher = NULL
     used.state = FRESH

@@ -8,8 +8,10 @@ cdef class Call:
     cdef object transport      # whose threads outlive the call
     cdef int encoding          # of the reply, once it has begun
     cdef bint has_begun
+    cdef int age               # of decisions, when Python was asked what the caller may do
 
     cdef int command(self, int kind, bytes data, bytes metadata, int number) except -1
 
 
 cdef object describe_call(call* subject)
+cdef object describe_asking(call* subject)

@@ -11,11 +11,12 @@ from libc.string cimport memcpy
 from kernels.call cimport drop_call_elsewhere
 from kernels.compression cimport deflate_message
 from kernels.mailbox cimport push_command
+from kernels.permit cimport Permit, hold_permit
 from kernels.python_calls cimport HIGH_MARK_BYTES as HIGH_MARK, LOW_MARK_BYTES
 from kernels.sync cimport counter_add, counter_load, int_add, int_exchange, int_load, int_store
 from kernels.tls_peer cimport describe_peer
 from kernels.transport_state cimport (
-    GRANT_MESSAGE, IDENTITY, RESET_CALL, SEND_HEADERS, SEND_MESSAGE, SEND_STATUS, command,
+    ADMIT_CALL, GRANT_MESSAGE, IDENTITY, RESET_CALL, SEND_HEADERS, SEND_MESSAGE, SEND_STATUS, command,
 )
 
 from kernels.metadata import decode_metadata, encode_metadata
@@ -108,6 +109,22 @@ cdef class Call:
         """Break the call off with RST_STREAM."""
         self.command(RESET_CALL, None, None, 0)
 
+    def admit(self, Permit permit not None, bint is_forwarded):
+        """Say what the caller of a bound method may do, and whether the call's headers, not its connection, say who that is."""
+        cdef command* given
+        if int_load(&self.subject.is_over):
+            return
+        given = <command*> calloc(1, sizeof(command))
+        if given == NULL:
+            raise MemoryError
+        given.kind = ADMIT_CALL
+        given.number = is_forwarded
+        given.size = self.age
+        given.data = <uint8_t*> hold_permit(permit.core)
+        int_add(&self.subject.references, 1)
+        given.subject = self.subject
+        push_command(self.subject.thread, given)
+
     cdef int command(self, int kind, bytes data, bytes metadata, int number) except -1:
         """Hand something to do to the call's I/O thread."""
         cdef command* given
@@ -148,6 +165,13 @@ cdef object describe_call(call* subject):
     deadline = subject.deadline_ns / 1e9 if subject.deadline_ns else None
     return CallInfo(
         dict(fields[:1]).get(":path", ""), tuple(fields[1:]), deadline, decode_peer(subject), describe_auth(subject))
+
+
+cdef object describe_asking(call* subject):
+    """As describe_call, of a bound method's call, of which only the fields that say for whom a gateway speaks were kept."""
+    fields = decode_metadata(subject.metadata.data[:subject.metadata.size] if subject.metadata.size else b"")
+    return CallInfo(
+        subject.target.path.decode(), tuple(fields), None, decode_peer(subject), describe_auth(subject))
 
 
 cdef str decode_peer(call* subject):

@@ -10,7 +10,7 @@ cpdef enum:
     CANCELLED = 6      # the caller gave up
     INTERNAL = 7       # the server's own fault
     UNIMPLEMENTED = 8  # not offered
-    FORBIDDEN = 9      # not to this caller; of the control plane only
+    FORBIDDEN = 9      # not to this caller
     ALREADY_EXISTS = 10  # the name is taken; of the control plane only
 
 

@@ -6,7 +6,7 @@ import socket
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from cython cimport final, no_gc_clear
-from libc.stdint cimport int64_t
+from libc.stdint cimport int64_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
@@ -20,21 +20,21 @@ from kernels.nghttp2 cimport nghttp2_option_del, nghttp2_session_callbacks_del
 from kernels.python_calls cimport (
     bind_python, close_events, free_event, free_events, open_events, take_events,
 )
-from kernels.server_call cimport Call, describe_call
+from kernels.server_call cimport Call, describe_asking, describe_call
 from kernels.sockets cimport O_CLOEXEC, O_RDONLY, close, open as open_file
 from kernels.sync cimport (
-    counter_load, int_load, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
+    counter_load, int_add, int_load, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
 )
 from kernels.tls cimport create_context, release_context, retire_context, tls_context
 from kernels.transport_state cimport (
-    ABORT, DRAIN, EVENT_CALL, EVENT_CLOSED, EVENT_FAILURE, EVENT_HALF_CLOSE, EVENT_MESSAGE, EVENT_STOPPED, JUDGE,
+    ABORT, DRAIN, EVENT_ADMIT, EVENT_CALL, EVENT_CLOSED, EVENT_FAILURE, EVENT_HALF_CLOSE, EVENT_MESSAGE, EVENT_STOPPED, JUDGE,
     LISTENER, MAX_LISTENERS, STOP, command, event, io_thread, method, transport_limits,
 )
 
 from kernels.limits import Limits
 from kernels.unix_socket import SocketFile, listen_unix, read_path
 
-CALL, MESSAGE, HALF_CLOSE, CLOSED, WRITABLE, STOPPED, FAILURE = range(7)
+CALL, MESSAGE, HALF_CLOSE, CLOSED, WRITABLE, STOPPED, FAILURE, ADMIT = range(8)
 
 cdef enum:
     BACKLOG = 4096
@@ -182,6 +182,21 @@ cdef class Transport:
         self._engines.append(engine)
         self.core.n_methods += 1
 
+    def ask_permits(self):
+        """Have nobody use a bound method before an ADMIT event was answered by Call.admit; before the start."""
+        cdef bytes seed
+        if self._started:
+            raise ValueError("permits are asked for from the start or never")
+        for index in range(self.core.n_threads):
+            seed = os.urandom(sizeof(uint64_t))
+            self.core.threads[index].callers.seed = (<const uint64_t*> <const char*> seed)[0]
+        self.core.permit_age = 1
+        self.core.asks_permits = True
+
+    def forget_permits(self):
+        """Ask for permits anew, for what comes from now on; whoever is asked must know what has changed already."""
+        int_add(&self.core.permit_age, 1)
+
     def start(self):
         """Accept connections and serve them."""
         if self._started or self._closed:
@@ -200,7 +215,8 @@ cdef class Transport:
         -------
         list of (int, Call or None, object)
             CALL with CallInfo; MESSAGE with bytes; HALF_CLOSE; CLOSED, the last of a call's, with whether its status
-            was sent; WRITABLE; STOPPED, once a drained server has no connection left; FAILURE with (request id, text).
+            was sent; WRITABLE; STOPPED, once a drained server has no connection left; FAILURE with (request id, text);
+            ADMIT with CallInfo, of a call of a bound method of which nothing else is told.
         """
         cdef event* taken
         cdef event* following
@@ -223,6 +239,8 @@ cdef class Transport:
         if kind == EVENT_CALL:
             made = self.open_call(subject)
             return CALL, made, describe_call(subject)
+        if kind == EVENT_ADMIT:
+            return ADMIT, self.open_asking(subject), describe_asking(subject)
         if kind == EVENT_STOPPED:
             return STOPPED, None, None
         if kind == EVENT_FAILURE:
@@ -242,6 +260,15 @@ cdef class Transport:
         made.transport = self
         subject.handle = <void*> made
         Py_INCREF(made)  # given back with CLOSED
+        return made
+
+    cdef Call open_asking(self, call* subject):
+        """Make an object to answer with; it takes over the reference that the event held, and hears of no end."""
+        cdef Call made = Call.__new__(Call)
+        made.subject = subject
+        made.transport = self
+        # Read before anybody looks at the policy: an answer is never taken for newer than it is.
+        made.age = int_load(&self.core.permit_age)
         return made
 
     cdef int command_all(self, int kind) except -1:
@@ -316,6 +343,11 @@ cdef bint is_stale(event* taken) noexcept nogil:
     """
     if taken.subject == NULL or taken.subject.handle != NULL:
         return False
+    if taken.kind == EVENT_ADMIT:
+        if not int_load(&taken.subject.is_over):
+            return False
+        drop_call_elsewhere(taken.subject)
+        return True
     if taken.kind == EVENT_CLOSED:
         drop_call_elsewhere(taken.subject)
     return taken.kind != EVENT_CALL or int_load(&taken.subject.is_over)

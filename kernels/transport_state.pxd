@@ -6,10 +6,12 @@ other threads push to are lock-free; whoever pushes wakes the thread when it sle
 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 
+from kernels.caller_table cimport caller_table
 from kernels.dispatch cimport engine_core
 from kernels.executor cimport task_list
 from kernels.nghttp2 cimport nghttp2_option, nghttp2_session, nghttp2_session_callbacks
 from kernels.openssl cimport SSL
+from kernels.permit cimport admission, permit
 from kernels.request cimport request
 from kernels.sockets cimport iovec
 from kernels.sync cimport pthread_cond_t, pthread_mutex_t, pthread_t
@@ -51,6 +53,7 @@ cdef enum command_kind:            # from other threads to an I/O thread
     DRAIN = 7
     ABORT = 8
     STOP = 9
+    ADMIT_CALL = 10                # what a call's caller may do
 
 cdef enum event_kind:              # from I/O threads to Python; the names are kernels.transport's
     EVENT_CALL = 0
@@ -60,6 +63,7 @@ cdef enum event_kind:              # from I/O threads to Python; the names are k
     EVENT_WRITABLE = 4
     EVENT_STOPPED = 5
     EVENT_FAILURE = 6
+    EVENT_ADMIT = 7
 
 
 cdef struct transport_limits:      # kernels.limits.Limits, times in nanoseconds
@@ -123,6 +127,7 @@ cdef struct exchange:              # one message of a bound method, from its sub
     uint8_t* message               # the engine reads it until it settles; NULL when it lies in the call
     size_t message_size
     size_t message_capacity
+    bint is_held                   # until Python has said what the caller may do
     bint submitted
     bint finished                  # settled and taken from the list
     bint unwanted                  # the stream ended before the submission
@@ -191,6 +196,8 @@ cdef struct call:
     int64_t charged                # what of its connection's `buffered` is its own
     int64_t last_sent_ns
     # a bound method's
+    admission admitted
+    bint awaits_permit             # Python was asked
     exchange only                  # of a unary call
     exchange* exchanges            # of a stream, in order
     exchange* last_exchange
@@ -219,6 +226,8 @@ cdef struct connection:
     tls_context* trust             # under which the peer was judged
     tls_peer* peer                 # NULL without TLS, and until the handshake is done
     int verdict
+    int permit_age                 # of the answer that says who is at the other end; 0 before the first
+    permit* allowed                # a reference; NULL where the headers of each call say who calls
     nghttp2_session* session
     bint is_handshaking
     bint is_greeted                # the peer's first SETTINGS have come
@@ -293,6 +302,7 @@ cdef struct io_thread:
     task_list inlined
     call* spare_calls
     int n_spare_calls
+    caller_table callers
     uint8_t* input
     uint8_t* output                # frames to be written to one connection
     size_t output_size
@@ -330,7 +340,7 @@ cdef struct event_queue:
     pthread_cond_t filled
     event* first
     event* last
-    int n_calls                    # calls among them
+    int n_calls                    # calls among them, and questions what callers may do
     bint is_closed
 
 
@@ -340,6 +350,8 @@ cdef struct server_core:
     nghttp2_option* options
     method* methods                # bound ones
     int n_methods
+    bint asks_permits              # a bound method's caller must be allowed what it asks for
+    int permit_age                 # changed atomically; answers of another age are forgotten
     method fallback                # everything else: Python's
     io_thread* threads
     int n_threads

@@ -6,8 +6,12 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from certs.identities import OPERATOR_URI, SERVICE_URI
+
+if TYPE_CHECKING:
+    from service.access_policy import AccessPolicy
 
 # Names become parts of file names, cluster names and runtime keys.
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -82,6 +86,8 @@ class Deployment:
         URI name that every server behind the gateway must prove.
     client_crl
         File of lists of revoked certificates, which open neither of the gateway's listeners.
+    access
+        Who may do what; None lets every client with a certificate do all that the gateway passes on.
 
     Raises
     ------
@@ -97,6 +103,7 @@ class Deployment:
     operators: tuple[str, ...] = (OPERATOR_URI,)
     service_identity: str = SERVICE_URI
     client_crl: Path | None = None
+    access: "AccessPolicy | None" = None
 
     def __post_init__(self) -> None:
         if not self.models:

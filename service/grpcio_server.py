@@ -43,9 +43,9 @@ class GrpcioServer:
         self._server = grpc.aio.server(
             self._threads, options=channel_options(self._settings), maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS
         )
-        self._inference = InferenceHandler(services.engine)
+        self._inference = InferenceHandler(services.engine, services.guard)
         self._health = AsyncHealthServicer(services.board)
-        guarded = GuardedServer(self._server, self._settings.allowed_clients)
+        guarded = GuardedServer(self._server, self._settings.allowed_clients, services.observed.permissions)
         services.register(guarded, self._health, asynchronous=True)
         guarded.add_registered_method_handlers(SERVICE_NAME, self._inference.methods())
 

@@ -9,8 +9,10 @@ import grpc
 from kernels import status
 from kernels.completions import CompletionQueue
 from kernels.engine import Engine
+from kernels.permit import Admission
 from kernels.retry_info import encode_status
 from service.allocator import release_memory
+from service.guard import Guard
 from service.headers import DETAILS_HEADER, FAILURE_HEADER, REQUEST_ID_HEADER, VERSION_HEADER
 from service.logs import LineLimit
 from service.status import GRPC_CODES, UNFORESEEN
@@ -38,9 +40,16 @@ class StreamFailedError(Exception):
 
 
 class InferenceHandler:
-    """Submits messages to the engine and resolves their futures; belongs to the event loop that it is made in."""
+    """Submits messages to the engine and resolves their futures; belongs to the event loop that it is made in.
 
-    def __init__(self, engine: Engine):
+    Parameters
+    ----------
+    guard
+        Says what callers may ask for; None where they may ask for everything.
+    """
+
+    def __init__(self, engine: Engine, guard: Guard | None = None):
+        self._guard = guard
         self._loop = asyncio.get_running_loop()
         self._queue = CompletionQueue(engine)
         self._is_flush_due = False
@@ -64,7 +73,7 @@ class InferenceHandler:
 
     async def infer(self, message: bytes, context: grpc.aio.ServicerContext) -> bytes:
         """Answer one ModelInferRequest; the call's deadline bounds its time in the queue."""
-        code, reply, retry_ns = await self._ask(message, context)
+        code, reply, retry_ns = await self._ask(message, context, self._open_admission(streams=False))
         if code == status.OK:
             return reply
         await context.abort(GRPC_CODES[code], reply, describe_retry(GRPC_CODES[code], reply, retry_ns))
@@ -74,12 +83,13 @@ class InferenceHandler:
 
         A failure is an answer; where the caller asks for that, it ends the stream.
         """
+        admission = self._open_admission(streams=True)
         replies: asyncio.Queue[asyncio.Task[bytes | StreamFailedError] | None] = asyncio.Queue(MAX_STREAM_REQUESTS)
         failures: list[StreamFailedError] = []
         try:
             # Cancels what is under way when the stream is, and withdraws it from the engine.
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._submit_stream(tasks, messages, context, replies))
+                tasks.create_task(self._submit_stream(tasks, messages, context, admission, replies))
                 while (reply := await replies.get()) is not None:
                     answer = await reply
                     if isinstance(answer, StreamFailedError):
@@ -95,28 +105,41 @@ class InferenceHandler:
         tasks: asyncio.TaskGroup,
         messages: AsyncIterator[bytes],
         context: grpc.aio.ServicerContext,
+        admission: Admission | None,
         replies: asyncio.Queue[asyncio.Task[bytes | StreamFailedError] | None],
     ) -> None:
         """Submit the messages of a stream as they come, as long as there is place for their replies."""
         async for message in messages:
-            await replies.put(tasks.create_task(self._answer_streamed(message, context)))
+            await replies.put(tasks.create_task(self._answer_streamed(message, context, admission)))
         await replies.put(None)
 
-    async def _answer_streamed(self, message: bytes, context: grpc.aio.ServicerContext) -> bytes | StreamFailedError:
-        code, reply, _ = await self._ask(message, context)
+    async def _answer_streamed(
+        self, message: bytes, context: grpc.aio.ServicerContext, admission: Admission | None
+    ) -> bytes | StreamFailedError:
+        code, reply, _ = await self._ask(message, context, admission)
         if code == status.OK:
             return encode_stream_reply(reply)
         if read_header(context, FAILURE_HEADER) == b"true":
             return StreamFailedError(code, reply)
         return encode_stream_failure(message, reply)
 
-    async def _ask(self, message: bytes, context: grpc.aio.ServicerContext) -> tuple[int, bytes | str, int]:
+    def _open_admission(self, *, streams: bool) -> Admission | None:
+        return None if self._guard is None else Admission(streams=streams)
+
+    async def _ask(
+        self, message: bytes, context: grpc.aio.ServicerContext, admission: Admission | None
+    ) -> tuple[int, bytes | str, int]:
         """The engine's code and reply to one message; for a failure, the text that its caller is to see.
 
         Last comes in how many nanoseconds a refused request may be tried again, 0 when nobody knows.
         """
+        if self._guard is not None:
+            # For each message: the policy may have changed while a stream was open.
+            admission.decide(*self._guard.admit(context.auth_context(), context.invocation_metadata() or ()))
         settled = self._loop.create_future()
-        call = self._queue.submit(message, settled, read_header(context, VERSION_HEADER), read_timeout_us(context))
+        call = self._queue.submit(
+            message, settled, read_header(context, VERSION_HEADER), read_timeout_us(context), admission
+        )
         if not self._is_flush_due:
             # At the end of this turn of the loop: all that it reads wakes a worker once.
             self._is_flush_due = True

@@ -89,7 +89,7 @@ class InferenceServicer(ObservingServicer, SharedMemoryServicer):
 
     @answers
     def RepositoryIndex(self, request, context):  # noqa: N802, D102
-        return self._control.index(request)
+        return self._control.index(request, context)
 
     @answers
     def RepositoryModelLoad(self, request, context):  # noqa: N802, D102
@@ -97,7 +97,7 @@ class InferenceServicer(ObservingServicer, SharedMemoryServicer):
 
     @answers
     def RepositoryModelUnload(self, request, context):  # noqa: N802, D102
-        return self._control.unload(request)
+        return self._control.unload(request, context)
 
 
 def _is_served(name: str) -> bool:

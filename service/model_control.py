@@ -39,13 +39,15 @@ class ModelControl:
         self._permissions = permissions
         self._places = threading.Semaphore(MAX_CALLS)
 
-    def index(self, request: pb.RepositoryIndexRequest) -> pb.RepositoryIndexResponse:
-        """Every version there is, or every one that is READY."""
+    def index(self, request: pb.RepositoryIndexRequest, context: grpc.ServicerContext) -> pb.RepositoryIndexResponse:
+        """Every version there is that the caller may see, or every one of those that is READY."""
         _check_repository(request.repository_name)
         if self._mode == "explicit":
             self._lifecycle.look_around()
+        is_visible = self._permissions.find_visible("metadata", context)
         entries = [entry for entry in self._repository.index() if entry.state is State.READY or not request.ready]
-        return pb.RepositoryIndexResponse(models=map(_describe_entry, entries))
+        seen = [entry for entry in entries if is_visible(entry.name)]
+        return pb.RepositoryIndexResponse(models=map(_describe_entry, seen))
 
     def load(
         self, request: pb.RepositoryModelLoadRequest, context: grpc.ServicerContext
@@ -54,12 +56,14 @@ class ModelControl:
         self._check_allowed(request.repository_name, request.model_name)
         override = read_override_parameters(request)
         if override:
-            self._permissions.check(OVERRIDES_CONTROL, context)
+            self._permissions.check(OVERRIDES_CONTROL, context, request.model_name)
         with self._take_place():
             self._lifecycle.load(request.model_name, override)
         return pb.RepositoryModelLoadResponse()
 
-    def unload(self, request: pb.RepositoryModelUnloadRequest) -> pb.RepositoryModelUnloadResponse:
+    def unload(
+        self, request: pb.RepositoryModelUnloadRequest, context: grpc.ServicerContext
+    ) -> pb.RepositoryModelUnloadResponse:
         """Take a model out of service; returns when what it was asked before is answered.
 
         With unload_dependents, an ensemble takes the models of its steps along.
@@ -70,6 +74,9 @@ class ModelControl:
             if name != DEPENDENTS_PARAMETER or parameter.WhichOneof("parameter_choice") != "bool_param":
                 raise InvalidArgumentError(f"parameter {name!r}: expected {DEPENDENTS_PARAMETER!r}, true or false")
             with_steps = parameter.bool_param
+        if with_steps:
+            # Models of which the request does not say the names.
+            self._permissions.check_action("load", context, None)
         with self._take_place():
             self._lifecycle.unload(request.model_name, with_steps=with_steps)
         return pb.RepositoryModelUnloadResponse()

@@ -38,8 +38,11 @@ class NativeServer:
             threads=SERVICER_THREADS,
             stream_threads=STREAM_THREADS,
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
+            admit=services.guard and (lambda info: services.guard.admit(info.auth, info.metadata)),
         )
-        guarded = GuardedServer(self._server, settings.allowed_clients)
+        if services.guard is not None:
+            services.guard.subscribe(self._server.forget_permits)
+        guarded = GuardedServer(self._server, settings.allowed_clients, services.observed.permissions)
         services.register(guarded, HealthServicer(services.board), asynchronous=False)
         for name, streams in BOUND_METHODS.items():
             path = f"/{SERVICE_NAME}/{name}"

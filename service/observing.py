@@ -40,7 +40,8 @@ class ObservingServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     @answers
     def ModelStatistics(self, request: pb.ModelStatisticsRequest, context: grpc.ServicerContext):  # noqa: N802, D102
         read = read_statistics(self._observed.engine, self._repository, request.name, request.version)
-        return pb.ModelStatisticsResponse(model_stats=map(describe_version, read))
+        is_visible = self._observed.permissions.find_visible("statistics", context)
+        return pb.ModelStatisticsResponse(model_stats=[describe_version(one) for one in read if is_visible(one.name)])
 
     @answers
     def LogSettings(self, request: pb.LogSettingsRequest, context: grpc.ServicerContext):  # noqa: N802, D102
@@ -57,7 +58,7 @@ class ObservingServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
             self._repository.list_versions(request.model_name)
         if not request.settings:
             return _describe_traces(traces.read(request.model_name))
-        self._observed.permissions.check("trace_settings", context)
+        self._observed.permissions.check("trace_settings", context, request.model_name or None)
         wanted = {name: value.value for name, value in request.settings.items()}
         return _describe_traces(traces.change(wanted, request.model_name))
 

@@ -10,10 +10,13 @@ from kernels.engine import Engine
 from kernels.runtime import configure_runtime, runtime_version, start_runtime
 from service.allocator import AllocatorError
 from service.cache_metrics import describe_cache
+from service.callers import Callers
+from service.deployment import DeploymentError
 from service.dormant_models import DormantConfigs
 from service.expiry import ExpiryWatch
 from service.gpu_metrics import GpuMetrics
 from service.gpus import keep_library_open
+from service.guard import Guard
 from service.health import HealthBoard
 from service.lazy_lifecycle import LazyLifecycle
 from service.lazy_loading import LazyLoading
@@ -26,6 +29,7 @@ from service.model_control import ModelControl
 from service.model_metrics import describe_loads, describe_models
 from service.observing import Observed
 from service.permissions import Permissions
+from service.policy_watch import PolicyWatch, read_policy
 from service.repository import Repository
 from service.repository_poll import RepositoryPoller
 from service.server_events import ServerEvent, ServerEvents
@@ -131,10 +135,13 @@ class InferenceServer:
         )
         self._poller = RepositoryPoller(settings.model_repository, self._lifecycle, settings.repository_poll_secs)
         self._tracer = Tracer(engine, settings.trace_file)
-        permissions = Permissions(settings.remote_controls)
+        self._guard = make_guard(settings)
+        permissions = Permissions(settings.remote_controls, self._guard)
         observed = Observed(engine, make_log_settings(settings), self._tracer.settings, permissions)
         control = ModelControl(self._lifecycle, self._repository, permissions, mode=settings.model_control_mode)
-        self._transport = make_transport(settings, Services(engine, self._repository, self._board, observed, control))
+        services = Services(engine, self._repository, self._board, observed, control, self._guard)
+        self._transport = make_transport(settings, services)
+        self._policy_watch: PolicyWatch | None = None
         self._metrics = Metrics(
             lambda: describe_models(read_statistics(engine, self._repository)),
             lambda: describe_loads(self._repository.index()),
@@ -180,6 +187,8 @@ class InferenceServer:
             self._metrics_server.start()
         if self._expiry is not None:
             self._expiry.start()
+        if self._guard is not None:
+            self._policy_watch = PolicyWatch(self._settings.policy, self._guard)
         self._transport.start()
 
     def _prepare_lazy(self) -> LazyLoading:
@@ -254,6 +263,8 @@ class InferenceServer:
         # What the drain does can be watched to its end.
         if self._metrics_server is not None:
             self._metrics_server.stop()
+        if self._policy_watch is not None:
+            self._policy_watch.close()
         self._transport.close()
         logger.info("stopped", extra={"drained": drained})
         return drained
@@ -264,6 +275,17 @@ def make_log_settings(settings: Settings) -> LogSettings:
     logs = LogSettings(settings.log_level, settings.log_format)
     logs.attach()
     return logs
+
+
+def make_guard(settings: Settings) -> Guard | None:
+    """What checks callers against the policy; None without one. Raises ServerError."""
+    if settings.policy is None:
+        return None
+    try:
+        policy = read_policy(settings.policy)
+    except DeploymentError as error:
+        raise ServerError(f"the policy cannot be used: {error}") from None
+    return Guard(policy, Callers(settings.gateways or settings.allowed_clients))
 
 
 def make_transport(settings: Settings, services: Services) -> TransportServer:

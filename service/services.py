@@ -6,6 +6,7 @@ from grpc_health.v1 import health_pb2_grpc
 
 from kernels.engine import Engine
 from service import health, metadata
+from service.guard import Guard
 from service.model_control import ModelControl
 from service.observing import Observed
 from service.pb import open_inference_pb2_grpc
@@ -23,6 +24,7 @@ class Services:
     board: health.HealthBoard
     observed: Observed
     control: ModelControl
+    guard: Guard | None = None
 
     def register(
         self, server: GuardedServer, health_servicer: health_pb2_grpc.HealthServicer, *, asynchronous: bool

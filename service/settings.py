@@ -86,6 +86,23 @@ class Settings(LimitSettings, LazySettings):
             "URI name in a client's certificate that may call; without one, every client may.", checks.uris, kind="URI"
         ),
     )
+    policy: Path | None = field(
+        default=None,
+        metadata=about(
+            "Deployment file whose section access says what callers may do, which is then checked for each call; "
+            "without it, whoever may call may do everything.",
+            checks.readable_file,
+        ),
+    )
+    gateways: tuple[str, ...] = field(
+        default=(),
+        metadata=about(
+            "URI name in a client's certificate whose word on behalf of whom it calls is believed; without one, those "
+            "of allowed_clients.",
+            checks.uris,
+            kind="URI",
+        ),
+    )
     max_message_bytes: int = field(
         default=64 * 1024 * 1024,
         metadata=about("Largest message in either direction, in bytes.", checks.between(1024, 2**31 - 1)),
@@ -246,6 +263,7 @@ def load_settings(
     _check_control(settings)
     _check_lazy(settings)
     _check_transport(settings)
+    _check_policy(settings)
     _check_limits(settings)
     return settings
 
@@ -355,6 +373,24 @@ def _check_transport(settings: Settings) -> None:
         raise SettingsError(
             f"setting tls_client_crl from {settings.origins['tls_client_crl']}: expected with the native transport, "
             "given with grpcio, which would let revoked certificates in"
+        )
+
+
+def _check_policy(settings: Settings) -> None:
+    """A policy is about proven names, and what it says holds alone."""
+    origins = settings.origins
+    if settings.policy is None:
+        if settings.gateways:
+            raise SettingsError(f"setting gateways from {origins['gateways']}: expected with policy, given without")
+        return
+    for name in ("insecure", "remote_controls"):
+        if getattr(settings, name):
+            raise SettingsError(f"setting policy from {origins['policy']}: expected without {name}, given with it")
+    strangers = set(settings.gateways) - set(settings.allowed_clients)
+    if settings.allowed_clients and strangers:
+        raise SettingsError(
+            f"setting gateways from {origins['gateways']}: expected some of allowed_clients, given "
+            + ", ".join(sorted(strangers))
         )
 
 

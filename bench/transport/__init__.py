@@ -13,6 +13,7 @@ PARTS = (
     "choices",
     "tensors",
     "mtls",
+    "policy",
     "handshakes",
     "connections",
     "idle",

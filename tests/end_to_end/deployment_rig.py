@@ -36,9 +36,13 @@ class TwinDeployment:
     ----------
     weights
         By model and version, for those that do not leave all to the highest version.
+    options
+        More flags of each server.
     """
 
-    def __init__(self, repository, state_folder, *, weights=None, max_message_bytes=DEFAULT_MAX_MESSAGE_BYTES):
+    def __init__(
+        self, repository, state_folder, *, weights=None, max_message_bytes=DEFAULT_MAX_MESSAGE_BYTES, options=()
+    ):
         self.certificates = state_folder / "certs"
         ensure_certificates(self.certificates)
         self._repository = repository
@@ -46,6 +50,7 @@ class TwinDeployment:
             *tls_options(self.certificates, allowed=GATEWAY_URI),
             "--max-message-bytes",
             max_message_bytes,
+            *options,
         )
         self.backends = [ServerProcess(repository, *self._options) for _ in range(2)]
         deployment = Deployment(

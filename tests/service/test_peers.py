@@ -1,14 +1,16 @@
 """The check of the caller, in front of every kind of method."""
 
 import asyncio
+import functools
 from types import SimpleNamespace
 
 import grpc
 import pytest
 
-from service.peers import REFUSAL, SUBJECT_NAMES, GuardedServer, guard_method
+from service.peers import REFUSAL, SUBJECT_NAMES, GuardedServer, guard_method, refuse_stranger
 
 ALLOWED = frozenset({b"spiffe://example.org/gateway"})
+REASONS = [functools.partial(refuse_stranger, ALLOWED)]
 
 
 class RefusedError(Exception):
@@ -31,7 +33,7 @@ STRANGERS = (make_context(), make_context(b"spiffe://example.org/other"))
 
 def call_unary(context):
     """A method with one reply."""
-    return guard_method(lambda request, context: [request], ALLOWED, streams=False)("asked", context)
+    return guard_method(lambda request, context: [request], REASONS, streams=False)("asked", context)
 
 
 def call_stream(context):
@@ -40,7 +42,7 @@ def call_stream(context):
     def stream(request, context):
         yield request
 
-    return list(guard_method(stream, ALLOWED, streams=True)("asked", context))
+    return list(guard_method(stream, REASONS, streams=True)("asked", context))
 
 
 def call_non_blocking(context):
@@ -50,7 +52,7 @@ def call_non_blocking(context):
         send(request)
 
     send_one.experimental_non_blocking = True
-    guarded, sent = guard_method(send_one, ALLOWED, streams=True), []
+    guarded, sent = guard_method(send_one, REASONS, streams=True), []
     assert guarded.experimental_non_blocking
     guarded("asked", context, sent.append)
     return sent
@@ -80,7 +82,7 @@ async def call_coroutine(context):
     async def answer(request, context):
         return [request]
 
-    return await guard_method(answer, ALLOWED, streams=False)("asked", context)
+    return await guard_method(answer, REASONS, streams=False)("asked", context)
 
 
 async def call_async_stream(context):
@@ -89,7 +91,7 @@ async def call_async_stream(context):
     async def stream(request, context):
         yield request
 
-    return [reply async for reply in guard_method(stream, ALLOWED, streams=True)("asked", context)]
+    return [reply async for reply in guard_method(stream, REASONS, streams=True)("asked", context)]
 
 
 @pytest.mark.parametrize("call", [call_coroutine, call_async_stream])

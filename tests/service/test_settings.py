@@ -76,6 +76,8 @@ def test_settings_once_loaded_cannot_be_changed(insecure):
         ("model_repository", "/nowhere/at/all", "a folder that exists and can be read"),
         ("model_repository", "", "a path"),
         ("allowed_clients", "spiffe://a/b, gateway", "URIs such as spiffe://example.org/gateway"),
+        ("policy", "/nowhere/at/all", "a file that exists and can be read"),
+        ("gateways", "gateway", "URIs such as spiffe://example.org/gateway"),
         ("remote_controls", "everything", "some of log_settings, model_overrides, shared_memory, trace_settings"),
     ],
 )
@@ -160,6 +162,25 @@ def test_load_settings_without_transport_security_chosen_refuses(tmp_path):
         load_settings(flags=here | {"insecure": True, "allowed_clients": ["spiffe://a/b"]})
     names = ("tls_cert", "tls_key", "tls_client_ca")
     assert load_settings(flags=here | dict.fromkeys(names, certificate)).has_tls
+
+
+def test_load_settings_with_a_policy_wants_proven_names_and_nothing_beside_it(tmp_path):
+    """Plain text proves none, and what local peers may do is the policy's to say."""
+    file = str(write(tmp_path / "a.pem", ""))
+    flags = {"model_repository": str(tmp_path), "policy": file}
+    secure = flags | dict.fromkeys(("tls_cert", "tls_key", "tls_client_ca"), file)
+    names = {"allowed_clients": ["spiffe://a/b", "spiffe://a/c"], "gateways": ["spiffe://a/c"]}
+    assert load_settings(flags=secure | names).gateways == ("spiffe://a/c",)
+    with pytest.raises(SettingsError, match="policy from --policy: expected without insecure"):
+        load_settings(flags=flags | {"insecure": True})
+    with pytest.raises(SettingsError, match="expected without remote_controls"):
+        load_settings(flags=secure | {"remote_controls": ["shared_memory"]})
+    with pytest.raises(
+        SettingsError, match="gateways from --gateway: expected some of allowed_clients, given spiffe://a/d"
+    ):
+        load_settings(flags=secure | names | {"gateways": ["spiffe://a/d"]})
+    with pytest.raises(SettingsError, match="gateways from --gateway: expected with policy"):
+        load_settings(flags={key: value for key, value in (secure | names).items() if key != "policy"})
 
 
 def test_load_settings_with_lists_of_revoked_certificates_wants_tls_of_our_own(tmp_path):
