@@ -10,15 +10,12 @@ from service.running_gateway import RunningGateway
 from service.traffic import Admin
 
 WHOLE_PERCENT = 100
-COUNTS = {
-    "calls": "upstream_rq_total",
-    "answered": "upstream_rq_completed",
-    "dropped": "upstream_rq_pending_overflow",
-    "broken_off": "upstream_rq_rx_reset",
-    "timed_out": "upstream_rq_max_duration_reached",
-    "healthy": "membership_healthy",
-    "servers": "membership_total",
-}
+SENT, ANSWERED = "upstream_rq_total", "upstream_rq_2xx"
+# Envoy answers what it does not send, or gets no answer to, by itself.
+REFUSED = ("upstream_rq_4xx", "upstream_rq_5xx")
+DROPPED = ("upstream_rq_active_overflow", "upstream_rq_pending_overflow")
+HEALTHY, SERVERS = "membership_healthy", "membership_total"
+COUNTS = (SENT, ANSWERED, *REFUSED, *DROPPED, HEALTHY, SERVERS)
 
 
 @dataclass(frozen=True)
@@ -29,24 +26,23 @@ class ShadowState:
     ----------
     percent, declared_percent
         How many of the calls are copied, and how many as declared.
-    calls, answered
-        Copies that were sent since the gateway's start, and those of them that got an answer, be it an error.
+    sent, answered
+        Copies that were sent since the gateway's start, and those of them that got an answer, be it a gRPC error.
     dropped
-        Copies that were not made since too many were under way.
-    broken_off, timed_out
-        Those that ended otherwise.
+        Those that were not sent, since as many as may be were under way.
+    failed
+        Those that got no answer otherwise.
     """
 
     version: int
     percent: int
     declared_percent: int
-    calls: int = 0
-    answered: int = 0
-    dropped: int = 0
-    broken_off: int = 0
-    timed_out: int = 0
-    healthy: int = 0
-    servers: int = 0
+    sent: int
+    answered: int
+    dropped: int
+    failed: int
+    healthy: int
+    servers: int
 
 
 class ShadowTraffic:
@@ -63,12 +59,19 @@ class ShadowTraffic:
         """What is in force, and what the gateway has counted."""
         declared = self._find(model)
         prefix = f"cluster.{shadow_cluster_name(model)}."
-        counts = RunningGateway(self._admin).read_numbers(prefix + name for name in COUNTS.values())
+        found = RunningGateway(self._admin).read_numbers(prefix + name for name in COUNTS)
+        counts = {name: found.get(prefix + name, 0) for name in COUNTS}
+        dropped = sum(counts[name] for name in DROPPED)
         return ShadowState(
-            declared.version,
-            self._read_percent(model, declared.percent),
-            declared.percent,
-            **{field: counts.get(prefix + name, 0) for field, name in COUNTS.items()},
+            version=declared.version,
+            percent=self._read_percent(model, declared.percent),
+            declared_percent=declared.percent,
+            sent=counts[SENT],
+            answered=counts[ANSWERED],
+            dropped=dropped,
+            failed=sum(counts[name] for name in REFUSED) - dropped,
+            healthy=counts[HEALTHY],
+            servers=counts[SERVERS],
         )
 
     def set_percent(self, model: str, percent: int | None) -> None:

@@ -17,13 +17,16 @@ from service.shadow_traffic import ShadowTraffic
 from service.traffic import Traffic
 from tests.free_ports import HOST, find_free_port
 
-MODELS = ("digits", "words", "sums")
+MODELS = ("digits", "words", "sums", "lost")
 USERS = [f"user-{number}" for number in range(300)]
 
 
 @pytest.fixture(scope="module")
 def rig(tmp_path_factory):
-    """One gateway: `digits` with callers that stay and a shadow, `words` and `sums` with sequences."""
+    """One gateway: `digits` with callers that stay and a shadow, `words` and `sums` with sequences.
+
+    The shadow of `lost` is not there.
+    """
     folder = tmp_path_factory.mktemp("routing")
     ensure_certificates(folder / "certs")
     serves = [f"{model}/{number}" for model in MODELS for number in (1, 2, 3)]
@@ -35,11 +38,13 @@ def rig(tmp_path_factory):
             "digits": {1: Version(90, (a,)), 2: Version(10, (b,)), 3: Version(0, (c,))},
             "words": everywhere,
             "sums": everywhere,
+            "lost": {1: Version(1, (a,)), 3: Version(0, (Endpoint(HOST, find_free_port()),))},
         },
         routing={
             "digits": Routing(sticky=CallKey(header="x-user"), shadow=Shadow(3, 0)),
             "words": Routing(affinity=CallKey(header="sluice-sequence")),
             "sums": Routing(affinity=CallKey(message="sequence_id")),
+            "lost": Routing(shadow=Shadow(3, 100)),
         },
         certificates=folder / "certs",
         gateway=Endpoint(HOST, find_free_port()),
@@ -189,7 +194,7 @@ def test_sequence_stays_at_its_server_when_it_names_the_version(channel):
 def test_shadow_gets_copies_as_of_the_same_caller_for_its_own_version(rig, channel):
     """Nobody gets its answers; its calls are counted by themselves."""
     shadow = ShadowTraffic(rig.deployment, rig.operator)
-    before = shadow.read("digits").calls
+    before = shadow.read("digits").sent
     with copies(rig, 100) as seen:
         assert {infer(channel) for _ in range(50)} <= {"a:1", "b:2"}
         await_calls(seen, 50)
@@ -198,7 +203,7 @@ def test_shadow_gets_copies_as_of_the_same_caller_for_its_own_version(rig, chann
         assert (method, metadata[VERSION_HEADER]) == ("ModelInfer", "3")
         assert metadata["x-forwarded-client-cert"].endswith("URI=spiffe://sluice.local/client/demo")
     assert (state.version, state.percent, state.declared_percent) == (3, 100, 0)
-    assert state.calls - before == 50
+    assert state.sent - before == 50
 
 
 def test_share_of_copies_is_as_set(rig, channel):
@@ -219,3 +224,42 @@ def test_calls_that_name_a_version_and_other_methods_are_not_copied(rig, channel
         infer(channel)
         await_calls(seen, 1)
     assert [method for method, _, _ in seen] == ["ModelInfer"]
+
+
+def test_streams_are_copied_while_they_go_on(rig, channel):
+    """Message by message, before the stream has ended."""
+    request = pb.ModelInferRequest(model_name="digits").SerializeToString()
+
+    def ask():
+        yield request
+        await_calls(seen, 1)
+        yield request
+
+    with copies(rig, 100) as seen:
+        stream = channel.stream_stream("/inference.GRPCInferenceService/ModelStreamInfer")
+        assert len(list(stream(ask(), timeout=60))) == 2
+        await_calls(seen, 2)
+
+
+def test_shadow_that_does_not_answer_slows_nobody(rig, channel):
+    """Every call is answered while no copy is, and no more copies are made than are held."""
+    shadow = ShadowTraffic(rig.deployment, rig.operator)
+    before = shadow.read("digits")
+    held = rig.backends["c"].is_answering
+    with copies(rig, 100):
+        held.clear()
+        try:
+            assert sum(bool(infer(channel)) for _ in range(200)) == 200
+            after = shadow.read("digits")
+        finally:
+            held.set()
+    assert after.answered == before.answered
+    assert after.sent - before.sent == 64
+    assert after.dropped - before.dropped == 136
+
+
+def test_shadow_that_is_not_there_slows_nobody(rig, channel):
+    """Its calls fail unseen."""
+    assert {infer(channel, "lost") for _ in range(200)} == {"a:1"}
+    state = ShadowTraffic(rig.deployment, rig.operator).read("lost")
+    assert (state.answered, state.failed, state.healthy, state.servers) == (0, 200, 0, 1)
