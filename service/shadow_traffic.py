@@ -1,15 +1,17 @@
 """Reads and sets how much of a model's traffic is copied to its shadow, in a running gateway, and what became of it."""
 
 import json
+import re
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
 from service.deployment import Deployment, DeploymentError, shadow_cluster_name, shadow_key
 from service.model_routing import Shadow
 from service.running_gateway import RunningGateway
-from service.traffic import Admin
+from service.traffic import Admin, Traffic
 
 WHOLE_PERCENT = 100
+AS_DECLARED = "declared"
 SENT, ANSWERED = "upstream_rq_total", "upstream_rq_2xx"
 # Envoy answers what it does not send, or gets no answer to, by itself.
 REFUSED = ("upstream_rq_4xx", "upstream_rq_5xx")
@@ -93,3 +95,24 @@ class ShadowTraffic:
         entries = json.loads(self._admin.request("GET", "/runtime?format=json"))["entries"]
         text = entries.get(shadow_key(model), {}).get("final_value", "")
         return int(text) if text.isdecimal() else declared
+
+
+def read_shadow(traffic: Traffic, model: str) -> ShadowState | None:
+    """A model's shadow, if it has one; AdminError."""
+    if traffic.deployment.routing_of(model).shadow is None:
+        return None
+    return ShadowTraffic(traffic.deployment, traffic.admin).read(model)
+
+
+def parse_share(text: str, shadow: ShadowState) -> int | None:
+    """Read `version=percent` for the declared version, or `declared`, which is None; DeploymentError otherwise."""
+    if text == AS_DECLARED:
+        return None
+    match = re.fullmatch(r"(\d{1,18})=(\d{1,3})", text, re.ASCII)
+    if match is None or int(match[2]) > WHOLE_PERCENT:
+        raise DeploymentError(f"shadow: expected VERSION=PERCENT in whole numbers up to 100, given {text!r}")
+    if int(match[1]) != shadow.version:
+        raise DeploymentError(
+            f"shadow: expected version {shadow.version}, given {match[1]}; the deployment file says which it is"
+        )
+    return int(match[2])

@@ -1,5 +1,6 @@
 """What a deployment says of calls besides weights, in a real Envoy: pins, callers that stay, sequences and shadows."""
 
+import json
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -7,9 +8,12 @@ from contextlib import contextmanager
 import grpc
 import pytest
 from gateway_rig import MAX_MESSAGE_BYTES, START_TIMEOUT_S, Backend, Rig, call, infer
+from typer.testing import CliRunner
 
 from certs import ensure_certificates
+from service.cli import app
 from service.deployment import Deployment, Endpoint, Version
+from service.drift import find_drift
 from service.headers import VERSION_HEADER
 from service.model_routing import CallKey, Routing, Shadow
 from service.pb import open_inference_pb2 as pb
@@ -89,6 +93,11 @@ def copies(rig, percent):
         yield rig.backends["c"].calls
     finally:
         shadow.set_percent("digits", None)
+
+
+def run(rig, *arguments):
+    """What `sluice traffic` says and how it ends."""
+    return CliRunner().invoke(app, ["traffic", *arguments, "--state-dir", str(rig.state_folder)])
 
 
 def await_calls(calls, count):
@@ -261,5 +270,63 @@ def test_shadow_that_does_not_answer_slows_nobody(rig, channel):
 def test_shadow_that_is_not_there_slows_nobody(rig, channel):
     """Its calls fail unseen."""
     assert {infer(channel, "lost") for _ in range(200)} == {"a:1"}
-    state = ShadowTraffic(rig.deployment, rig.operator).read("lost")
+    for _ in range(500):
+        if (state := ShadowTraffic(rig.deployment, rig.operator).read("lost")).failed == 200:
+            break
     assert (state.answered, state.failed, state.healthy, state.servers) == (0, 200, 0, 1)
+
+
+def test_pin_gives_one_version_everything_until_undo(rig, channel):
+    """All but what names another version."""
+    assert "pin 2, until Envoy ends" in run(rig, "pin", "digits", "2", "--dry-run").output
+    result = run(rig, "pin", "digits", "2")
+    assert result.exit_code == 0, result.output
+    try:
+        assert set(place_users(channel).values()) == {"b:2"}
+        assert infer(channel, version="1") == "a:1"
+    finally:
+        assert run(rig, "undo", "digits").exit_code == 0
+    assert Traffic(rig.deployment, rig.operator).read_layers("digits").overrides == {}
+
+
+def test_shift_of_callers_that_stay_goes_by_whole_percents(rig):
+    """The sum is the same in every step."""
+    try:
+        result = run(rig, "shift", "digits", "--to", "2=25", "--over", "1s", "--steps", "2")
+        assert result.exit_code == 0, result.output
+        assert Traffic(rig.deployment, rig.operator).read_weights("digits") == {1: 75, 2: 25, 3: 0}
+    finally:
+        assert run(rig, "undo", "digits").exit_code == 0
+    result = run(rig, "shift", "digits", "--to", "2=12.5", "--over", "1s")
+    assert (result.exit_code, "expected whole percents" in result.output) == (1, True)
+
+
+def test_shadow_is_set_and_shown_by_command(rig, channel):
+    """Until Envoy ends, or back to what is declared."""
+    seen = rig.backends["c"].calls
+    seen.clear()
+    assert "gets copies of 100 % of the calls, 0 % declared" in run(rig, "shadow", "digits", "3=100").output
+    infer(channel)
+    await_calls(seen, 1)
+    rows = json.loads(run(rig, "show", "digits", "--json").output)
+    assert [row["shadow"] and row["shadow"]["percent"] for row in rows] == [None, None, 100]
+    assert "models.digits.shadow.percent: 100, which the admin was given" in str(find_drift(rig.state_folder))
+    assert "gets copies of 0 % of the calls:" in run(rig, "shadow", "digits", "declared").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["shadow", "digits", "2=5"], "expected version 3, given 2"),
+        (["shadow", "digits", "3=101"], "whole numbers up to 100, given '3=101'"),
+        (["shadow", "words", "1=5"], "no shadow is declared for it"),
+        (["shadow", "letters", "1=5"], "expected one of digits"),
+        (["pin", "digits", "4"], "expected one of versions 1, 2, 3, given 4"),
+        (["set", "digits", "1=1,2=1"], "expected weights whose sum is 100"),
+    ],
+)
+def test_what_cannot_be_is_refused(rig, arguments, words):
+    """With the reason; nothing is changed."""
+    result = run(rig, *arguments)
+    assert (result.exit_code, words in result.output) == (1, True), result.output
+    assert Traffic(rig.deployment, rig.operator).read_weights("digits") == {1: 90, 2: 10, 3: 0}
