@@ -4,13 +4,17 @@ import json
 import time
 from collections import Counter
 from contextlib import contextmanager
+from uuid import uuid4
 
 import grpc
 import pytest
+from access_rig import HOUR_S, LOGIN, list_public, make_issuer_key
 from gateway_rig import MAX_MESSAGE_BYTES, START_TIMEOUT_S, Backend, Rig, call, infer
 from typer.testing import CliRunner
 
 from certs import ensure_certificates
+from certs.identities import CLIENT_URI
+from service.access_policy import AccessPolicy, Grant, Issuer, Role
 from service.cli import app
 from service.deployment import Deployment, Endpoint, Version
 from service.drift import find_drift
@@ -18,10 +22,11 @@ from service.headers import VERSION_HEADER
 from service.model_routing import CallKey, Routing, Shadow
 from service.pb import open_inference_pb2 as pb
 from service.shadow_traffic import ShadowTraffic
+from service.token_keys import sign_token
 from service.traffic import Traffic
 from tests.free_ports import HOST, find_free_port
 
-MODELS = ("digits", "words", "sums", "lost")
+MODELS = ("digits", "words", "sums", "known", "lost")
 USERS = [f"user-{number}" for number in range(300)]
 
 
@@ -37,25 +42,35 @@ def rig(tmp_path_factory):
     backends = {name: Backend(name, folder / "certs", serves) for name in "abc"}
     a, b, c = (backend.endpoint for backend in backends.values())
     everywhere = {1: Version(50, (a, b, c)), 2: Version(50, (a, b, c))}
+    key = make_issuer_key(folder, "login", "ES256")
+    policy = AccessPolicy(
+        issuers={"login": Issuer(issuer=LOGIN, audiences=("sluice",), keys=list_public(key))},
+        roles={"user": Role(("*",), ("infer", "pin", "metadata"))},
+        grants=(Grant("user", (CLIENT_URI,)),),
+    )
     deployment = Deployment(
         models={
             "digits": {1: Version(90, (a,)), 2: Version(10, (b,)), 3: Version(0, (c,))},
             "words": everywhere,
             "sums": everywhere,
+            "known": {1: Version(50, (a,)), 2: Version(50, (b,))},
             "lost": {1: Version(1, (a,)), 3: Version(0, (Endpoint(HOST, find_free_port()),))},
         },
         routing={
             "digits": Routing(sticky=CallKey(header="x-user"), shadow=Shadow(3, 0)),
             "words": Routing(affinity=CallKey(header="sluice-sequence")),
             "sums": Routing(affinity=CallKey(message="sequence_id")),
+            "known": Routing(sticky=CallKey(claim="sub")),
             "lost": Routing(shadow=Shadow(3, 100)),
         },
+        access=policy,
         certificates=folder / "certs",
         gateway=Endpoint(HOST, find_free_port()),
         operator=Endpoint(HOST, find_free_port()),
         max_message_bytes=MAX_MESSAGE_BYTES,
     )
     rig = Rig(folder, deployment, START_TIMEOUT_S)
+    rig.issuer_key = key
     rig.backends = backends
     try:
         rig.start()
@@ -150,6 +165,19 @@ def test_users_stay_and_a_shift_moves_them_in_one_direction(rig, channel):
     assert {user for user in USERS if before[user] == "b:2"} < {user for user in USERS if after[user] == "b:2"}
     assert 107 < Counter(after.values())["b:2"] < 193
     assert place_users(channel) == before
+
+
+def test_subjects_of_tokens_stay(rig, channel):
+    """By a claim that was verified, and not by what a client says of itself; without a token by the weights."""
+
+    def ask(subject):
+        claims = {"iss": LOGIN, "aud": "sluice", "sub": subject, "exp": int(time.time()) + HOUR_S, "jti": str(uuid4())}
+        return infer(channel, "known", metadata=[("authorization", f"Bearer {sign_token(rig.issuer_key, claims)}")])
+
+    answers = {subject: {ask(subject) for _ in range(3)} for subject in USERS[:60]}
+    assert {len(one) for one in answers.values()} == {1}
+    assert {answer for one in answers.values() for answer in one} == {"a:1", "b:2"}
+    assert {infer(channel, "known") for _ in range(60)} == {"a:1", "b:2"}
 
 
 def test_calls_of_nobody_go_by_the_weights(channel):
