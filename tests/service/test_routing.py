@@ -180,6 +180,17 @@ def test_subjects_of_tokens_stay(rig, channel):
     assert {infer(channel, "known") for _ in range(60)} == {"a:1", "b:2"}
 
 
+def test_user_of_a_version_that_fails_is_answered_by_another_and_comes_back(rig, channel):
+    """A call that is sent again is drawn anew; it is one call, and the user stays where it was."""
+    user = next(user for user, answer in place_users(channel).items() if answer == "b:2")
+    rig.backends["b"].is_failing = True
+    try:
+        assert "a:1" in {infer(channel, metadata=[("x-user", user)]) for _ in range(5)}
+    finally:
+        rig.backends["b"].is_failing = False
+    assert {infer(channel, metadata=[("x-user", user)]) for _ in range(5)} == {"b:2"}
+
+
 def test_calls_of_nobody_go_by_the_weights(channel):
     """Without the header each call is drawn by itself."""
     answers = Counter(infer(channel) for _ in range(600))
