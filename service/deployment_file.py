@@ -12,6 +12,15 @@ import yaml
 
 from service.access_section import build_access, describe_access
 from service.deployment import Deployment, DeploymentError, Endpoint, Version
+from service.routing_fields import (
+    build_localities,
+    build_routing,
+    describe_place,
+    describe_routing,
+    describe_server,
+    read_address,
+    read_place,
+)
 from service.yaml_document import YamlDocument, YamlError, read_yaml
 
 SCHEMA = Path(__file__).with_name("deployment.schema.json")
@@ -77,19 +86,24 @@ def describe_deployment(deployment: Deployment) -> dict[str, Any]:
             "operators": list(deployment.operators),
             "max_message_bytes": deployment.max_message_bytes,
             **({"client_crl": str(deployment.client_crl.resolve())} if deployment.client_crl else {}),
+            **describe_place(deployment.locality),
         },
         "certificates": str(deployment.certificates.resolve()),
         "service_identity": deployment.service_identity,
         "models": {
-            model: {"versions": {number: _format_version(version) for number, version in versions.items()}}
+            model: {
+                "versions": {number: _format_version(version, deployment) for number, version in versions.items()},
+                **describe_routing(deployment.routing_of(model)),
+            }
             for model, versions in deployment.models.items()
         },
         **({"access": describe_access(deployment.access)} if deployment.access else {}),
     }
 
 
-def _format_version(version: Version) -> dict[str, object]:
-    return {"weight": version.weight, "endpoints": [str(endpoint) for endpoint in version.endpoints]}
+def _format_version(version: Version, deployment: Deployment) -> dict[str, object]:
+    endpoints = [describe_server(endpoint, deployment.locality_of(endpoint)) for endpoint in version.endpoints]
+    return {"weight": version.weight, "endpoints": endpoints}
 
 
 # ---- what a file may say
@@ -151,12 +165,17 @@ def _build_deployment(data: Mapping[str, Any], folder: Path) -> Deployment:
         certificates=folder / whole["certificates"],
         service_identity=whole["service_identity"],
         client_crl=folder / gateway["client_crl"] if "client_crl" in gateway else None,
+        routing=build_routing(data["models"]),
+        localities=build_localities(data["models"]),
+        locality=read_place(gateway),
         access=build_access(data["access"], folder) if "access" in data else None,
     )
 
 
 def _build_version(declared: Mapping[str, Any], path: tuple[str, ...]) -> Version:
-    endpoints = [Endpoint.parse(text, (*path, "endpoints", index)) for index, text in enumerate(declared["endpoints"])]
+    endpoints = [
+        read_address(server, (*path, "endpoints", index)) for index, server in enumerate(declared["endpoints"])
+    ]
     return Version(declared["weight"], tuple(endpoints))
 
 
