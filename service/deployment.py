@@ -12,6 +12,7 @@ from certs.identities import OPERATOR_URI, SERVICE_URI
 
 if TYPE_CHECKING:
     from service.access_policy import AccessPolicy
+    from service.limits import Limits
 
 # Names become parts of file names, cluster names and runtime keys.
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -20,6 +21,7 @@ MAX_WEIGHT = 1_000_000
 MAX_VERSION = 10**18 - 1
 SPLIT_FORM = "VERSION=WEIGHT,VERSION=WEIGHT"
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+DEFAULT_MAX_HEADERS_KIB = 60
 
 
 class DeploymentError(ValueError):
@@ -86,6 +88,8 @@ class Deployment:
         URI name that every server behind the gateway must prove.
     access
         Who may do what; None lets every client with a certificate do all that the gateway passes on.
+    limits
+        How much is let through; None sets no limit but those of sizes.
 
     Raises
     ------
@@ -101,6 +105,8 @@ class Deployment:
     operators: tuple[str, ...] = (OPERATOR_URI,)
     service_identity: str = SERVICE_URI
     access: "AccessPolicy | None" = None
+    max_headers_kib: int = DEFAULT_MAX_HEADERS_KIB
+    limits: "Limits | None" = None
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -112,6 +118,8 @@ class Deployment:
             )
         for model, versions in self.models.items():
             _check_model(model, versions)
+        if self.limits is not None:
+            self.limits.check_models(tuple(self.models))
         frozen = {model: MappingProxyType(dict(sorted(versions.items()))) for model, versions in self.models.items()}
         object.__setattr__(self, "models", MappingProxyType(dict(sorted(frozen.items()))))
 

@@ -12,6 +12,7 @@ import yaml
 
 from service.access_section import build_access, describe_access
 from service.deployment import Deployment, DeploymentError, Endpoint, Version
+from service.limits_section import build_limits, describe_limits
 from service.yaml_document import YamlDocument, YamlError, read_yaml
 
 SCHEMA = Path(__file__).with_name("deployment.schema.json")
@@ -76,6 +77,7 @@ def describe_deployment(deployment: Deployment) -> dict[str, Any]:
             "operator": str(deployment.operator),
             "operators": list(deployment.operators),
             "max_message_bytes": deployment.max_message_bytes,
+            "max_headers_kib": deployment.max_headers_kib,
         },
         "certificates": str(deployment.certificates.resolve()),
         "service_identity": deployment.service_identity,
@@ -84,6 +86,7 @@ def describe_deployment(deployment: Deployment) -> dict[str, Any]:
             for model, versions in deployment.models.items()
         },
         **({"access": describe_access(deployment.access)} if deployment.access else {}),
+        **(describe_limits(deployment.limits) if deployment.limits else {}),
     }
 
 
@@ -150,6 +153,8 @@ def _build_deployment(data: Mapping[str, Any], folder: Path) -> Deployment:
         certificates=folder / whole["certificates"],
         service_identity=whole["service_identity"],
         access=build_access(data["access"], folder) if "access" in data else None,
+        max_headers_kib=gateway["max_headers_kib"],
+        limits=build_limits(data),
     )
 
 

@@ -14,6 +14,7 @@ from certs.identities import AUTHORITIES
 from service.deployment import WEIGHTS_PREFIX, Deployment, cluster_name, runtime_key, runtime_prefix
 from service.envoy_check import FOLDER, SECRETS
 from service.headers import VERSION_HEADER
+from service.limit_filters import LIMITS_CLUSTER, describe_filters, list_max_calls
 from service.pb import open_inference_pb2
 
 SERVICE_NAME = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
@@ -23,6 +24,8 @@ ADMIN_SOCKET = "run/admin.sock"
 SERVICE_CLUSTER = "service"
 # gRPC's prefix of a message, and room for the service to refuse a message that is only a little too large by itself.
 BUFFER_MARGIN_BYTES = 65536
+# What a version gets at a time, unless its model says less: enough to notice a client that never ends.
+MAX_CALLS = 16384
 # Of a file's digest.
 VERSION_DIGITS = 16
 # By the fields that name the model and its version in their requests.
@@ -120,12 +123,18 @@ def _render_clusters(deployment: Deployment) -> dict[str, bytes]:
         )
         for cluster in clusters
     }
+    limit_service = None
+    if deployment.limits is not None and (service := deployment.limits.service) is not None:
+        path = f"endpoints/{LIMITS_CLUSTER}.yaml"
+        files[path] = _fill_resources("endpoints", cluster=LIMITS_CLUSTER, endpoints=service.endpoints)
+        limit_service = {"name": LIMITS_CLUSTER, "path": f"{FOLDER}/{path}", "identity": service.identity}
     files["clusters.yaml"] = _fill_resources(
         "clusters",
         clusters=clusters,
         version_header=VERSION_HEADER,
         service_identity=deployment.service_identity,
         admin_socket=ADMIN_SOCKET,
+        limit_service=limit_service,
     )
     return files
 
@@ -134,6 +143,7 @@ def _render_routes(deployment: Deployment) -> bytes:
     return _fill_resources(
         "routes",
         models=_list_models(deployment),
+        tells_model=deployment.limits is not None,
         selectors=SELECTORS,
         path_prefix=f"/{SERVICE_NAME}/",
         buffer_limit_bytes=deployment.max_message_bytes + BUFFER_MARGIN_BYTES,
@@ -152,18 +162,23 @@ def _render_listeners(deployment: Deployment) -> bytes:
         service_name=SERVICE_NAME,
         version_header=VERSION_HEADER,
         max_message_bytes=deployment.max_message_bytes,
+        max_headers_kib=deployment.max_headers_kib,
+        limits=describe_filters(deployment),
     )
 
 
 def _list_clusters(deployment: Deployment) -> list[dict[str, object]]:
     """Every cluster with the name of its file, its servers, and what it asks their health service for."""
-    clusters = [{"name": SERVICE_CLUSTER, "version": None, "health_name": "", "endpoints": deployment.endpoints}]
+    service = {"name": SERVICE_CLUSTER, "version": None, "health_name": "", "endpoints": deployment.endpoints}
+    clusters = [{**service, "max_calls": MAX_CALLS}]
+    max_calls = list_max_calls(deployment)
     clusters += [
         {
             "name": cluster_name(model, number),
             "version": number,
             "health_name": f"{model}/{number}",
             "endpoints": version.endpoints,
+            "max_calls": max_calls.get(model, MAX_CALLS),
         }
         for model, versions in deployment.models.items()
         for number, version in versions.items()

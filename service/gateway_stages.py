@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from service.deployment import Deployment, Version, cluster_name
 from service.gateway import RUNTIME_FILE, render, render_runtime
+from service.limits import Limits
 
 Files = Mapping[str, bytes]
 
@@ -57,7 +58,14 @@ def join_deployments(old: Deployment, new: Deployment) -> Deployment:
             )
             for number in {**ours, **theirs}
         }
-    return dataclasses.replace(new, models=models)
+    return dataclasses.replace(new, models=models, limits=_join_limits(old.limits, new.limits))
+
+
+def _join_limits(old: Limits | None, new: Limits | None) -> Limits | None:
+    """The new limits, with the old service for as long as the old listeners ask it."""
+    if old is None or old.service is None:
+        return new
+    return dataclasses.replace(new or Limits(), service=new.service if new and new.service else old.service)
 
 
 def _weigh_new(old: Deployment, both: Deployment, new: Deployment) -> dict[str, dict[int, int]]:
