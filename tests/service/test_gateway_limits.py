@@ -59,7 +59,7 @@ def crowd_rig(tmp_path_factory):
         },
     )
     with start_rig(
-        folder, backends={1: [backend], 2: [backend]}, models=dict.fromkeys(MODELS, versions), limits=limits
+        folder, backends={1: [backend], 2: [backend]}, models={model: versions for model in MODELS}, limits=limits
     ) as rig:
         yield rig, crowd
 
