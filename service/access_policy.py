@@ -24,7 +24,8 @@ ACTIONS = (
     "traffic",
     "admin",
 )
-# Whoever is allowed these says so of no model.
+# What the operator listener lets pass: it does not tell models apart.
+OPERATOR_ACTIONS = ("traffic", "admin")
 ALL_MODELS = "*"
 # Claims that hold several values in one text, with blanks between them (RFC 8693, section 4.2).
 SPACED_CLAIMS = ("scope", "scp")
@@ -158,7 +159,8 @@ class AccessPolicy:
     Raises
     ------
     DeploymentError
-        Two names for one issuer, or a grant of a role or of an issuer that is not there, or to everybody.
+        Two names for one issuer, an operator's action on some models only, or a grant of a role or of an issuer that is
+        not there, or to everybody.
     """
 
     issuers: Mapping[str, Issuer] = field(default_factory=dict)
@@ -167,6 +169,8 @@ class AccessPolicy:
 
     def __post_init__(self) -> None:
         _check_issuers(self.issuers)
+        for name, role in self.roles.items():
+            _check_role(name, role)
         for place, grant in enumerate(self.grants):
             self._check_grant(grant, ("access", "grants", place))
         object.__setattr__(self, "issuers", MappingProxyType(dict(self.issuers)))
@@ -275,3 +279,12 @@ def _check_issuers(issuers: Mapping[str, Issuer]) -> None:
                 ("access", "tokens", name, "issuer"),
             )
         seen[issuer.issuer] = name
+
+
+def _check_role(name: str, role: Role) -> None:
+    for action in OPERATOR_ACTIONS:
+        if action in role.actions and ALL_MODELS not in role.models:
+            raise DeploymentError(
+                f"role {name!r}: expected {ALL_MODELS!r} among its models, for {action!r} is for all or none",
+                ("access", "roles", name, "models"),
+            )

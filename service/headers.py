@@ -2,6 +2,10 @@
 
 # Set by the gateway, which removes a client's own: the version to use when the message names none.
 VERSION_HEADER = "sluice-model-version"
+# A client's: the version that it wants, where it can set a header and not the message's field.
+PIN_HEADER = "sluice-version"
+# Set by the gateway, which removes a client's own: the claims of the caller's token, once that is verified.
+TOKEN_HEADER = "sluice-token"
 # Triton's: true has the first request of a stream that fails end it with its status. kernels/headers.pyx has it too.
 FAILURE_HEADER = "triton_grpc_error"
 # Made by the gateway for each request; logs carry it.

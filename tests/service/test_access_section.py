@@ -113,6 +113,11 @@ def test_service_reads_the_section_alone_and_needs_no_keys(tmp_path):
         ("actions: [infer, metadata]", "actions: [infre]", "17: access.roles.reader.actions.0: expected one of infer"),
         ("actions: [infer, load]", "actions: []", "20: access.roles.owner.actions: expected a list of one or more"),
         ('["iris-*", digits]', '["i*s"]', "17: access.roles.reader.models.0: expected a model's name"),
+        (
+            "[infer, metadata]",
+            "[traffic]",
+            "17: role 'reader': expected '*' among its models, for 'traffic' is for all",
+        ),
         ("    reader:", "    'read er':", "17: access.roles.read er: expected a name of at most 64"),
         ("    partner:", "    part.ner:", "10: access.tokens.part.ner: expected a name of at most 64"),
         ("role: owner", "role: boss", "22: grant: expected one of the roles reader, owner, given 'boss'"),
