@@ -22,6 +22,7 @@ COMMANDS = (
     "traffic",
     "access",
     "token",
+    "limits",
 )
 
 app = typer.Typer(

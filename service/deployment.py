@@ -15,6 +15,7 @@ from service.model_routing import NO_ROUTING, Routing, check_routing
 
 if TYPE_CHECKING:
     from service.access_policy import AccessPolicy
+    from service.limits import Limits
 
 # Names become parts of file names, cluster names and runtime keys.
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -24,6 +25,7 @@ MAX_WEIGHT = 1_000_000
 MAX_VERSION = 10**18 - 1
 SPLIT_FORM = "VERSION=WEIGHT,VERSION=WEIGHT"
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+DEFAULT_MAX_HEADERS_KIB = 60
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -84,6 +86,8 @@ class Deployment:
         Where the gateway is.
     access
         Who may do what; None lets every client with a certificate do all that the gateway passes on.
+    limits
+        How much is let through; None sets no limit but those of sizes.
 
     Raises
     ------
@@ -103,6 +107,8 @@ class Deployment:
     localities: Mapping[Endpoint, Locality] = dataclasses.field(default_factory=dict)
     locality: Locality = NOWHERE
     access: "AccessPolicy | None" = None
+    max_headers_kib: int = DEFAULT_MAX_HEADERS_KIB
+    limits: "Limits | None" = None
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -118,6 +124,8 @@ class Deployment:
             check_routing(model, self.routing_of(model), self.weights(model), has_tokens=has_tokens)
             for number in versions:
                 _check_servers(model, number, self.servers(model, number), self.routing_of(model))
+        if self.limits is not None:
+            self.limits.check_models(tuple(self.models))
         frozen = {model: MappingProxyType(dict(sorted(versions.items()))) for model, versions in self.models.items()}
         object.__setattr__(self, "models", MappingProxyType(dict(sorted(frozen.items()))))
 

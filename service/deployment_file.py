@@ -12,6 +12,7 @@ import yaml
 
 from service.access_section import build_access, describe_access
 from service.deployment import Deployment, DeploymentError, Endpoint, Version
+from service.limits_section import build_limits, describe_limits
 from service.routing_fields import (
     build_localities,
     build_routing,
@@ -87,6 +88,7 @@ def describe_deployment(deployment: Deployment) -> dict[str, Any]:
             "max_message_bytes": deployment.max_message_bytes,
             **({"client_crl": str(deployment.client_crl.resolve())} if deployment.client_crl else {}),
             **describe_place(deployment.locality),
+            "max_headers_kib": deployment.max_headers_kib,
         },
         "certificates": str(deployment.certificates.resolve()),
         "service_identity": deployment.service_identity,
@@ -98,6 +100,7 @@ def describe_deployment(deployment: Deployment) -> dict[str, Any]:
             for model, versions in deployment.models.items()
         },
         **({"access": describe_access(deployment.access)} if deployment.access else {}),
+        **(describe_limits(deployment.limits) if deployment.limits else {}),
     }
 
 
@@ -169,6 +172,8 @@ def _build_deployment(data: Mapping[str, Any], folder: Path) -> Deployment:
         localities=build_localities(data["models"]),
         locality=read_place(gateway),
         access=build_access(data["access"], folder) if "access" in data else None,
+        max_headers_kib=gateway["max_headers_kib"],
+        limits=build_limits(data),
     )
 
 

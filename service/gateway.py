@@ -17,6 +17,7 @@ from service.deployment import SHADOW_PREFIX, WEIGHTS_PREFIX, Deployment, cluste
 from service.envoy_check import FOLDER, SECRETS
 from service.gateway_access import SERVER_METHODS, describe_rules, describe_tokens, list_key_servers, list_operators
 from service.headers import PIN_HEADER, TOKEN_HEADER, VERSION_HEADER
+from service.limit_filters import LIMITS_CLUSTER, describe_filters, list_max_calls
 from service.pb import open_inference_pb2
 from service.rendered_routing import (
     describe_key,
@@ -35,6 +36,8 @@ ADMIN_SOCKET = "run/admin.sock"
 SERVICE_CLUSTER = "service"
 # gRPC's prefix of a message, and room for the service to refuse a message that is only a little too large by itself.
 BUFFER_MARGIN_BYTES = 65536
+# What a version gets at a time, unless its model says less: enough to notice a client that never ends.
+MAX_CALLS = 16384
 # Of a file's digest.
 VERSION_DIGITS = 16
 # By the fields that name the model and its version in their requests.
@@ -143,6 +146,13 @@ def _render_clusters(deployment: Deployment) -> dict[str, bytes]:
         )
         for cluster in clusters
     }
+    limit_service = None
+    if deployment.limits is not None and (service := deployment.limits.service) is not None:
+        path = f"endpoints/{LIMITS_CLUSTER}.yaml"
+        files[path] = _fill_resources(
+            "endpoints", cluster=LIMITS_CLUSTER, localities=list_localities(deployment, service.endpoints)
+        )
+        limit_service = {"name": LIMITS_CLUSTER, "path": f"{FOLDER}/{path}", "identity": service.identity}
     files["clusters.yaml"] = _fill_resources(
         "clusters",
         clusters=clusters,
@@ -150,6 +160,7 @@ def _render_clusters(deployment: Deployment) -> dict[str, bytes]:
         service_identity=deployment.service_identity,
         admin_socket=ADMIN_SOCKET,
         key_servers=list_key_servers(deployment.access) if deployment.access else [],
+        limit_service=limit_service,
     )
     return files
 
@@ -158,6 +169,7 @@ def _render_routes(deployment: Deployment) -> bytes:
     return _fill_resources(
         "routes",
         models=_list_models(deployment),
+        tells_model=deployment.limits is not None,
         selectors=SELECTORS,
         pin_header=PIN_HEADER,
         has_failover=has_failover(deployment),
@@ -187,12 +199,16 @@ def _render_listeners(deployment: Deployment) -> bytes:
         token_filter=describe_tokens(deployment.access) if deployment.access else {},
         rule_filters=describe_rules(deployment.access) if deployment.access else [],
         max_message_bytes=deployment.max_message_bytes,
+        max_headers_kib=deployment.max_headers_kib,
+        limits=describe_filters(deployment),
     )
 
 
 def _list_clusters(deployment: Deployment) -> list[dict[str, object]]:
     """Every cluster with the name of its file, its servers, and what it asks their health service for."""
-    clusters = [{"name": SERVICE_CLUSTER, "version": None, "health_name": "", "endpoints": deployment.endpoints}]
+    service = {"name": SERVICE_CLUSTER, "version": None, "health_name": "", "endpoints": deployment.endpoints}
+    clusters = [{**service, "max_calls": MAX_CALLS}]
+    max_calls = list_max_calls(deployment)
     clusters += [
         {
             "name": cluster_name(model, number),
@@ -200,6 +216,7 @@ def _list_clusters(deployment: Deployment) -> list[dict[str, object]]:
             "health_name": f"{model}/{number}",
             "endpoints": deployment.servers(model, number),
             "is_hashed": deployment.routing_of(model).affinity is not None,
+            "max_calls": max_calls.get(model, MAX_CALLS),
         }
         for model, versions in deployment.models.items()
         for number in versions

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from service.deployment import Deployment, Version
 from service.gateway import RUNTIME_FILE, render, render_runtime
+from service.limits import Limits
 from service.model_routing import Routing
 from service.rendered_routing import list_clusters
 
@@ -95,7 +96,15 @@ def _join_servers(
         models=models,
         routing={model: dataclasses.replace(one, regions=()) for model, one in routing.items()},
         localities={**old.localities, **new.localities},
+        limits=_join_limits(old.limits, new.limits),
     )
+
+
+def _join_limits(old: Limits | None, new: Limits | None) -> Limits | None:
+    """The new limits, with the old service for as long as the old listeners ask it."""
+    if old is None or old.service is None:
+        return new
+    return dataclasses.replace(new or Limits(), service=new.service if new and new.service else old.service)
 
 
 def _weigh_new(old: Deployment, both: Deployment, new: Deployment) -> dict[str, dict[int, int]]:

@@ -219,14 +219,14 @@ def start_rig(state_folder, *, weights=(90, 10), backends=None, start_timeout_s=
     ensure_certificates(certificates)
     started = backends or {1: [Backend("a", certificates)], 2: [Backend("b", certificates)]}
     deployment = Deployment(
-        models={
-            "digits": {
-                number: Version(weight, tuple(backend.endpoint for backend in started[number]))
-                for number, weight in zip((1, 2), weights, strict=True)
-            }
-        },
         certificates=certificates,
         **{
+            "models": {
+                "digits": {
+                    number: Version(weight, tuple(backend.endpoint for backend in started[number]))
+                    for number, weight in zip((1, 2), weights, strict=True)
+                }
+            },
             "gateway": Endpoint(HOST, find_free_port()),
             "operator": Endpoint(HOST, find_free_port()),
             "max_message_bytes": MAX_MESSAGE_BYTES,
