@@ -13,6 +13,7 @@ TRUST_DOMAIN = "spiffe://sluice.local"
 GATEWAY_URI = f"{TRUST_DOMAIN}/gateway"
 SERVICE_URI = f"{TRUST_DOMAIN}/service"
 CLIENT_URI = f"{TRUST_DOMAIN}/client/demo"
+CONTROL_URI = f"{TRUST_DOMAIN}/control"
 OPERATOR_URI = f"{TRUST_DOMAIN}/operator/demo"
 
 GATEWAY_CA = "gateway-ca"
@@ -38,6 +39,7 @@ IDENTITIES = (
     Identity("gateway", GATEWAY_CA, GATEWAY_URI, ExtendedKeyUsageOID.SERVER_AUTH, **_LOCAL),
     Identity("gateway-upstream", INTERNAL_CA, GATEWAY_URI, ExtendedKeyUsageOID.CLIENT_AUTH),
     Identity("service", INTERNAL_CA, SERVICE_URI, ExtendedKeyUsageOID.SERVER_AUTH, **_LOCAL),
+    Identity("control", INTERNAL_CA, CONTROL_URI, ExtendedKeyUsageOID.SERVER_AUTH, **_LOCAL),
     Identity("client", GATEWAY_CA, CLIENT_URI, ExtendedKeyUsageOID.CLIENT_AUTH),
     Identity("operator", GATEWAY_CA, OPERATOR_URI, ExtendedKeyUsageOID.CLIENT_AUTH),
 )

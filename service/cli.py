@@ -9,7 +9,7 @@ from service import __version__
 
 # In the order of the help page; each is a function of the same name in a module of the same name, or an application of
 # its own with further commands.
-COMMANDS = ("up", "serve", "check", "demo", "infer", "models", "certs", "doctor", "gateway", "traffic")
+COMMANDS = ("up", "serve", "check", "demo", "infer", "models", "certs", "doctor", "gateway", "control", "traffic")
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -6,8 +6,12 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from certs.identities import OPERATOR_URI, SERVICE_URI
+
+if TYPE_CHECKING:
+    from service.control_settings import ControlSettings
 
 # Names become parts of file names, cluster names and runtime keys.
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -80,6 +84,8 @@ class Deployment:
         URI names in certificates that may use the operator listener.
     service_identity
         URI name that every server behind the gateway must prove.
+    control
+        The control plane that serves this deployment to gateways and clients; None where it has none.
 
     Raises
     ------
@@ -94,6 +100,7 @@ class Deployment:
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     operators: tuple[str, ...] = (OPERATOR_URI,)
     service_identity: str = SERVICE_URI
+    control: "ControlSettings | None" = None
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -105,6 +112,8 @@ class Deployment:
             )
         for model, versions in self.models.items():
             _check_model(model, versions)
+        if self.control is not None:
+            self.control.check(self.models)
         frozen = {model: MappingProxyType(dict(sorted(versions.items()))) for model, versions in self.models.items()}
         object.__setattr__(self, "models", MappingProxyType(dict(sorted(frozen.items()))))
 

@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import yaml
 
+from service.control_settings import ControlSettings, describe_control, read_control
 from service.deployment import Deployment, DeploymentError, Endpoint, Version
 from service.yaml_document import YamlDocument, YamlError, read_yaml
 
@@ -73,6 +74,7 @@ def describe_deployment(deployment: Deployment) -> dict[str, Any]:
         },
         "certificates": str(deployment.certificates.resolve()),
         "service_identity": deployment.service_identity,
+        **({"control": describe_control(deployment.control)} if deployment.control else {}),
         "models": {
             model: {"versions": {number: _format_version(version) for number, version in versions.items()}}
             for model, versions in deployment.models.items()
@@ -142,7 +144,14 @@ def _build_deployment(data: Mapping[str, Any], folder: Path) -> Deployment:
         max_message_bytes=gateway["max_message_bytes"],
         certificates=folder / whole["certificates"],
         service_identity=whole["service_identity"],
+        control=_build_control(data),
     )
+
+
+def _build_control(data: Mapping[str, Any]) -> ControlSettings | None:
+    if "control" not in data:
+        return None
+    return read_control(_fill_defaults(data["control"], load_schema()["properties"]["control"]["properties"]))
 
 
 def _build_version(declared: Mapping[str, Any], path: tuple[str, ...]) -> Version:

@@ -46,12 +46,12 @@ def render(deployment: Deployment) -> dict[str, bytes]:
 
     What is referred to comes before what refers to it, so that a running Envoy never sees a route to nowhere.
     """
-    first = {"descriptors.pb": describe_service(), **_render_secrets(deployment)}
+    first = {"descriptors.pb": describe_service(), **_render_secrets(deployment.certificates)}
     last = {
         **_render_clusters(deployment),
         "routes.yaml": _render_routes(deployment),
         "listeners.yaml": _render_listeners(deployment),
-        "bootstrap.yaml": _fill("bootstrap", admin_socket=ADMIN_SOCKET),
+        "bootstrap.yaml": _fill("bootstrap", admin_socket=ADMIN_SOCKET, fleet=None),
     }
     return {**_place(first), **render_weights(deployment), **_place(last)}
 
@@ -67,6 +67,17 @@ def render_runtime(weights: Mapping[str, Mapping[int, int]]) -> bytes:
         runtime_key(model, number): weight for model, versions in weights.items() for number, weight in versions.items()
     }
     return _fill_resources("runtime", weights=layer)
+
+
+def render_member(fleet: object, certificates: Path) -> dict[str, bytes]:
+    """The files of a gateway that asks a control plane for the rest: how to reach that, and where its keys are."""
+    bootstrap = _fill("bootstrap", admin_socket=ADMIN_SOCKET, fleet=fleet)
+    return _place({**_render_secrets(certificates), "bootstrap.yaml": bootstrap})
+
+
+def render_resources(template: str, **values: object) -> bytes:
+    """A file of resources from a template, for others than a gateway."""
+    return _fill_resources(template, **values)
 
 
 def describe_service() -> bytes:
@@ -104,8 +115,8 @@ def _templates() -> jinja2.Environment:
     )
 
 
-def _render_secrets(deployment: Deployment) -> dict[str, bytes]:
-    folder = str(deployment.certificates.resolve())
+def _render_secrets(certificates: Path) -> dict[str, bytes]:
+    folder = str(certificates.resolve())
     return {
         f"secrets/{name}.yaml": _fill_resources("secrets", name=name, is_authority=name in AUTHORITIES, folder=folder)
         for name in SECRETS

@@ -6,12 +6,14 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 from certs import ensure_certificates
 from service.child import Child
 from service.daemons import POLL_S, STOP_TIMEOUT_S, GatewayDaemon, ServiceDaemon
 from service.deployment import Deployment
+from service.fleet_member import install_member
 from service.gateway_install import install
 from service.instance import check_ports, lock_instance
 from service.plan import Plan, derive_deployment
@@ -123,20 +125,31 @@ class Supervisor:
         plan = self.plan
         (plan.state_folder / "logs").mkdir(parents=True, exist_ok=True)
         self._check_ports()
-        if plan.declared is None:
-            ensure_certificates(plan.certificates)
-        self._deployment = derive_deployment(plan)
         gateway = GatewayDaemon(plan)
-        install(plan.declared or self._deployment, plan.state_folder, gateway.executable, self._deployment)
-        for daemon in (gateway,) if plan.declared else (ServiceDaemon(plan), gateway):
+        self._install(gateway.executable)
+        for daemon in (gateway,) if plan.declared or plan.member else (ServiceDaemon(plan), gateway):
             kept = _Kept(daemon)
             self._kept.append(kept)
             kept.start()
             self._await_ready(kept)
             log.info("started", extra={"child": daemon.name, "pid": kept.child.pid})
 
+    def _install(self, envoy: Path) -> None:
+        plan = self.plan
+        if plan.member is not None:
+            install_member(plan.member, plan.state_folder, envoy)
+            return
+        if plan.declared is None:
+            ensure_certificates(plan.certificates)
+        self._deployment = derive_deployment(plan)
+        install(plan.declared or self._deployment, plan.state_folder, envoy, self._deployment)
+
     def _check_ports(self) -> None:
         plan, declared = self.plan, self.plan.declared
+        if plan.member is not None:
+            # The others are not known yet.
+            check_ports({"gateway": plan.member.gateway} if plan.member.gateway else {})
+            return
         at = declared or plan
         ports = {"gateway": at.gateway, "operator listener": at.operator}
         check_ports(ports if declared else {**ports, "service": plan.service})
