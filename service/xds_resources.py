@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from google.protobuf.any_pb2 import Any as AnyMessage
 
-from service.envoy_check import FOLDER
+from service.envoy_check import FOLDER, LOADER
 from service.gateway import VERSION_DIGITS
 from service.xds_types import CLUSTER, ENDPOINTS, LISTENER, ROUTES, RUNTIME, TYPE_KEY, XdsTypes
 
@@ -21,8 +21,6 @@ SEND_ORDER = (CLUSTER, ENDPOINTS, RUNTIME, ROUTES, LISTENER)
 # Kept on each gateway's own disk: keys do not travel.
 LOCAL_FOLDER = f"{FOLDER}/secrets/"
 CACHED_FILES = 4096
-# The C loader, where PyYAML brings it, is ten times as fast.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)

@@ -204,10 +204,8 @@ def test_file_that_was_not_applied_is_not_in_force_after_a_restart(fleet):
 )
 def test_stranger_learns_nothing(fleet, identity, status):
     """The certificate of somebody whom the deployment does not name, and none at all."""
-    with (
-        open_control(fleet.deployment, identity, DiscoveryRequest(type_url=CLUSTER)) as stream,
-        pytest.raises(grpc.RpcError) as raised,
-    ):
+    request = DiscoveryRequest(type_url=CLUSTER)
+    with open_control(fleet.deployment, identity, request) as stream, pytest.raises(grpc.RpcError) as raised:
         next(stream)
     assert raised.value.code() is status
 
