@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 IDENTITY = "control"
 # Requests name what is asked for; of a hundred models with ten versions that is less than a hundredth of this.
 MOST_REQUEST_BYTES = 4 * 2**20
+KEEPALIVE_MS = 10_000
 # In the metadata by which a gateway says where it listens, if not where the deployment says.
 PLACE_KEYS = ("gateway", "operator")
 
@@ -90,6 +91,8 @@ async def start_server(fleet: Fleet) -> grpc.aio.Server:
     """Serve a fleet where its deployment says; ControlError where that is not possible."""
     deployment = fleet.deployment
     options = [("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", MOST_REQUEST_BYTES)]
+    # One that is gone without a word would otherwise be waited for at the next change.
+    options += [("grpc.keepalive_time_ms", KEEPALIVE_MS), ("grpc.keepalive_timeout_ms", KEEPALIVE_MS)]
     # Gateways ping to find out a control plane that is gone; grpcio would take that for an attack and hang up.
     options += [("grpc.http2.max_ping_strikes", 0), ("grpc.keepalive_permit_without_calls", 1)]
     server = grpc.aio.server(options=options)

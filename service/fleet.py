@@ -128,7 +128,7 @@ class Fleet:
             while rest := [each for each in self.followers if self._is_behind(each)]:
                 tell(f"{len(rest)} more")
                 await change.lead(rest, may_leave=True)
-        except FollowerError as error:
+        except (FollowerError, XdsError) as error:
             tell("taking back")
             await change.take_back()
             raise FleetError(f"{error}\nWhat was in force before is again.") from None

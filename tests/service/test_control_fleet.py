@@ -7,13 +7,14 @@ import time
 
 import grpc
 import pytest
-from control_rig import POLL_S, TIMEOUT_S, Control, Member, find_ports, open_control
+from control_rig import POLL_S, TIMEOUT_S, Control, Member, find_ports, open_control, run_command
 from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
-from gateway_rig import Backend, infer, run_load
+from gateway_rig import Backend, infer, make_deployment, run_load
 
 from certs import ensure_certificates
 from service.control_settings import ControlSettings
 from service.deployment import Deployment, Endpoint, Version
+from service.deployment_file import format_deployment
 from service.xds_types import CLUSTER
 from tests.free_ports import HOST, find_free_port
 
@@ -218,6 +219,24 @@ def test_gateway_that_listens_nowhere_is_told(fleet):
         next(stream)
     assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "expected an IP address and a port" in raised.value.details()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["gateway", "run"], "expected either FILE or --control"),
+        (["gateway", "run", "--control", "somewhere"], "expected an IP address and a port"),
+        (["control", "serve", "FILE"], "expected 'control', which is missing"),
+        (["control", "show", "--state-dir", "FOLDER"], "no control plane answers for"),
+    ],
+)
+def test_command_that_cannot_be_ends_with_why(tmp_path, arguments, text):
+    """Exit code 2."""
+    file = tmp_path / "deployment.yaml"
+    file.write_text(format_deployment(make_deployment(tmp_path)))
+    places = {"FILE": str(file), "FOLDER": str(tmp_path)}
+    code, said = run_command([places.get(argument, argument) for argument in arguments])
+    assert (code, text in said) == (2, True), said
 
 
 @contextlib.contextmanager

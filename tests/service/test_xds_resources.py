@@ -1,6 +1,8 @@
 """service.xds_resources: what the gateway's files say, as Envoy's official messages."""
 
 import importlib.metadata
+import subprocess
+import sys
 
 import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
@@ -12,7 +14,7 @@ from service.direct_routes import render_direct
 from service.envoy_check import find_envoy
 from service.gateway import describe_service, render, render_resources
 from service.xds_resources import ResourceReader, find_version
-from service.xds_types import CLUSTER, ENDPOINTS, LISTENER, ROUTES, RUNTIME, XdsError, XdsTypes
+from service.xds_types import CLUSTER, ENDPOINTS, LISTENER, ROUTES, RUNTIME, XdsError, XdsTypes, find_services
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +80,19 @@ def test_file_without_resources_has_none(tmp_path, reader):
     deployment = make_deployment(tmp_path)
     assert not any(reader.read(render_direct(deployment, deployment)).values())
     assert reader.read({"envoy/direct.yaml": render_resources("runtime", weights={})})[RUNTIME]
+
+
+def test_types_are_loaded_by_the_control_plane_alone():
+    """Every other command starts without them, and without the package."""
+    code = "import sys, service.cli, service.commands.control; sys.exit('envoy.service' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_missing_package_of_types_is_named(monkeypatch):
+    """With what to install."""
+    monkeypatch.setitem(sys.modules, "envoy.service.discovery.v3.ads_pb2_grpc", None)
+    with pytest.raises(XdsError, match=r"pip install 'sluice-serving\[control\]'"):
+        find_services()
 
 
 def test_envoy_is_found_beside_the_package_of_types():
