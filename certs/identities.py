@@ -40,6 +40,7 @@ IDENTITIES = (
     Identity("gateway-upstream", INTERNAL_CA, GATEWAY_URI, ExtendedKeyUsageOID.CLIENT_AUTH),
     Identity("service", INTERNAL_CA, SERVICE_URI, ExtendedKeyUsageOID.SERVER_AUTH, **_LOCAL),
     Identity("control", INTERNAL_CA, CONTROL_URI, ExtendedKeyUsageOID.SERVER_AUTH, **_LOCAL),
+    Identity("control-upstream", INTERNAL_CA, CONTROL_URI, ExtendedKeyUsageOID.CLIENT_AUTH),
     Identity("client", GATEWAY_CA, CLIENT_URI, ExtendedKeyUsageOID.CLIENT_AUTH),
     Identity("operator", GATEWAY_CA, OPERATOR_URI, ExtendedKeyUsageOID.CLIENT_AUTH),
 )

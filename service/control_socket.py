@@ -50,7 +50,9 @@ async def _answer(fleet: Fleet, request: dict[str, Any], write: Write) -> None:
         return write({"halted": fleet.halted, "followers": followers})
     try:
         deployment = parse_deployment(request["deployment"], "deployment", Path.cwd())
-        await fleet.apply(deployment, lambda stage: write({"stage": stage}))
+        await fleet.apply(
+            deployment, lambda stage: write({"stage": stage}), unhealthy_too=request.get("unhealthy_too", False)
+        )
     except (DeploymentError, FleetError) as error:
         return write({"error": str(error)})
     return write({"followers": len(fleet.followers)})

@@ -1,7 +1,6 @@
 """All that follow one deployment, and its change: first for one of each kind, then for all; a bad one is taken back."""
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import tempfile
@@ -16,6 +15,7 @@ from service.deployment_file import format_deployment
 from service.envoy_check import GatewayError, check
 from service.follower import CLIENT, GATEWAY, Follower, FollowerError, Introduction, Place, Send
 from service.gateway import render
+from service.server_check import find_unserved
 from service.xds_resources import Resources
 from service.xds_types import XdsError
 
@@ -93,19 +93,26 @@ class Fleet:
         await follower.leave()
         log.info("left", extra={"follower": str(follower)})
 
-    async def apply(self, new: Deployment, tell: Tell) -> None:
+    async def apply(self, new: Deployment, tell: Tell, *, unhealthy_too: bool = False) -> None:
         """Put a deployment in force, and return when all follow it.
+
+        Parameters
+        ----------
+        unhealthy_too
+            Whether versions without a healthy server may get traffic.
 
         Raises
         ------
         FleetError
-            Another change is under way, Envoy refuses it, or a follower does. Whoever had it already is back at what
-            was in force before, which still is.
+            Another change is under way, or Envoy refuses it, or a version that is to get traffic has no healthy
+            server, or a follower refuses it. Whoever had it already is back at what was in force before, which still
+            is.
         """
         if self._changing.locked():
             raise FleetError("another change is under way")
         async with self._changing:
             try:
+                await self._check(new, tell, unhealthy_too)
                 await self._change(new, tell)
             except FleetError as error:
                 self.halted = str(error)
@@ -113,13 +120,23 @@ class Fleet:
                 raise
             self.halted = ""
 
-    async def _change(self, new: Deployment, tell: Tell) -> None:
+    async def _check(self, new: Deployment, tell: Tell, unhealthy_too: bool) -> None:
         tell("check")
-        change = _Change(self._planner, self.deployment, new, self._take_timeout_s)
+        if new.control is None:
+            raise FleetError("expected 'control', which is missing")
         try:
             await asyncio.to_thread(check_deployment, new, self._envoy)
+            unserved = [] if unhealthy_too else await find_unserved(self.deployment, new)
+        except (GatewayError, OSError) as error:
+            raise FleetError(str(error)) from None
+        if unserved:
+            raise FleetError("\n".join(unserved))
+
+    async def _change(self, new: Deployment, tell: Tell) -> None:
+        change = _Change(self._planner, self.deployment, new, self._take_timeout_s)
+        try:
             await change.prepare({each.who.place for each in self.followers} | {Place(GATEWAY), Place(CLIENT)})
-        except (GatewayError, XdsError) as error:
+        except XdsError as error:
             raise FleetError(str(error)) from None
         try:
             for first in self._choose_first():
@@ -159,7 +176,7 @@ class Fleet:
         log.info("in force", extra={"followers": len(self.followers)})
 
     async def _end_old(self, change: "_Change", tell: Tell) -> None:
-        if change.has_removals:
+        if change.has_removals and self.followers:
             tell(f"end of the old in {self._drain_timeout_s:.0f} s")
             await asyncio.sleep(self._drain_timeout_s)
         await change.end(self.followers)
@@ -206,24 +223,26 @@ class _Change:
 
     async def end(self, followers: Iterable[Follower]) -> None:
         """Take away what only the old one had; those that had no say get the new one now."""
-        for follower in list(followers):
-            follower.deployment = self._new
-            way = await self._find_way(follower.who.place)
-            with contextlib.suppress(FollowerError):
-                await follower.follow(way.end.resources)
+        await asyncio.gather(*map(self._end, followers))
+
+    async def _end(self, follower: Follower) -> None:
+        follower.deployment = self._new
+        way = await self._find_way(follower.who.place)
+        try:
+            await follower.follow(way.end.resources, self._timeout_s)
+        except FollowerError as error:
+            log.error("not ended", extra={"reason": str(error)})
 
     async def _lead(self, follower: Follower) -> None:
         for step in (await self._find_way(follower.who.place)).steps:
-            await follower.follow(step.resources)
-            await follower.await_taken(self._timeout_s)
+            await follower.follow(step.resources, self._timeout_s)
 
     async def _return(self, follower: Follower) -> None:
         follower.deployment = self._old
         way = await asyncio.to_thread(self._planner.plan, follower.who.place, self._new, self._old)
         for step in (*way.steps, way.end):
             try:
-                await follower.follow(step.resources)
-                await follower.await_taken(self._timeout_s)
+                await follower.follow(step.resources, self._timeout_s)
             except FollowerError as error:
                 log.error("not taken back", extra={"step": step.name, "reason": str(error)})
 

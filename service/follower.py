@@ -95,22 +95,20 @@ class Follower:
             await self._answer(kind)
         await self._tell()
 
-    async def follow(self, resources: Resources) -> None:
-        """Have it go by other resources; returns when they are sent."""
-        self._resources = resources
-        await self._send_new()
-
-    async def await_taken(self, timeout_s: float) -> None:
-        """Return when it goes by what it was sent.
+    async def follow(self, resources: Resources, timeout_s: float) -> None:
+        """Have it go by other resources; returns when it does.
 
         Raises
         ------
         FollowerError
-            It refuses something, has gone, or has not said anything for `timeout_s`.
+            It refuses something, has gone, or does not say for `timeout_s` that it has taken all.
         """
+        self._resources = resources
         try:
-            async with asyncio.timeout(timeout_s), self._changed:
-                await self._changed.wait_for(lambda: self.is_gone or self.is_refusing or not self._list_untaken())
+            async with asyncio.timeout(timeout_s):
+                await self._send_new()
+                async with self._changed:
+                    await self._changed.wait_for(lambda: self.is_gone or self.is_refusing or not self._list_untaken())
         except TimeoutError:
             untaken = ", ".join(map(shorten_type, self._list_untaken()))
             raise FollowerError(f"{self} has not taken {untaken} within {timeout_s:.0f} s") from None

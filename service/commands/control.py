@@ -46,11 +46,18 @@ def serve(
 
 
 @control.command()
-def apply(file: File, state_dir: StateDir = DEFAULT_STATE_DIR) -> None:
+def apply(
+    file: File,
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    unhealthy_too: Annotated[
+        bool, typer.Option("--unhealthy-too", help="Also give traffic to versions without a healthy server.")
+    ] = False,
+) -> None:
     """Put a deployment in force: for one gateway and one client first, then for all; if one refuses it, for nobody."""
     from service.deployment_file import format_deployment
 
-    request = {"command": "apply", "deployment": format_deployment(_read(file))}
+    deployment = format_deployment(_read(file))
+    request = {"command": "apply", "deployment": deployment, "unhealthy_too": unhealthy_too}
     for line in _ask(state_dir, request):
         if "stage" in line:
             typer.echo(f"{line['stage']} ...")

@@ -11,7 +11,7 @@ import grpc
 from envoy.service.discovery.v3.ads_pb2_grpc import AggregatedDiscoveryServiceStub
 from gateway_rig import open_channel
 
-from certs.identities import AUTHORITIES, CLIENT_URI, GATEWAY_URI
+from certs.identities import AUTHORITIES, CLIENT_URI, CONTROL_URI, GATEWAY_URI
 from service.admin import AdminError, AdminSocket
 from service.deployment import Endpoint
 from service.deployment_file import format_deployment
@@ -49,10 +49,10 @@ class Control:
             assert self._process.returncode == 0
             self._process = None
 
-    def apply(self, deployment):
+    def apply(self, deployment, *options):
         """Put a deployment in force; exit code, and all that was said."""
         self._file.write_text(format_deployment(deployment))
-        return run_command(["control", "apply", str(self._file), *self._where])
+        return run_command(["control", "apply", str(self._file), *self._where, *options])
 
     def show(self):
         """What is shown."""
@@ -159,7 +159,7 @@ def trust_clients(certificates):
     both.write_bytes(b"".join((certificates / f"{name}.pem").read_bytes() for name in AUTHORITIES))
     files = {"--tls-cert": "service.pem", "--tls-key": "service.key", "--tls-client-ca": "both.pem"}
     options = [part for option, name in files.items() for part in (option, str(certificates / name))]
-    return [*options, "--allowed-client", GATEWAY_URI, "--allowed-client", CLIENT_URI]
+    return [*options, *(part for name in (GATEWAY_URI, CLIENT_URI, CONTROL_URI) for part in ("--allowed-client", name))]
 
 
 def start_command(arguments, ready):

@@ -142,6 +142,19 @@ def test_changed_cluster_gets_its_servers_again(fleet):
     fleet.put_back()
 
 
+def test_version_without_a_healthy_server_gets_traffic_from_nobody(fleet):
+    """Unless that is meant; a server that is well for another version is none for this."""
+    servers = fleet.deployment.models["digits"][1].endpoints
+    new = dataclasses.replace(fleet.deployment, models={"digits": {4: Version(1, servers)}})
+    code, text = fleet.control.apply(new)
+    assert (code, "model 'digits' version 4: none of its servers is healthy" in text) == (2, True), text
+    assert "first" not in text
+    assert fleet.ask() == ["one:1", "one:1"]
+    code, text = fleet.control.apply(new, "--unhealthy-too")
+    assert (code, fleet.ask()) == (0, ["one:4", "one:4"]), text
+    fleet.put_back()
+
+
 def test_update_that_the_first_gateway_refuses_reaches_nobody(fleet):
     """It is to listen where somebody else does, which a gateway alone can find out; the other is sent nothing."""
     before = fleet.members[1].read_numbers(*TAKEN)
