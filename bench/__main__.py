@@ -19,6 +19,7 @@ MEASUREMENTS = (
     "delays",
     "grpc",
     "gateway",
+    "direct",
     "memory",
     "loading",
     "lazy",

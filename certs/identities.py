@@ -14,6 +14,7 @@ GATEWAY_URI = f"{TRUST_DOMAIN}/gateway"
 SERVICE_URI = f"{TRUST_DOMAIN}/service"
 CLIENT_URI = f"{TRUST_DOMAIN}/client/demo"
 LIMITS_URI = f"{TRUST_DOMAIN}/limits"
+CONTROL_URI = f"{TRUST_DOMAIN}/control"
 OPERATOR_URI = f"{TRUST_DOMAIN}/operator/demo"
 
 GATEWAY_CA = "gateway-ca"
@@ -40,6 +41,8 @@ IDENTITIES = (
     Identity("gateway-upstream", INTERNAL_CA, GATEWAY_URI, ExtendedKeyUsageOID.CLIENT_AUTH),
     Identity("service", INTERNAL_CA, SERVICE_URI, ExtendedKeyUsageOID.SERVER_AUTH, **_LOCAL),
     Identity("limits", INTERNAL_CA, LIMITS_URI, ExtendedKeyUsageOID.SERVER_AUTH, **_LOCAL),
+    Identity("control", INTERNAL_CA, CONTROL_URI, ExtendedKeyUsageOID.SERVER_AUTH, **_LOCAL),
+    Identity("control-upstream", INTERNAL_CA, CONTROL_URI, ExtendedKeyUsageOID.CLIENT_AUTH),
     Identity("client", GATEWAY_CA, CLIENT_URI, ExtendedKeyUsageOID.CLIENT_AUTH),
     Identity("operator", GATEWAY_CA, OPERATOR_URI, ExtendedKeyUsageOID.CLIENT_AUTH),
 )

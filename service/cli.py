@@ -19,6 +19,7 @@ COMMANDS = (
     "certs",
     "doctor",
     "gateway",
+    "control",
     "traffic",
     "access",
     "token",

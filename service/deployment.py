@@ -15,6 +15,7 @@ from service.model_routing import NO_ROUTING, Routing, check_routing
 
 if TYPE_CHECKING:
     from service.access_policy import AccessPolicy
+    from service.control_settings import ControlSettings
     from service.limits import Limits
 
 # Names become parts of file names, cluster names and runtime keys.
@@ -88,6 +89,8 @@ class Deployment:
         Who may do what; None lets every client with a certificate do all that the gateway passes on.
     limits
         How much is let through; None sets no limit but those of sizes.
+    control
+        The control plane that serves this deployment to gateways and clients; None where it has none.
 
     Raises
     ------
@@ -109,6 +112,7 @@ class Deployment:
     access: "AccessPolicy | None" = None
     max_headers_kib: int = DEFAULT_MAX_HEADERS_KIB
     limits: "Limits | None" = None
+    control: "ControlSettings | None" = None
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -126,6 +130,14 @@ class Deployment:
                 _check_servers(model, number, self.servers(model, number), self.routing_of(model))
         if self.limits is not None:
             self.limits.check_models(tuple(self.models))
+        if self.control is not None:
+            self.control.check(self.models)
+            if self.client_crl is not None:
+                raise DeploymentError(
+                    "client_crl: expected none beside 'control'; each gateway of a fleet has its own: "
+                    "`sluice gateway run --control … --client-crl FILE`",
+                    ("gateway", "client_crl"),
+                )
         frozen = {model: MappingProxyType(dict(sorted(versions.items()))) for model, versions in self.models.items()}
         object.__setattr__(self, "models", MappingProxyType(dict(sorted(frozen.items()))))
 

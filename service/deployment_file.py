@@ -11,6 +11,7 @@ import jsonschema
 import yaml
 
 from service.access_section import build_access, describe_access
+from service.control_settings import ControlSettings, describe_control, read_control
 from service.deployment import Deployment, DeploymentError, Endpoint, Version
 from service.limits_section import build_limits, describe_limits
 from service.routing_fields import (
@@ -92,6 +93,7 @@ def describe_deployment(deployment: Deployment) -> dict[str, Any]:
         },
         "certificates": str(deployment.certificates.resolve()),
         "service_identity": deployment.service_identity,
+        **({"control": describe_control(deployment.control)} if deployment.control else {}),
         "models": {
             model: {
                 "versions": {number: _format_version(version, deployment) for number, version in versions.items()},
@@ -174,7 +176,14 @@ def _build_deployment(data: Mapping[str, Any], folder: Path) -> Deployment:
         access=build_access(data["access"], folder) if "access" in data else None,
         max_headers_kib=gateway["max_headers_kib"],
         limits=build_limits(data),
+        control=_build_control(data),
     )
+
+
+def _build_control(data: Mapping[str, Any]) -> ControlSettings | None:
+    if "control" not in data:
+        return None
+    return read_control(_fill_defaults(data["control"], load_schema()["properties"]["control"]["properties"]))
 
 
 def _build_version(declared: Mapping[str, Any], path: tuple[str, ...]) -> Version:

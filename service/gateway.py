@@ -61,12 +61,12 @@ def render(deployment: Deployment) -> dict[str, bytes]:
 
     What is referred to comes before what refers to it, so that a running Envoy never sees a route to nowhere.
     """
-    first = {"descriptors.pb": describe_service(), **_render_secrets(deployment)}
+    first = {"descriptors.pb": describe_service(), **_render_secrets(deployment.certificates, deployment.client_crl)}
     last = {
         **_render_clusters(deployment),
         "routes.yaml": _render_routes(deployment),
         "listeners.yaml": _render_listeners(deployment),
-        "bootstrap.yaml": _fill("bootstrap", admin_socket=ADMIN_SOCKET),
+        "bootstrap.yaml": _fill("bootstrap", admin_socket=ADMIN_SOCKET, fleet=None),
     }
     return {**_place(first), **render_weights(deployment), **_place(last)}
 
@@ -82,6 +82,17 @@ def render_runtime(weights: Mapping[str, Mapping[int, int]]) -> bytes:
         runtime_key(model, number): weight for model, versions in weights.items() for number, weight in versions.items()
     }
     return _fill_resources("runtime", weights=layer)
+
+
+def render_member(fleet: object, certificates: Path, client_crl: Path | None) -> dict[str, bytes]:
+    """The files of a gateway that asks a control plane for the rest: how to reach that, and where its keys are."""
+    bootstrap = _fill("bootstrap", admin_socket=ADMIN_SOCKET, fleet=fleet)
+    return _place({**_render_secrets(certificates, client_crl), "bootstrap.yaml": bootstrap})
+
+
+def render_resources(template: str, **values: object) -> bytes:
+    """A file of resources from a template, for others than a gateway."""
+    return _fill_resources(template, **values)
 
 
 def describe_service() -> bytes:
@@ -127,9 +138,9 @@ def _format_yaml(value: object) -> str:
     return yaml.dump(value, Dumper=dumper, sort_keys=False, width=sys.maxsize).rstrip()
 
 
-def _render_secrets(deployment: Deployment) -> dict[str, bytes]:
-    folder = str(deployment.certificates.resolve())
-    lists = {GATEWAY_CA: deployment.client_crl and str(deployment.client_crl.resolve())}
+def _render_secrets(certificates: Path, client_crl: Path | None) -> dict[str, bytes]:
+    folder = str(certificates.resolve())
+    lists = {GATEWAY_CA: client_crl and str(client_crl.resolve())}
     return {
         f"secrets/{name}.yaml": _fill_resources(
             "secrets", name=name, is_authority=name in AUTHORITIES, folder=folder, crl=lists.get(name)

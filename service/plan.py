@@ -7,6 +7,7 @@ from pathlib import Path
 from service.applied_deployment import keep_lasting_weights
 from service.config_text import ModelConfigError
 from service.deployment import DEFAULT_MAX_MESSAGE_BYTES, Deployment, Endpoint, Version, assign_weights
+from service.fleet_member import FleetMember
 from service.lasting_weights import apply_lasting_weights
 from service.model_folders import ModelFolder, ModelFolderError, list_models
 from service.model_plan import plan_model
@@ -33,6 +34,8 @@ class Plan:
     declared
         The whole deployment, where an operator declares it: then services are others' to run, and those fields above
         that it says itself are of no meaning.
+    member
+        Likewise where a control plane says what the gateway goes by.
     """
 
     state_folder: Path
@@ -46,6 +49,7 @@ class Plan:
     gateway_threads: int = 1
     envoy: Path | None = None
     declared: Deployment | None = None
+    member: FleetMember | None = None
 
     @property
     def certificates(self) -> Path:

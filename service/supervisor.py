@@ -6,6 +6,7 @@ import select
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 from certs import ensure_certificates
@@ -14,6 +15,7 @@ from service.daemons import POLL_S, STOP_TIMEOUT_S, GatewayDaemon, ServiceDaemon
 from service.deployment import Deployment
 from service.envoy_check import SECRETS
 from service.expiry import ExpiryWatch
+from service.fleet_member import install_member
 from service.gateway_install import install
 from service.instance import check_ports, lock_instance
 from service.plan import Plan, derive_deployment
@@ -125,20 +127,31 @@ class Supervisor:
         plan = self.plan
         (plan.state_folder / "logs").mkdir(parents=True, exist_ok=True)
         self._check_ports()
-        if plan.declared is None:
-            ensure_certificates(plan.certificates)
-        self._deployment = derive_deployment(plan)
         gateway = GatewayDaemon(plan)
-        install(plan.declared or self._deployment, plan.state_folder, gateway.executable, self._deployment)
-        for daemon in (gateway,) if plan.declared else (ServiceDaemon(plan), gateway):
+        self._install(gateway.executable)
+        for daemon in (gateway,) if plan.declared or plan.member else (ServiceDaemon(plan), gateway):
             kept = _Kept(daemon)
             self._kept.append(kept)
             kept.start()
             self._await_ready(kept)
             log.info("started", extra={"child": daemon.name, "pid": kept.child.pid})
 
+    def _install(self, envoy: Path) -> None:
+        plan = self.plan
+        if plan.member is not None:
+            install_member(plan.member, plan.state_folder, envoy)
+            return
+        if plan.declared is None:
+            ensure_certificates(plan.certificates)
+        self._deployment = derive_deployment(plan)
+        install(plan.declared or self._deployment, plan.state_folder, envoy, self._deployment)
+
     def _check_ports(self) -> None:
         plan, declared = self.plan, self.plan.declared
+        if plan.member is not None:
+            # The others are not known yet.
+            check_ports({"gateway": plan.member.gateway} if plan.member.gateway else {})
+            return
         at = declared or plan
         ports = {"gateway": at.gateway, "operator listener": at.operator}
         check_ports(ports if declared else {**ports, "service": plan.service})
@@ -156,12 +169,16 @@ class Supervisor:
             self._pause(POLL_S)
 
     def _keep_all(self) -> None:
-        at = self.plan.declared or self.plan
-        lists = filter(None, [self.deployment.client_crl])
-        expiry = ExpiryWatch((*(at.certificates / f"{name}.pem" for name in SECRETS), *lists))
+        expiry = ExpiryWatch(self._list_certificates())
         while not self._stop_requests:
             expiry.check()
             self._pause(min(kept.tend() for kept in self._kept))
+
+    def _list_certificates(self) -> list[Path]:
+        """Files of what the gateway shows and trusts."""
+        chosen = self.plan.declared or self.plan.member
+        files = [(chosen or self.plan).certificates / f"{name}.pem" for name in SECRETS]
+        return [*files, chosen.client_crl] if chosen and chosen.client_crl else files
 
     def _pause(self, timeout_s: float) -> bool:
         """Wait until a child ends, a stop is asked for, or the time is over; tells whether to hurry."""

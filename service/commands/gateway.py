@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     from service.deployment import Deployment
+    from service.fleet_member import FleetMember
 
 gateway = typer.Typer(no_args_is_help=True, help="Render, check, compare, apply and run a deployment file's gateway.")
 
@@ -111,24 +112,73 @@ def apply(
 
 @gateway.command()
 def run(
-    file: File,
+    file: Annotated[Path | None, typer.Argument(help="The deployment file.", metavar="[FILE]")] = None,
     state_dir: StateDir = DEFAULT_STATE_DIR,
     drain_timeout: Annotated[float, typer.Option(help="Seconds that requests may take to finish at the end.")] = 30.0,
     threads: Annotated[int, typer.Option(help="Threads of Envoy that serve.", min=1)] = 1,
     envoy: Executable = None,
+    control: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Control plane that says what to go by, in place of FILE.")
+    ] = None,
+    node: Annotated[str, typer.Option(help="With --control: this gateway's name; default: the machine's.")] = "",
+    certificates: Annotated[
+        Path | None,
+        typer.Option(help="With --control: folder of certificates; default: certs in the state folder."),
+    ] = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="With --control: for clients, if not where that says."),
+    ] = None,
+    operator: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="With --control: likewise, for operators.")
+    ] = None,
+    client_crl: Annotated[
+        Path | None, typer.Option(help="With --control: file of lists of revoked certificates, PEM.")
+    ] = None,
 ) -> None:
-    """Run Envoy on a deployment file, keep it running, and drain it on Ctrl-C or SIGTERM. Services run elsewhere."""
+    """Run Envoy on a deployment file, keep it running, and drain it on Ctrl-C or SIGTERM. Services run elsewhere.
+
+    With --control it is one of a fleet, and needs no file.
+    """
     from service.commands.up import run as run_plan
     from service.plan import Plan
 
+    if (file is None) == (control is None):
+        fail("expected either FILE or --control")
+    member = None
+    if control is not None:
+        member = make_member(control, node, certificates or state_dir / "certs", listen, operator, client_crl)
     plan = Plan(
         state_folder=state_dir.resolve(),
-        declared=read(file),
+        declared=read(file) if file else None,
+        member=member,
         drain_timeout_s=drain_timeout,
         gateway_threads=threads,
         envoy=envoy,
     )
     run_plan(plan)
+
+
+def make_member(
+    control: str, node: str, certificates: Path, listen: str | None, operator: str | None, client_crl: Path | None
+) -> "FleetMember":
+    """The gateway of a fleet that options describe, or the end with what is wrong with them."""
+    import socket
+
+    from service.deployment import DeploymentError, Endpoint
+    from service.fleet_member import FleetMember
+
+    try:
+        return FleetMember(
+            control=Endpoint.parse(control),
+            node=node or socket.gethostname(),
+            certificates=certificates,
+            gateway=Endpoint.parse(listen) if listen else None,
+            operator=Endpoint.parse(operator) if operator else None,
+            client_crl=client_crl,
+        )
+    except DeploymentError as error:
+        fail(str(error))
 
 
 def read(file: Path) -> "Deployment":

@@ -80,6 +80,9 @@ def run(plan: "Plan") -> None:
 
 def describe(supervisor: "Supervisor") -> str:
     """Say in a few lines what is up and where."""
+    if member := supervisor.plan.member:
+        lines = [f"gateway   {member.node}, as {member.control} says", f"state     {supervisor.plan.state_folder}"]
+        return "\n".join([*lines, "Ctrl-C drains and stops."])
     deployment = supervisor.deployment
     lines = [f"gateway   {deployment.gateway}  gRPC, mTLS", f"operator  {deployment.operator}  Envoy's admin, mTLS"]
     for model in deployment.models:

@@ -190,4 +190,11 @@ def test_ensure_certificates_with_half_written_leaf_heals_it(directory, suffix, 
 def test_ensure_certificates_with_lost_authority_key_reissues_its_leaves(directory):
     """Without its key an authority is made anew, with every leaf under it and no other."""
     (directory / "internal-ca.key").unlink()
-    assert ensure_certificates(directory) == ("internal-ca", "gateway-upstream", "service", "limits")
+    assert ensure_certificates(directory) == (
+        "internal-ca",
+        "gateway-upstream",
+        "service",
+        "limits",
+        "control",
+        "control-upstream",
+    )

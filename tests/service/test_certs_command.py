@@ -19,7 +19,7 @@ def test_certs_without_certificates_exits_1_and_says_how(invoke):
     """Nothing is made unasked; the way to make it is named."""
     result = invoke()
     assert result.exit_code == 1
-    assert result.stdout.count("missing") == 8
+    assert result.stdout.count("missing") == 10
     assert "sluice certs --renew" in result.stderr
 
 
