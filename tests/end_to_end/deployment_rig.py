@@ -85,12 +85,16 @@ class TwinDeployment:
 
     def restart(self, *ended):
         """Start servers that have ended again, on their ports, and return when the gateway sends them calls."""
+        self.start_again(*ended)
+        self.await_healthy(2)
+
+    def start_again(self, *ended):
+        """Start servers that have ended again, on their ports, and return when they say that they are ready."""
         for backend in ended:
             place, port = self.backends.index(backend), backend.endpoint.port
             self.backends[place] = ServerProcess(self._repository, *self._options, "--grpc-port", port)
         for backend in self.backends:
             backend.await_event("ready")
-        self.await_healthy(2)
 
     def await_healthy(self, count):
         """Return when the gateway takes so many of the servers for healthy, for every version of `adder`."""
