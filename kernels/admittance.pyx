@@ -1,7 +1,7 @@
 """Refuses what a caller may not ask for: by the model and version that the engine would use, for each single request.
 
-That is after decoding, so that of a `model_name` that comes twice the one that counts is looked at. A model that the caller
-may not use is refused in the same words whether there is one of that name or not.
+That is after decoding, so that of a `model_name` that comes twice the one that counts is looked at. A model that the
+caller may not use is refused in the same words whether there is one of that name or not.
 """
 
 from libc.stdio cimport snprintf

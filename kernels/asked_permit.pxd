@@ -1,6 +1,7 @@
-"""Whether a call of a bound method is admitted: by what its I/O thread knows, else by what Python says."""
+"""Lines requests up for their submission, where callers need permits once it is known what they may do."""
 
-from kernels.transport_state cimport call, command
+from kernels.transport_state cimport command, exchange
 
-cdef bint is_admitted(call* asking) noexcept nogil
-cdef void note_decision(command* given) noexcept nogil
+cdef void line_up(exchange* made) noexcept nogil
+cdef void release_held(exchange* held) noexcept nogil
+cdef void resume_call(command* given) noexcept nogil

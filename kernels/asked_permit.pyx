@@ -1,10 +1,11 @@
 """Finds what a call's caller may do, without the GIL where that is known, and has Python asked where it is not.
 
-Who calls directly is known by the connection, and who comes through a gateway by the headers in which that asserts him.
-Which of the two a connection is, Python says with its first answer. A change of the policy makes all answers old at once:
-what comes then, on open streams too, is asked for anew.
+Who calls directly is known by the connection, and who comes through a gateway by the headers in which that asserts
+him. Which of the two a connection is, Python says with its first answer. A change of the policy makes all answers old at
+once: what comes then, on open streams too, is asked for anew.
 """
 
+from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from kernels.call cimport drop_call
@@ -15,7 +16,45 @@ from kernels.python_calls cimport push_event
 from kernels.reply cimport fail_call
 from kernels.sync cimport int_add, int_load
 from kernels.tls_peer cimport share_peer
-from kernels.transport_state cimport ADDRESS_BYTES, EVENT_ADMIT, call, command, connection
+from kernels.transport_state cimport ADDRESS_BYTES, EVENT_ADMIT, call, command, connection, exchange, io_thread
+
+
+cdef void line_up(exchange* made) noexcept nogil:
+    """Have an exchange submitted at the end of the turn, or held until its call is admitted."""
+    if made.home.thread.server.asks_permits and not is_admitted(made.home):
+        made.is_held = True
+        return
+    append_unsubmitted(made)
+
+
+cdef void release_held(exchange* held) noexcept nogil:
+    """Have an exchange submitted that was held, by a call that is admitted or over."""
+    if held.is_held:
+        held.is_held = False
+        append_unsubmitted(held)
+
+
+cdef void append_unsubmitted(exchange* made) noexcept nogil:
+    cdef io_thread* thread = made.home.thread
+    made.waiting = NULL
+    if thread.last_unsubmitted == NULL:
+        thread.unsubmitted = made
+    else:
+        thread.last_unsubmitted.waiting = made
+    thread.last_unsubmitted = made
+
+
+cdef void resume_call(command* given) noexcept nogil:
+    """Go on with a call when Python has said what its caller may do; frees the command. On the call's I/O thread."""
+    cdef call* subject = given.subject
+    cdef exchange* member = subject.exchanges
+    note_decision(given)
+    release_held(&subject.only)
+    while member != NULL:
+        release_held(member)
+        member = member.next
+    free(given)
+    drop_call(subject)
 
 
 cdef bint is_admitted(call* asking) noexcept nogil:

@@ -8,7 +8,7 @@ from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strlen
 
-from kernels.asked_permit cimport is_admitted, note_decision
+from kernels.asked_permit cimport line_up, release_held
 from kernels.call cimport (
     append_bytes, charge, drop_call, free_buffer, is_over_limit, release_message, take_message,
 )
@@ -26,12 +26,13 @@ from kernels.reply cimport FULL_TEXT, fail_call, send_outgoing, send_status
 from kernels.request cimport request
 from kernels.retry_info cimport append_retry
 from kernels.status cimport (
-    CANCELLED, EXHAUSTED, EXPIRED, FORBIDDEN, INTERNAL, INVALID, NOT_FOUND, OK, UNAVAILABLE, UNFORESEEN_TEXT, UNIMPLEMENTED,
+    CANCELLED, EXHAUSTED, EXPIRED, FORBIDDEN, INTERNAL, INVALID, NOT_FOUND, OK, UNAVAILABLE, UNFORESEEN_TEXT,
+    UNIMPLEMENTED,
 )
 from kernels.stream_reply cimport append_failure, write_stream_prefix
 from kernels.sync cimport int_add
 from kernels.transport_state cimport (
-    FRAME_PREFIX_BYTES, OUTGOING_PREFIX_BYTES, call, command, exchange, io_thread, method, outgoing,
+    FRAME_PREFIX_BYTES, OUTGOING_PREFIX_BYTES, call, exchange, method, outgoing,
 )
 from kernels.wire cimport is_utf8
 
@@ -126,40 +127,7 @@ cdef void prepare_exchange(exchange* made, call* receiver) noexcept nogil:
         # The next message of the stream will lie in the same place.
         made.message = copy_message(receiver, made)
     int_add(&receiver.references, 1)
-    if receiver.thread.server.asks_permits and not is_admitted(receiver):
-        made.is_held = True
-        return
     line_up(made)
-
-
-cdef void line_up(exchange* made) noexcept nogil:
-    """Have an exchange submitted at the end of the turn."""
-    cdef io_thread* thread = made.home.thread
-    made.waiting = NULL
-    if thread.last_unsubmitted == NULL:
-        thread.unsubmitted = made
-    else:
-        thread.last_unsubmitted.waiting = made
-    thread.last_unsubmitted = made
-
-
-cdef void release_held(exchange* held) noexcept nogil:
-    if held.is_held:
-        held.is_held = False
-        line_up(held)
-
-
-cdef void resume_call(command* given) noexcept nogil:
-    """Go on with a call when Python has said what its caller may do; frees the command. On the call's I/O thread."""
-    cdef call* subject = given.subject
-    cdef exchange* member = subject.exchanges
-    note_decision(given)
-    release_held(&subject.only)
-    while member != NULL:
-        release_held(member)
-        member = member.next
-    free(given)
-    drop_call(subject)
 
 
 cdef uint8_t* copy_message(call* receiver, exchange* made) noexcept nogil:

@@ -8,6 +8,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
+from kernels.asked_permit cimport resume_call
 from kernels.call cimport free_spare_calls
 from kernels.caller_table cimport free_callers
 from kernels.connection cimport (
@@ -15,7 +16,7 @@ from kernels.connection cimport (
 )
 from kernels.executor cimport collect_tasks, task, take_collected
 from kernels.handshake cimport mark_unproven, take_unproven
-from kernels.hot_method cimport finish_exchange, resume_call, submit_exchange
+from kernels.hot_method cimport finish_exchange, submit_exchange
 from kernels.http2 cimport say_leaving, warn_leaving
 from kernels.listener cimport accept_connections, adopt_connection, close_listeners, watch_listeners
 from kernels.python_calls cimport carry_out, report_stopped

@@ -14,4 +14,5 @@ cdef class Call:
 
 
 cdef object describe_call(call* subject)
+cdef Call open_asking(object transport, call* subject)
 cdef object describe_asking(call* subject)

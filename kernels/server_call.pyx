@@ -110,7 +110,7 @@ cdef class Call:
         self.command(RESET_CALL, None, None, 0)
 
     def admit(self, Permit permit not None, bint is_forwarded):
-        """Say what the caller of a bound method may do, and whether the call's headers, not its connection, say who that is."""
+        """Say what the caller of a bound method may do, and whether its headers, not its connection, say who that is."""
         cdef command* given
         if int_load(&self.subject.is_over):
             return
@@ -167,8 +167,18 @@ cdef object describe_call(call* subject):
         dict(fields[:1]).get(":path", ""), tuple(fields[1:]), deadline, decode_peer(subject), describe_auth(subject))
 
 
+cdef Call open_asking(object transport, call* subject):
+    """Make an object to answer Python's question with; it takes over the event's reference, and hears of no end."""
+    cdef Call made = Call.__new__(Call)
+    made.subject = subject
+    made.transport = transport
+    # Read before anybody looks at the policy: an answer is never taken for newer than it is.
+    made.age = int_load(&subject.thread.server.permit_age)
+    return made
+
+
 cdef object describe_asking(call* subject):
-    """As describe_call, of a bound method's call, of which only the fields that say for whom a gateway speaks were kept."""
+    """As describe_call, of a bound method's call, of whose fields only those were kept that say who calls."""
     fields = decode_metadata(subject.metadata.data[:subject.metadata.size] if subject.metadata.size else b"")
     return CallInfo(
         subject.target.path.decode(), tuple(fields), None, decode_peer(subject), describe_auth(subject))

@@ -15,4 +15,3 @@ cdef class Transport:
     cdef int command_all(self, int kind) except -1
     cdef tuple describe_event(self, int kind, call* subject, bytes data)
     cdef Call open_call(self, call* subject)
-    cdef Call open_asking(self, call* subject)

@@ -20,7 +20,7 @@ from kernels.nghttp2 cimport nghttp2_option_del, nghttp2_session_callbacks_del
 from kernels.python_calls cimport (
     bind_python, close_events, free_event, free_events, open_events, take_events,
 )
-from kernels.server_call cimport Call, describe_asking, describe_call
+from kernels.server_call cimport Call, describe_asking, describe_call, open_asking
 from kernels.sockets cimport O_CLOEXEC, O_RDONLY, close, open as open_file
 from kernels.sync cimport (
     counter_load, int_add, int_load, pthread_mutex_destroy, pthread_mutex_init, pthread_mutex_lock, pthread_mutex_unlock,
@@ -32,12 +32,12 @@ from kernels.transport_state cimport (
 )
 
 from kernels.limits import Limits
-from kernels.unix_socket import SocketFile, listen_unix, read_path
+from kernels.listening_socket import open_socket
+from kernels.unix_socket import SocketFile, read_path
 
 CALL, MESSAGE, HALF_CLOSE, CLOSED, WRITABLE, STOPPED, FAILURE, ADMIT = range(8)
 
 cdef enum:
-    BACKLOG = 4096
     MAX_METHODS = 16
 
 
@@ -240,7 +240,7 @@ cdef class Transport:
             made = self.open_call(subject)
             return CALL, made, describe_call(subject)
         if kind == EVENT_ADMIT:
-            return ADMIT, self.open_asking(subject), describe_asking(subject)
+            return ADMIT, open_asking(self, subject), describe_asking(subject)
         if kind == EVENT_STOPPED:
             return STOPPED, None, None
         if kind == EVENT_FAILURE:
@@ -260,15 +260,6 @@ cdef class Transport:
         made.transport = self
         subject.handle = <void*> made
         Py_INCREF(made)  # given back with CLOSED
-        return made
-
-    cdef Call open_asking(self, call* subject):
-        """Make an object to answer with; it takes over the reference that the event held, and hears of no end."""
-        cdef Call made = Call.__new__(Call)
-        made.subject = subject
-        made.transport = self
-        # Read before anybody looks at the policy: an answer is never taken for newer than it is.
-        made.age = int_load(&self.core.permit_age)
         return made
 
     cdef int command_all(self, int kind) except -1:
@@ -402,24 +393,3 @@ cdef int copy_limits(transport_limits* target, limits) except -1:
 
 cdef int64_t nanoseconds(double seconds):
     return <int64_t> (min(seconds, 1e9) * 1e9)
-
-
-def open_socket(str address not None):
-    """Return a listening socket that shares its port with nobody. Raises OSError."""
-    path = read_path(address)
-    if path is not None:
-        return listen_unix(path, BACKLOG)
-    host, _, port = address.rpartition(":")
-    family, kind, _, _, place = socket.getaddrinfo(
-        host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    made = socket.socket(family, kind)
-    try:
-        # A port whose connections were closed a moment ago is free; one that is listened on is not.
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.setblocking(False)
-        made.bind(place)
-        made.listen(BACKLOG)
-    except BaseException:
-        made.close()
-        raise
-    return made

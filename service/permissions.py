@@ -13,7 +13,7 @@ from service.access_calls import CALLS
 from service.guard import Guard
 from service.status import PermissionDeniedError
 
-# By names of service.settings.CONTROLS, the actions of a policy where those are called otherwise.
+# By names of service.policy_settings.CONTROLS, the actions of a policy where those are called otherwise.
 CONTROL_ACTIONS = {"model_overrides": "load_override"}
 # Calls that, where they name no model, tell of all those that their caller may see.
 LISTS = frozenset({"RepositoryIndex", "ModelStatistics"})
@@ -27,7 +27,7 @@ class Permissions:
     Parameters
     ----------
     remote_controls
-        What others than local peers may change too, by names of service.settings.CONTROLS; without a policy.
+        What others than local peers may change too, by names of service.policy_settings.CONTROLS; without a policy.
     guard
         The policy; None without.
     """

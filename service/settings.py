@@ -12,6 +12,7 @@ from typing import get_type_hints
 from service import setting_checks as checks
 from service.lazy_settings import LazySettings
 from service.limit_settings import LimitSettings
+from service.policy_settings import PolicySettings, find_policy_fault
 from service.setting_checks import about
 
 ENVIRONMENT_PREFIX = "SLUICE_"
@@ -19,16 +20,13 @@ DEFAULT_ORIGIN = "default"
 # Variables with the prefix that are no settings of the server: where its file is, and where `sluice up` keeps state.
 FOREIGN_VARIABLES = frozenset({"SLUICE_CONFIG", "SLUICE_STATE_DIR"})
 
-# What reaches beyond a request, by names under which others than local peers can be allowed to.
-CONTROLS = ("log_settings", "model_overrides", "shared_memory", "trace_settings")
-
 
 class SettingsError(ValueError):
     """A setting that cannot be used; the text names it, where it came from, and what was expected and given."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings(LimitSettings, LazySettings):
+class Settings(LimitSettings, LazySettings, PolicySettings):
     """Every setting of the server, with its type, default, meaning and check: the table that all else follows."""
 
     model_repository: Path = field(
@@ -78,29 +76,6 @@ class Settings(LimitSettings, LazySettings):
         metadata=about(
             "Lists of revoked certificates, PEM, one of each authority that clients come by; without it, nobody asks.",
             checks.readable_file,
-        ),
-    )
-    allowed_clients: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
-            "URI name in a client's certificate that may call; without one, every client may.", checks.uris, kind="URI"
-        ),
-    )
-    policy: Path | None = field(
-        default=None,
-        metadata=about(
-            "Deployment file whose section access says what callers may do, which is then checked for each call; "
-            "without it, whoever may call may do everything.",
-            checks.readable_file,
-        ),
-    )
-    gateways: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
-            "URI name in a client's certificate whose word on behalf of whom it calls is believed; without one, those "
-            "of allowed_clients.",
-            checks.uris,
-            kind="URI",
         ),
     )
     max_message_bytes: int = field(
@@ -204,13 +179,6 @@ class Settings(LimitSettings, LazySettings):
         metadata=about(
             "File that traces of requests are written to, once a client turns them on; without it, nobody can.",
             checks.writable_place,
-        ),
-    )
-    remote_controls: tuple[str, ...] = field(
-        default=(),
-        metadata=about(
-            f"What others than this machine's own peers may change too, of {', '.join(CONTROLS)}.",
-            checks.some_of(*CONTROLS),
         ),
     )
 
@@ -377,21 +345,8 @@ def _check_transport(settings: Settings) -> None:
 
 
 def _check_policy(settings: Settings) -> None:
-    """A policy is about proven names, and what it says holds alone."""
-    origins = settings.origins
-    if settings.policy is None:
-        if settings.gateways:
-            raise SettingsError(f"setting gateways from {origins['gateways']}: expected with policy, given without")
-        return
-    for name in ("insecure", "remote_controls"):
-        if getattr(settings, name):
-            raise SettingsError(f"setting policy from {origins['policy']}: expected without {name}, given with it")
-    strangers = set(settings.gateways) - set(settings.allowed_clients)
-    if settings.allowed_clients and strangers:
-        raise SettingsError(
-            f"setting gateways from {origins['gateways']}: expected some of allowed_clients, given "
-            + ", ".join(sorted(strangers))
-        )
+    if fault := find_policy_fault(settings, settings.origins, insecure=settings.insecure):
+        raise SettingsError(fault)
 
 
 def _check_limits(settings: Settings) -> None:
