@@ -19,6 +19,7 @@ MEASUREMENTS = (
     "delays",
     "grpc",
     "gateway",
+    "limits",
     "memory",
     "loading",
     "lazy",
