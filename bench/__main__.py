@@ -20,6 +20,7 @@ MEASUREMENTS = (
     "grpc",
     "gateway",
     "direct",
+    "limits",
     "memory",
     "loading",
     "lazy",

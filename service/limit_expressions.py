@@ -64,7 +64,8 @@ def _write_claim(access: AccessPolicy | None, path_of: Callable[[Issuer], ClaimP
 def _write_text(token: str, path: ClaimPath, without: str) -> str:
     conditions, place = [], token
     for name in path:
-        conditions.append(f"{quote(name)} in {place}")
+        # Without the first, a claim of another kind would be an error, and the call count for nobody.
+        conditions += [f"type({place}) == map", f"{quote(name)} in {place}"]
         place = f"{place}[{quote(name)}]"
     conditions += [f"type({place}) == string", f'{place} != ""']
     return f"{' && '.join(conditions)} ? {place} : ({without})"

@@ -162,9 +162,10 @@ class _Server:
         rls_pb2_grpc.add_RateLimitServiceServicer_to_server(servicer, guarded)
         health_pb2_grpc.add_HealthServicer_to_server(health, guarded)
         files = ServerFiles.of_folder(self._plan.certificates or self._deployment.certificates)
+        credentials = follow_files(CertificateFiles(files))
         try:
-            server.add_secure_port(str(self._plan.listen), follow_files(CertificateFiles(files)))
-        except (RuntimeError, OSError) as error:
+            server.add_secure_port(str(self._plan.listen), credentials)
+        except RuntimeError as error:
             raise LimitServerError(f"cannot listen on {self._plan.listen}: {error}") from error
         return server
 

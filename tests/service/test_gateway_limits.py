@@ -76,6 +76,11 @@ def ask(model):
     return lambda channel: infer(channel, model)
 
 
+def read_stat(rig, name):
+    """One of Envoy's statistics."""
+    return RunningGateway(rig.admin).read_numbers([name])[name]
+
+
 def test_one_subject_cannot_spend_what_is_anothers(connect):
     """Each has its own bucket, whoever else has emptied theirs; calls of other models are not counted."""
     with connect("ann") as ann, connect("ben") as ben:
@@ -166,11 +171,10 @@ def test_refusals_are_counted_by_limit(crowd_rig, connect):
     """In Envoy's statistics, by the limit's name."""
     rig, _ = crowd_rig
     stat = "sluice.limits.subjects.http_local_rate_limit.rate_limited"
-    gateway = RunningGateway(rig.admin)
     with connect("eve") as eve:
-        before = gateway.read_numbers([stat])[stat]
+        before = read_stat(rig, stat)
         assert count_let_through(eve, 5, ask("counted")) == 3
-        assert gateway.read_numbers([stat])[stat] == before + 2
+        assert read_stat(rig, stat) == before + 2
 
 
 def test_model_takes_so_many_calls_at_a_time(crowd_rig, connect):
@@ -186,6 +190,7 @@ def test_model_takes_so_many_calls_at_a_time(crowd_rig, connect):
         error = find_refusal(ben, ask("busy"))
         assert error.details().startswith("model: expected fewer calls under way at a time")
         assert read_retry_s(error) == 0.1
+        assert read_stat(rig, "cluster.busy@1.upstream_rq_active_overflow") == 1
         assert count_let_through(ben, 2, ask("free")) == 2
         backend.may_go.set()
         assert [one.result() for one in held] == [b"a:1"] * MAX_CALLS
@@ -194,7 +199,7 @@ def test_model_takes_so_many_calls_at_a_time(crowd_rig, connect):
             time.sleep(0.01)
 
 
-def test_message_over_the_models_size_is_refused(connect):
+def test_message_over_the_models_size_is_refused(crowd_rig, connect):
     """One byte more is too much; it carries no delay, since to try again is of no use."""
 
     def send(size, model="sized"):
@@ -210,6 +215,7 @@ def test_message_over_the_models_size_is_refused(connect):
             error = find_refusal(ann, lambda _, size=size: send(size))
             assert error.details() == f"model 'sized': expected a message of at most {MAX_MESSAGE_BYTES} bytes"
             assert DETAILS not in dict(error.trailing_metadata())
+    assert read_stat(crowd_rig[0], "http.gateway.rbac.sluice.sizes.denied") == 2
 
 
 def test_stream_of_many_small_messages_is_no_large_message(connect):

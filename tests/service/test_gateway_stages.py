@@ -1,5 +1,6 @@
 """service.gateway_stages: whatever changes, no route ever leads to a cluster that is not there, nor to no version."""
 
+import dataclasses
 import functools
 import itertools
 from pathlib import Path
@@ -10,6 +11,7 @@ import yaml
 from service.deployment import Deployment, Endpoint, Version
 from service.gateway import render
 from service.gateway_stages import join_deployments, plan_stages
+from service.limits import Limits, LimitService
 from service.localities import Locality
 from service.model_routing import CallKey, Routing, Shadow
 
@@ -169,3 +171,17 @@ def test_joined_deployments_have_the_new_servers_and_the_old_weights():
     assert joined.models["digits"] == {1: Version(90, (ONE,)), 2: Version(10, (TWO,)), 3: Version(0, (THREE,))}
     assert joined.models["letters"] == {1: Version(1, (ONE,))}
     assert join_deployments(DEPLOYMENTS["split"], DEPLOYMENTS["elsewhere"]).models["digits"][1].endpoints == (THREE,)
+
+
+def test_limit_service_stays_for_as_long_as_listeners_ask_it():
+    """Gone from the servers before that, every call would be one that cannot be counted."""
+    limited = dataclasses.replace(DEPLOYMENTS["split"], limits=Limits(service=LimitService(endpoints=(THREE,))))
+    stages = plan_stages(limited, DEPLOYMENTS["split"])
+    [first, last] = [stage for stage in stages if "envoy/clusters.yaml" in stage.files]
+    assert "envoy/endpoints/limits.yaml" in first.files
+    names = [
+        {cluster["name"] for cluster in yaml.safe_load(stage.files["envoy/clusters.yaml"])["resources"]}
+        for stage in (first, last)
+    ]
+    assert names[0] - names[1] == {"limits"}
+    assert [stage for stage in stages if "envoy/listeners.yaml" in stage.files] == [stages[-2]]
