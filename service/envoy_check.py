@@ -62,8 +62,13 @@ def check(files: Mapping[str, bytes], envoy: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
         Path(folder, "whole.json").write_text(json.dumps(_inline(files)))
-        command = [envoy, "--mode", "validate", "-c", "whole.json", "-l", "error", "--disable-hot-restart"]
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        check_file(Path(folder), "whole.json", envoy)
+
+
+def check_file(folder: Path, name: str, envoy: Path) -> None:
+    """Have Envoy check the configuration that it would be started on in a folder; GatewayError."""
+    command = [envoy, "--mode", "validate", "-c", name, "-l", "error", "--disable-hot-restart"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise GatewayError(f"Envoy refuses the configuration:\n{(result.stderr or result.stdout).strip()}")
 

@@ -1,6 +1,10 @@
 """What a deployment says of calls besides weights, in a real Envoy: pins, callers that stay, sequences and shadows."""
 
 import json
+import os
+import pty
+import subprocess
+import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
@@ -10,12 +14,11 @@ import grpc
 import pytest
 from access_rig import HOUR_S, LOGIN, list_public, make_issuer_key
 from gateway_rig import MAX_MESSAGE_BYTES, START_TIMEOUT_S, Backend, Rig, call, infer
-from typer.testing import CliRunner
+from gateway_rig import run_traffic as run
 
 from certs import ensure_certificates
 from certs.identities import CLIENT_URI
 from service.access_policy import AccessPolicy, Grant, Issuer, Role
-from service.cli import app
 from service.deployment import Deployment, Endpoint, Version
 from service.drift import find_drift
 from service.headers import VERSION_HEADER
@@ -98,6 +101,14 @@ def place_users(channel):
     return {user: infer(channel, metadata=[("x-user", user)]) for user in USERS}
 
 
+def try_infer(channel, metadata):
+    """An answer, or the status of a call that was drawn to a failing version each time."""
+    try:
+        return infer(channel, metadata=metadata)
+    except grpc.RpcError as error:
+        return error.code()
+
+
 @contextmanager
 def copies(rig, percent):
     """So many percent of the calls are copied to the shadow while the block runs."""
@@ -108,11 +119,6 @@ def copies(rig, percent):
         yield rig.backends["c"].calls
     finally:
         shadow.set_percent("digits", None)
-
-
-def run(rig, *arguments):
-    """What `sluice traffic` says and how it ends."""
-    return CliRunner().invoke(app, ["traffic", *arguments, "--state-dir", str(rig.state_folder)])
 
 
 def await_calls(calls, count):
@@ -185,7 +191,7 @@ def test_user_of_a_version_that_fails_is_answered_by_another_and_comes_back(rig,
     user = next(user for user, answer in place_users(channel).items() if answer == "b:2")
     rig.backends["b"].is_failing = True
     try:
-        assert "a:1" in {infer(channel, metadata=[("x-user", user)]) for _ in range(5)}
+        assert "a:1" in {try_infer(channel, [("x-user", user)]) for _ in range(20)}
     finally:
         rig.backends["b"].is_failing = False
     assert {infer(channel, metadata=[("x-user", user)]) for _ in range(5)} == {"b:2"}
@@ -338,6 +344,46 @@ def test_shift_of_callers_that_stay_goes_by_whole_percents(rig):
         assert run(rig, "undo", "digits").exit_code == 0
     result = run(rig, "shift", "digits", "--to", "2=12.5", "--over", "1s")
     assert (result.exit_code, "expected whole percents" in result.output) == (1, True)
+
+
+def test_shift_on_a_terminal_is_a_table_that_is_kept_fresh(rig):
+    """Its last state stays to be read."""
+    command = [
+        sys.executable,
+        "-c",
+        "from service.cli import main; main()",
+        "traffic",
+        "shift",
+        "digits",
+        "--to",
+        "2=20",
+    ]
+    options = ["--over", "1s", "--steps", "2", "--state-dir", str(rig.state_folder)]
+    shown, terminal = pty.openpty()
+    try:
+        with subprocess.Popen(
+            [*command, *options],
+            stdout=terminal,
+            stderr=terminal,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "160"},
+        ) as process:
+            os.close(terminal)
+            text = b"".join(iter(lambda: read_terminal(shown), b"")).decode()
+        assert process.returncode == 0, text
+    finally:
+        os.close(shown)
+        run(rig, "undo", "digits")
+    assert "digits: step 1 of 2" in text
+    assert text.index("\x1b[2K") < text.rindex("digits: step 2 of 2, 1s of 1s") < text.rindex("share wanted")
+    assert "Done. Take it back with" in text
+
+
+def read_terminal(shown):
+    """What a program has written to its terminal since; nothing once it has ended."""
+    try:
+        return os.read(shown, 65536)
+    except OSError:
+        return b""
 
 
 def test_shadow_is_set_and_shown_by_command(rig, channel):
