@@ -132,13 +132,15 @@ def test_hundred_models_more_are_served_everywhere(fleet):
 
 
 def test_changed_cluster_gets_its_servers_again(fleet):
-    """Envoy asks for them in words that it has used already; nobody must wait for another identity's servers."""
+    """Envoy asks for them in words that it has used already, and would else wait for them until it gives up."""
     new = dataclasses.replace(fleet.deployment, service_identity="spiffe://example.org/nobody")
     code, text = fleet.control.apply(new)
     assert code == 0, text
     with fleet.members[0].connect() as channel, pytest.raises(grpc.RpcError) as raised:
         infer(channel)
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    for member in fleet.members:
+        assert member.read_numbers("cluster.digits@1.init_fetch_timeout") == {"init_fetch_timeout": 0}
     fleet.put_back()
 
 
