@@ -171,7 +171,7 @@ def start_command(arguments, ready):
             lines.append(line)
             if ready in line:
                 return process
-        raise AssertionError("".join(lines))
+        raise AssertionError(f"{arguments} ended with {process.wait(TIMEOUT_S)}: {''.join(lines)}")
     return process
 
 
