@@ -98,8 +98,12 @@ async def start_server(fleet: Fleet) -> grpc.aio.Server:
     server = grpc.aio.server(options=options)
     add_AggregatedDiscoveryServiceServicer_to_server(DiscoveryServicer(fleet), server)
     try:
-        server.add_secure_port(str(deployment.control.listen), follow_certificates(deployment.certificates))
-    except (OSError, RuntimeError) as error:
+        credentials = follow_certificates(deployment.certificates)
+    except OSError as error:
+        raise ControlError(f"certificates: {error}; sluice certs --renew makes them") from None
+    try:
+        server.add_secure_port(str(deployment.control.listen), credentials)
+    except RuntimeError as error:
         raise ControlError(f"cannot listen on {deployment.control.listen}: {error}") from None
     await server.start()
     return server

@@ -112,7 +112,7 @@ def apply(
 
 @gateway.command()
 def run(
-    file: Annotated[Path | None, typer.Argument(help="The deployment file.", metavar="[FILE]")] = None,
+    file: Annotated[Path | None, typer.Argument(help="The deployment file.", metavar="FILE")] = None,
     state_dir: StateDir = DEFAULT_STATE_DIR,
     drain_timeout: Annotated[float, typer.Option(help="Seconds that requests may take to finish at the end.")] = 30.0,
     threads: Annotated[int, typer.Option(help="Threads of Envoy that serve.", min=1)] = 1,

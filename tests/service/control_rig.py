@@ -11,7 +11,7 @@ import grpc
 from envoy.service.discovery.v3.ads_pb2_grpc import AggregatedDiscoveryServiceStub
 from gateway_rig import open_channel
 
-from certs.identities import AUTHORITIES, CLIENT_URI, CONTROL_URI, GATEWAY_URI
+from certs.identities import AUTHORITIES, CLIENT_URI, GATEWAY_URI
 from service.admin import AdminError, AdminSocket
 from service.deployment import Endpoint
 from service.deployment_file import format_deployment
@@ -159,7 +159,7 @@ def trust_clients(certificates):
     both.write_bytes(b"".join((certificates / f"{name}.pem").read_bytes() for name in AUTHORITIES))
     files = {"--tls-cert": "service.pem", "--tls-key": "service.key", "--tls-client-ca": "both.pem"}
     options = [part for option, name in files.items() for part in (option, str(certificates / name))]
-    return [*options, *(part for name in (GATEWAY_URI, CLIENT_URI, CONTROL_URI) for part in ("--allowed-client", name))]
+    return [*options, "--allowed-client", GATEWAY_URI, "--allowed-client", CLIENT_URI]
 
 
 def start_command(arguments, ready):
@@ -171,7 +171,7 @@ def start_command(arguments, ready):
             lines.append(line)
             if ready in line:
                 return process
-        raise AssertionError("".join(lines))
+        raise AssertionError(f"{arguments} ended with {process.wait(TIMEOUT_S)}: {''.join(lines)}")
     return process
 
 

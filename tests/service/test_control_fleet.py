@@ -132,13 +132,15 @@ def test_hundred_models_more_are_served_everywhere(fleet):
 
 
 def test_changed_cluster_gets_its_servers_again(fleet):
-    """Envoy asks for them in words that it has used already; nobody must wait for another identity's servers."""
+    """Envoy asks for them in words that it has used already, and would else wait for them until it gives up."""
     new = dataclasses.replace(fleet.deployment, service_identity="spiffe://example.org/nobody")
     code, text = fleet.control.apply(new)
     assert code == 0, text
     with fleet.members[0].connect() as channel, pytest.raises(grpc.RpcError) as raised:
         infer(channel)
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
+    for member in fleet.members:
+        assert member.read_numbers("cluster.digits@1.init_fetch_timeout") == {"init_fetch_timeout": 0}
     fleet.put_back()
 
 
@@ -240,14 +242,17 @@ def test_gateway_that_listens_nowhere_is_told(fleet):
         (["gateway", "run"], "expected either FILE or --control"),
         (["gateway", "run", "--control", "somewhere"], "expected an IP address and a port"),
         (["control", "serve", "FILE"], "expected 'control', which is missing"),
+        (["control", "serve", "WHOLE", "--state-dir", "FOLDER"], "certificates: "),
         (["control", "show", "--state-dir", "FOLDER"], "no control plane answers for"),
     ],
 )
 def test_command_that_cannot_be_ends_with_why(tmp_path, arguments, text):
     """Exit code 2."""
-    file = tmp_path / "deployment.yaml"
-    file.write_text(format_deployment(make_deployment(tmp_path)))
-    places = {"FILE": str(file), "FOLDER": str(tmp_path)}
+    deployment = make_deployment(tmp_path)
+    file, whole = tmp_path / "deployment.yaml", tmp_path / "whole.yaml"
+    file.write_text(format_deployment(deployment))
+    whole.write_text(format_deployment(dataclasses.replace(deployment, control=ControlSettings())))
+    places = {"FILE": str(file), "WHOLE": str(whole), "FOLDER": str(tmp_path)}
     code, said = run_command([places.get(argument, argument) for argument in arguments])
     assert (code, text in said) == (2, True), said
 

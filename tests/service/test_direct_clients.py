@@ -81,12 +81,25 @@ def test_split_follows_the_deployment_without_a_failed_call(direct):
 
 
 def test_version_without_weight_and_one_that_goes_get_no_call(direct):
-    """The servers that are left take all of them, and none fails."""
+    """The servers that are left take all of them, and none fails; those that tell the control plane nothing will do."""
     for new in (weigh(direct, 0, 1), drop(direct, 1), weigh(direct, 0, 1)):
         with direct.client.load():
             direct.apply(new)
         assert direct.client.call(CALLS) == ({"2": CALLS}, {})
     direct.apply(weigh(direct, 90, 10))
+
+
+def test_clients_call_on_while_the_control_plane_is_away_and_follow_it_when_it_is_back(direct):
+    """With what they know; they look for it by themselves."""
+    with direct.client.load():
+        direct.control.stop()
+    assert direct.client.call(CALLS)[1] == {}
+    with direct.client.load():
+        direct.control.start()
+        direct.control.await_followers(1)
+        direct.apply(weigh(direct, 0, 1))
+    assert direct.client.call(CALLS) == ({"2": CALLS}, {})
+    direct.apply(direct.deployment)
 
 
 def test_client_may_pin_a_version_by_header(direct):
