@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 OK, OVER_LIMIT = rls_pb2.RateLimitResponse.OK, rls_pb2.RateLimitResponse.OVER_LIMIT
 # After the buckets could not be reached, nobody waits for them again for so long.
 PAUSE_S = 0.5
+# Of a call that takes more than a bucket holds: it is never let through.
+MAX_RETRY_NS = 2**62
 # More than any gateway of ours asks for at once.
 MAX_DESCRIPTORS = 256
 
@@ -47,22 +49,15 @@ class LimitServicer(rls_pb2_grpc.RateLimitServiceServicer):
         if len(request.descriptors) > MAX_DESCRIPTORS:
             text = f"descriptors: expected at most {MAX_DESCRIPTORS}, given {len(request.descriptors)}"
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, text)
-        read = [self._read_take(descriptor, request.hits_addend) for descriptor in request.descriptors]
-        takes = list({take.key: take for take in read if take is not None}.values())
+        asked = [self._read_take(descriptor, request.hits_addend) for descriptor in request.descriptors]
+        # Of one bucket a call takes once, however often it is asked for.
+        takes = list({take.key: take for take in asked if take is not None}.values())
         try:
             waits = await self._take(takes)
         except BucketsError as error:
             await context.abort(grpc.StatusCode.UNAVAILABLE, str(error))
-        found = {take.key: wait for take, wait in zip(takes, waits, strict=True)}
         self._count(takes, waits)
-        answer = rls_pb2.RateLimitResponse(overall_code=OVER_LIMIT if any(waits) else OK)
-        for take in read:
-            answer.statuses.add(code=OVER_LIMIT if take is not None and found[take.key] else OK)
-        if any(waits):
-            # The one that lasts longest: before that is over, nothing is let through.
-            wait_us, take = max(zip(waits, takes, strict=True), key=lambda pair: pair[0])
-            answer.response_headers_to_add.extend(_write_headers(take.rate, wait_us))
-        return answer
+        return _answer(asked, takes, waits)
 
     async def check(self) -> None:
         """Return when the buckets can be reached, which ends a pause; BucketsError when they cannot."""
@@ -108,6 +103,19 @@ class LimitServicer(rls_pb2_grpc.RateLimitServiceServicer):
             self.let_through.update(take.rate.name for take in takes)
 
 
+def _answer(asked: Sequence[Take | None], takes: Sequence[Take], waits: Sequence[float]) -> rls_pb2.RateLimitResponse:
+    """The protocol's answer, a status for each descriptor; what is not known here passes."""
+    refusing = {take.key: wait for take, wait in zip(takes, waits, strict=True) if wait}
+    answer = rls_pb2.RateLimitResponse(overall_code=OVER_LIMIT if refusing else OK)
+    for take in asked:
+        answer.statuses.add(code=OVER_LIMIT if take is not None and take.key in refusing else OK)
+    if refusing:
+        # The one that lasts longest: before that is over, nothing is let through.
+        wait_us, take = max(zip(waits, takes, strict=True), key=lambda pair: pair[0])
+        answer.response_headers_to_add.extend(_write_headers(take.rate, wait_us))
+    return answer
+
+
 def _write_headers(rate: RateLimit, wait_us: float) -> list[base_pb2.HeaderValue]:
-    headers = write_refusal(rate.refusal, int(wait_us * 1000) + 1)
+    headers = write_refusal(rate.refusal, min(int(wait_us * 1000) + 1, MAX_RETRY_NS))
     return [base_pb2.HeaderValue(key=key, value=value) for key, value in headers.items()]
