@@ -10,6 +10,7 @@ from limit_calls import DETAILS, Crowd, count_let_through, find_refusal, read_re
 
 from certs import ensure_certificates
 from service.deployment import Version
+from service.headers import PIN_HEADER
 from service.limits import Limits, ModelLimit, RateLimit
 from service.pb import open_inference_pb2 as pb
 from service.running_gateway import RunningGateway
@@ -24,9 +25,10 @@ RATES = (
     RateLimit(name="all", burst=2, certificates=("spiffe://example.org/one", "spiffe://example.org/two"), **HOUR),
     RateLimit(name="actions", by=("action",), burst=2, models=("acted",), actions=("metadata", "statistics"), **HOUR),
     RateLimit(name="few", by=("certificate",), burst=1, models=("few",), max_buckets=2, **HOUR),
+    RateLimit(name="versions", by=("subject", "model"), burst=3, models=("versioned",), **HOUR),
     RateLimit(name="quick", requests=300, per="minute", burst=1, models=("quick",)),
 )
-MODELS = ("counted", "pair-a", "pair-b", "acted", "few", "quick", "sized", "busy", "free")
+MODELS = ("counted", "pair-a", "pair-b", "acted", "few", "quick", "sized", "busy", "free", "versioned")
 
 
 class WaitingBackend(Backend):
@@ -97,6 +99,16 @@ def test_each_model_of_a_subject_has_its_own_bucket(connect):
         assert count_let_through(ann, 4, ask("pair-a")) == 2
         assert count_let_through(ann, 4, ask("pair-b")) == 2
         assert count_let_through(ben, 4, ask("pair-a")) == 2
+
+
+def test_however_a_version_is_chosen_it_is_the_models_call(connect):
+    """By weight, by the message or by a header: none of them passes a limit of the model by."""
+    with connect("chooser") as channel:
+        ways = [{}, {"version": "1"}, {"metadata": [(PIN_HEADER, "1")]}]
+        for way in ways:
+            assert infer(channel, "versioned", **way)
+        for way in ways:
+            assert find_refusal(channel, lambda channel, way=way: infer(channel, "versioned", **way))
 
 
 def test_limit_by_nothing_counts_its_certificates_together(connect):
