@@ -110,6 +110,19 @@ cdef void read_named(call* receiver, const uint8_t* name, size_t name_size, cons
     elif name_size == 17 and memcmp(name, b"triton_grpc_error", 17) == 0:
         # Triton's header; it counts on streams.
         receiver.ends_on_failure = value_size == 4 and memcmp(value, b"true", 4) == 0
+    elif name_size == 15 and memcmp(name, b"idempotency-key", 15) == 0:
+        receiver.n_keys += 1
+        if append_bytes(&receiver.key, value, value_size) != 0:
+            receiver.too_many_headers = True
+    elif target.keeps_identity and is_identity(name, name_size):
+        if append_field(&receiver.metadata, name, name_size, value, value_size) != 0:
+            receiver.too_many_headers = True
+
+
+cdef bint is_identity(const uint8_t* name, size_t size) noexcept nogil:
+    """Whether a field says for whom a gateway speaks; service/headers.py has both."""
+    return ((size == 23 and memcmp(name, b"x-forwarded-client-cert", 23) == 0)
+            or (size == 12 and memcmp(name, b"sluice-token", 12) == 0))
 
 
 cdef bint is_grpc_type(const uint8_t* value, size_t size) noexcept nogil:
