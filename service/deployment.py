@@ -8,28 +8,18 @@ from pathlib import Path
 from types import MappingProxyType
 
 from certs.identities import OPERATOR_URI, SERVICE_URI
+from service.deployment_error import DeploymentError
+from service.localities import NOWHERE, Locality
+from service.model_routing import NO_ROUTING, Routing, check_routing
 
 # Names become parts of file names, cluster names and runtime keys.
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 WEIGHTS_PREFIX = "sluice.weights"
+SHADOW_PREFIX = "sluice.shadow"
 MAX_WEIGHT = 1_000_000
 MAX_VERSION = 10**18 - 1
 SPLIT_FORM = "VERSION=WEIGHT,VERSION=WEIGHT"
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-
-
-class DeploymentError(ValueError):
-    """A deployment that cannot be; the text names what is wrong, what was expected, and what was given.
-
-    Attributes
-    ----------
-    path
-        Where that stands in a deployment file: the keys and places that lead to it.
-    """
-
-    def __init__(self, text: str, path: tuple[str | int, ...] = ()) -> None:
-        super().__init__(text)
-        self.path = path
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -80,6 +70,12 @@ class Deployment:
         URI names in certificates that may use the operator listener.
     service_identity
         URI name that every server behind the gateway must prove.
+    routing
+        By model name, of those that have more than weights.
+    localities
+        Where servers are, of those of which it is known.
+    locality
+        Where the gateway is.
 
     Raises
     ------
@@ -94,6 +90,9 @@ class Deployment:
     max_message_bytes: int = DEFAULT_MAX_MESSAGE_BYTES
     operators: tuple[str, ...] = (OPERATOR_URI,)
     service_identity: str = SERVICE_URI
+    routing: Mapping[str, Routing] = dataclasses.field(default_factory=dict)
+    localities: Mapping[Endpoint, Locality] = dataclasses.field(default_factory=dict)
+    locality: Locality = NOWHERE
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -105,6 +104,9 @@ class Deployment:
             )
         for model, versions in self.models.items():
             _check_model(model, versions)
+            check_routing(model, self.routing_of(model), self.weights(model))
+            for number in versions:
+                _check_servers(model, number, self.servers(model, number), self.routing_of(model))
         frozen = {model: MappingProxyType(dict(sorted(versions.items()))) for model, versions in self.models.items()}
         object.__setattr__(self, "models", MappingProxyType(dict(sorted(frozen.items()))))
 
@@ -113,6 +115,19 @@ class Deployment:
         """Every server of any version, each once."""
         versions = (version for versions in self.models.values() for version in versions.values())
         return tuple(sorted({endpoint for version in versions for endpoint in version.endpoints}))
+
+    def routing_of(self, model: str) -> Routing:
+        """What is declared of a model's calls besides its weights."""
+        return self.routing.get(model, NO_ROUTING)
+
+    def servers(self, model: str, number: int) -> tuple[Endpoint, ...]:
+        """The servers of a version that may be called: those in the model's regions, where it has any."""
+        endpoints, regions = self.models[model][number].endpoints, self.routing_of(model).regions
+        return tuple(each for each in endpoints if not regions or self.locality_of(each).region in regions)
+
+    def locality_of(self, endpoint: Endpoint) -> Locality:
+        """Where a server is; nowhere if that is not known."""
+        return self.localities.get(endpoint, NOWHERE)
 
     def weights(self, model: str) -> dict[int, int]:
         """Weights of a model by version number."""
@@ -165,6 +180,16 @@ def cluster_name(model: str, number: int) -> str:
     return f"{model}@{number}"
 
 
+def shadow_cluster_name(model: str) -> str:
+    """The gateway's name for the servers that get copies of a model's calls; versions are numbers."""
+    return f"{model}@shadow"
+
+
+def shadow_key(model: str) -> str:
+    """Runtime key that holds how many percent of a model's calls are copied, where that is not as declared."""
+    return f"{SHADOW_PREFIX}.{model}"
+
+
 def runtime_prefix(model: str) -> str:
     """Prefix of the runtime keys that hold a model's weights."""
     return f"{WEIGHTS_PREFIX}.{model}"
@@ -202,6 +227,14 @@ def _check_version(name: str, number: int, version: Version) -> None:
     if not version.endpoints or len(set(version.endpoints)) != len(version.endpoints):
         given = ", ".join(map(str, version.endpoints)) or "none"
         raise DeploymentError(f"{name}: expected at least one endpoint and each once, given {given}")
+
+
+def _check_servers(model: str, number: int, servers: tuple[Endpoint, ...], routing: Routing) -> None:
+    if not servers:
+        raise DeploymentError(
+            f"model {model!r} version {number}: expected an endpoint in {' or '.join(routing.regions)}, given none",
+            ("models", model, "versions", str(number), "endpoints"),
+        )
 
 
 def _is_int(value: object) -> bool:

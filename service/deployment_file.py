@@ -11,6 +11,15 @@ import jsonschema
 import yaml
 
 from service.deployment import Deployment, DeploymentError, Endpoint, Version
+from service.routing_fields import (
+    build_localities,
+    build_routing,
+    describe_place,
+    describe_routing,
+    describe_server,
+    read_address,
+    read_place,
+)
 from service.yaml_document import YamlDocument, YamlError, read_yaml
 
 SCHEMA = Path(__file__).with_name("deployment.schema.json")
@@ -70,18 +79,23 @@ def describe_deployment(deployment: Deployment) -> dict[str, Any]:
             "operator": str(deployment.operator),
             "operators": list(deployment.operators),
             "max_message_bytes": deployment.max_message_bytes,
+            **describe_place(deployment.locality),
         },
         "certificates": str(deployment.certificates.resolve()),
         "service_identity": deployment.service_identity,
         "models": {
-            model: {"versions": {number: _format_version(version) for number, version in versions.items()}}
+            model: {
+                "versions": {number: _format_version(version, deployment) for number, version in versions.items()},
+                **describe_routing(deployment.routing_of(model)),
+            }
             for model, versions in deployment.models.items()
         },
     }
 
 
-def _format_version(version: Version) -> dict[str, object]:
-    return {"weight": version.weight, "endpoints": [str(endpoint) for endpoint in version.endpoints]}
+def _format_version(version: Version, deployment: Deployment) -> dict[str, object]:
+    endpoints = [describe_server(endpoint, deployment.locality_of(endpoint)) for endpoint in version.endpoints]
+    return {"weight": version.weight, "endpoints": endpoints}
 
 
 # ---- what a file may say
@@ -142,11 +156,16 @@ def _build_deployment(data: Mapping[str, Any], folder: Path) -> Deployment:
         max_message_bytes=gateway["max_message_bytes"],
         certificates=folder / whole["certificates"],
         service_identity=whole["service_identity"],
+        routing=build_routing(data["models"]),
+        localities=build_localities(data["models"]),
+        locality=read_place(gateway),
     )
 
 
 def _build_version(declared: Mapping[str, Any], path: tuple[str, ...]) -> Version:
-    endpoints = [Endpoint.parse(text, (*path, "endpoints", index)) for index, text in enumerate(declared["endpoints"])]
+    endpoints = [
+        read_address(server, (*path, "endpoints", index)) for index, server in enumerate(declared["endpoints"])
+    ]
     return Version(declared["weight"], tuple(endpoints))
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from service.admin import AdminSocket
 from service.applied_deployment import read_applied, read_declared
-from service.deployment import runtime_key
+from service.deployment import runtime_key, shadow_key
 from service.gateway import ADMIN_SOCKET, render, render_weights
 from service.running_gateway import RunningGateway
 
@@ -35,6 +35,7 @@ def find_drift(state_folder: Path) -> list[str]:
         for model, versions in applied.models.items()
         for number in versions
     }
+    names |= {shadow_key(model): f"models.{model}.shadow.percent" for model in applied.models}
     lines += [
         f"{names.get(key, key)}: {value}, which the admin was given and holds until Envoy ends"
         for key, value in sorted(gateway.read_overrides().items())

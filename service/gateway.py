@@ -11,10 +11,19 @@ from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from certs.identities import AUTHORITIES
-from service.deployment import WEIGHTS_PREFIX, Deployment, cluster_name, runtime_key, runtime_prefix
+from service.deployment import SHADOW_PREFIX, WEIGHTS_PREFIX, Deployment, cluster_name, runtime_key, runtime_prefix
 from service.envoy_check import FOLDER, SECRETS
-from service.headers import VERSION_HEADER
+from service.headers import PIN_HEADER, VERSION_HEADER
 from service.pb import open_inference_pb2
+from service.rendered_routing import (
+    describe_key,
+    describe_shadow,
+    has_failover,
+    list_id_fields,
+    list_localities,
+    list_objects,
+    list_shadow_clusters,
+)
 
 SERVICE_NAME = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 RUNTIME_FILE = f"{FOLDER}/runtime.yaml"
@@ -35,7 +44,7 @@ SELECTORS = (
     },
 )
 OPERATOR_PATHS = ("/clusters", "/listeners", "/ready", "/runtime", "/stats", "/stats/prometheus")
-_SHIFT = rf"{re.escape(WEIGHTS_PREFIX)}\.[A-Za-z0-9_.%@-]+=[0-9]*"
+_SHIFT = rf"({re.escape(WEIGHTS_PREFIX)}|{re.escape(SHADOW_PREFIX)})\.[A-Za-z0-9_.%@-]+=[0-9]*"
 SHIFT_PATTERN = rf"/runtime_modify\?{_SHIFT}(&{_SHIFT})*"
 # Installed, the templates lie inside the package; in a checkout, beside it.
 TEMPLATE_FOLDERS = (Path(__file__).parent / "envoy", Path(__file__).parent.parent / "envoy")
@@ -116,7 +125,7 @@ def _render_clusters(deployment: Deployment) -> dict[str, bytes]:
     clusters = _list_clusters(deployment)
     files = {
         f"endpoints/{cluster['name']}.yaml": _fill_resources(
-            "endpoints", cluster=cluster["name"], endpoints=cluster["endpoints"]
+            "endpoints", cluster=cluster["name"], localities=list_localities(deployment, cluster["endpoints"])
         )
         for cluster in clusters
     }
@@ -135,6 +144,8 @@ def _render_routes(deployment: Deployment) -> bytes:
         "routes",
         models=_list_models(deployment),
         selectors=SELECTORS,
+        pin_header=PIN_HEADER,
+        has_failover=has_failover(deployment),
         path_prefix=f"/{SERVICE_NAME}/",
         buffer_limit_bytes=deployment.max_message_bytes + BUFFER_MARGIN_BYTES,
     )
@@ -151,6 +162,8 @@ def _render_listeners(deployment: Deployment) -> bytes:
         selectors=SELECTORS,
         service_name=SERVICE_NAME,
         version_header=VERSION_HEADER,
+        id_fields=list_id_fields(deployment),
+        objects=list_objects(deployment),
         max_message_bytes=deployment.max_message_bytes,
     )
 
@@ -163,12 +176,17 @@ def _list_clusters(deployment: Deployment) -> list[dict[str, object]]:
             "name": cluster_name(model, number),
             "version": number,
             "health_name": f"{model}/{number}",
-            "endpoints": version.endpoints,
+            "endpoints": deployment.servers(model, number),
+            "is_hashed": deployment.routing_of(model).affinity is not None,
         }
         for model, versions in deployment.models.items()
-        for number, version in versions.items()
+        for number in versions
     ]
-    return [{**cluster, "endpoints_path": f"{FOLDER}/endpoints/{cluster['name']}.yaml"} for cluster in clusters]
+    clusters += list_shadow_clusters(deployment)
+    usual = {"is_hashed": False, "is_shadow": False}
+    return [
+        {**usual, **cluster, "endpoints_path": f"{FOLDER}/endpoints/{cluster['name']}.yaml"} for cluster in clusters
+    ]
 
 
 def _list_models(deployment: Deployment) -> list[dict[str, object]]:
@@ -176,6 +194,8 @@ def _list_models(deployment: Deployment) -> list[dict[str, object]]:
         {
             "name": model,
             "runtime_prefix": runtime_prefix(model),
+            "key": describe_key(deployment.routing_of(model).key),
+            "shadow": describe_shadow(model, deployment.routing_of(model)),
             "versions": [
                 {"number": number, "cluster": cluster_name(model, number), "weight": version.weight}
                 for number, version in versions.items()

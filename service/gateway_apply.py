@@ -16,6 +16,7 @@ from service.gateway_install import install
 from service.gateway_stages import Stage, plan_stages
 from service.instance import lock_instance
 from service.running_gateway import RunningGateway
+from service.weight_layers import read_weight
 
 log = logging.getLogger(__name__)
 
@@ -137,8 +138,8 @@ def await_taken(gateway: RunningGateway, stage: Stage, timeout_s: float) -> None
 def check_overrides(overrides: dict[str, str], new: Deployment) -> None:
     """Raise GatewayError when what an operator gave the admin would leave a model's traffic to no version."""
     for model, versions in new.models.items():
-        weights = [overrides.get(runtime_key(model, number), version.weight) for number, version in versions.items()]
-        if not any(int(weight) for weight in weights if str(weight).isdigit()):
+        texts = {number: overrides.get(runtime_key(model, number), "") for number in versions}
+        if not any(read_weight(text, versions[number].weight) for number, text in texts.items()):
             raise GatewayError(
                 f"model {model!r}: weights that the admin was given shadow the deployment's, and leave all of its "
                 "versions without traffic; undo them first"

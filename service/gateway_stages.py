@@ -8,8 +8,10 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from service.deployment import Deployment, Version, cluster_name
+from service.deployment import Deployment, Version
 from service.gateway import RUNTIME_FILE, render, render_runtime
+from service.model_routing import Routing
+from service.rendered_routing import list_clusters
 
 Files = Mapping[str, bytes]
 
@@ -35,9 +37,9 @@ def plan_stages(old: Deployment, new: Deployment) -> list[Stage]:
     """The way from one deployment to another, stage by stage."""
     both = join_deployments(old, new)
     wide, after = render(both), render(new)
-    gone = tuple(sorted(_list_clusters(old) - _list_clusters(new)))
+    gone = tuple(sorted(list_clusters(old) - list_clusters(new)))
     return [
-        Stage("servers", _pick(wide, "descriptors", "secrets", "endpoints", "clusters")),
+        Stage("servers", _pick(render(join_servers(old, new)), "descriptors", "secrets", "endpoints", "clusters")),
         Stage("routes to old and new", _pick(wide, "runtime", "routes")),
         Stage("weights", {RUNTIME_FILE: render_runtime(_weigh_new(old, both, new))}),
         Stage("routes", _pick(after, "routes", "listeners", "bootstrap")),
@@ -46,18 +48,54 @@ def plan_stages(old: Deployment, new: Deployment) -> list[Stage]:
 
 
 def join_deployments(old: Deployment, new: Deployment) -> Deployment:
-    """The new deployment with the old one's models and versions besides; what is new in an old model has weight 0."""
-    models = {}
-    for model in {**old.models, **new.models}:
-        ours, theirs = old.models.get(model, {}), new.models.get(model, {})
-        models[model] = {
-            number: Version(
-                ours[number].weight if number in ours else 0 if ours else theirs[number].weight,
-                (theirs if number in theirs else ours)[number].endpoints,
-            )
-            for number in {**ours, **theirs}
+    """The new deployment with the old one's models and versions besides, whose calls go by the old one's rules.
+
+    What is new in an old model has weight 0.
+    """
+    weights = {model: _join_weights(old.models.get(model, {}), new.models.get(model, {})) for model in _join(old, new)}
+    return _join_servers(old, new, weights, {**new.routing, **_list_routing(old)})
+
+
+def join_servers(old: Deployment, new: Deployment) -> Deployment:
+    """The servers of both as the new deployment has them: who gets copies in the old one has them still."""
+    weights = {model: _join_weights(new.models.get(model, {}), old.models.get(model, {})) for model in _join(old, new)}
+    routing = {**old.routing, **_list_routing(new)}
+    shadows = {model: one.shadow or old.routing_of(model).shadow for model, one in routing.items()}
+    kept = {model: dataclasses.replace(one, shadow=shadows[model]) for model, one in routing.items()}
+    return _join_servers(old, new, weights, kept)
+
+
+def _join(old: Deployment, new: Deployment) -> list[str]:
+    return [*{**old.models, **new.models}]
+
+
+def _list_routing(deployment: Deployment) -> dict[str, Routing]:
+    return {model: deployment.routing_of(model) for model in deployment.models}
+
+
+def _join_weights(first: Mapping[int, Version], second: Mapping[int, Version]) -> dict[int, int]:
+    """The first one's weights, or if it has none the second's, and 0 for what only the second has."""
+    others = {number: 0 if first else version.weight for number, version in second.items()}
+    return {**others, **{number: version.weight for number, version in first.items()}}
+
+
+def _join_servers(
+    old: Deployment, new: Deployment, weights: Mapping[str, Mapping[int, int]], routing: Mapping[str, Routing]
+) -> Deployment:
+    """Of each version the new servers if it has any; each model's regions have been heeded then."""
+    models = {
+        model: {
+            number: Version(weight, (new if number in new.models.get(model, {}) else old).servers(model, number))
+            for number, weight in numbers.items()
         }
-    return dataclasses.replace(new, models=models)
+        for model, numbers in weights.items()
+    }
+    return dataclasses.replace(
+        new,
+        models=models,
+        routing={model: dataclasses.replace(one, regions=()) for model, one in routing.items()},
+        localities={**old.localities, **new.localities},
+    )
 
 
 def _weigh_new(old: Deployment, both: Deployment, new: Deployment) -> dict[str, dict[int, int]]:
@@ -66,10 +104,6 @@ def _weigh_new(old: Deployment, both: Deployment, new: Deployment) -> dict[str, 
         model: dict.fromkeys(versions, 0) | new.weights(model) if model in new.models else old.weights(model)
         for model, versions in both.models.items()
     }
-
-
-def _list_clusters(deployment: Deployment) -> set[str]:
-    return {cluster_name(model, number) for model, versions in deployment.models.items() for number in versions}
 
 
 def _pick(files: Files, *kinds: str) -> Files:

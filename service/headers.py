@@ -2,6 +2,8 @@
 
 # Set by the gateway, which removes a client's own: the version to use when the message names none.
 VERSION_HEADER = "sluice-model-version"
+# A client's: the version that it wants, where it can set a header and not the message's field.
+PIN_HEADER = "sluice-version"
 # Set by the gateway, which removes a client's own: the claims of the caller's token, once that is verified.
 TOKEN_HEADER = "sluice-token"
 # Set by the gateway, which removes a client's own: what it has seen of the caller's certificate.

@@ -86,7 +86,7 @@ class TrafficChanger:
         # Named and unknown is for with_weights to say, and so is 0 for all.
         weights = self._traffic.deployment.with_weights(model, {**others, **named}).weights(model)
         text = ",".join(f"{number}={weight}" for number, weight in named.items())
-        what = (what or f"set {text}") + (" --only" if is_only else "") + (" --for-good" if is_for_good else "")
+        what = (what or f"set {text}{' --only' if is_only else ''}") + (" --for-good" if is_for_good else "")
         overrides, lasting = ({}, weights) if is_for_good else (weights, None)
         return self._plan(model, what, layers, weights, overrides, lasting, unhealthy_too)
 

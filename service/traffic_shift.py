@@ -46,11 +46,18 @@ def parse_shares(text: str) -> dict[int, int]:
 
 
 def plan_shift(
-    model: str, weights: Mapping[int, int], named: Mapping[int, int], *, steps: int, over_s: float
+    model: str,
+    weights: Mapping[int, int],
+    named: Mapping[int, int],
+    *,
+    steps: int,
+    over_s: float,
+    in_percent: bool = False,
 ) -> ShiftPlan:
     """The way from the weights in force to shares in hundredths of a percent.
 
-    Versions that are not named share what is left as they do now.
+    Versions that are not named share what is left as they do now. With `in_percent` all weights are whole percents,
+    whose sum never changes.
 
     Raises
     ------
@@ -66,15 +73,19 @@ def plan_shift(
     end = _find_end(model, start, named)
     if start == end:
         raise DeploymentError(f"model {model!r}: its traffic is shared so already")
+    if in_percent and any(share % PERCENT for share in named.values()):
+        raise DeploymentError(f"model {model!r}: expected whole percents, since its callers stay at their version")
     ladder = [_mix(start, end, step / steps) for step in range(1, steps + 1)]
+    if in_percent:
+        ladder = [_to_whole_percents(shares) for shares in ladder]
     gaining = frozenset(number for number in end if end[number] > start[number])
     return ShiftPlan(model=model, steps=tuple(map(_to_weights, ladder)), gaining=gaining, over_s=over_s)
 
 
-def round_shares(shares: Mapping[int, float]) -> dict[int, int]:
-    """Whole numbers whose sum is WHOLE: each rounded down, then one more for those that lost most."""
+def round_shares(shares: Mapping[int, float], whole: int = WHOLE) -> dict[int, int]:
+    """Whole numbers whose sum is `whole`: each rounded down, then one more for those that lost most."""
     rounded = {number: int(share) for number, share in shares.items()}
-    left = WHOLE - sum(rounded.values())
+    left = whole - sum(rounded.values())
     most_lost = sorted(shares, key=lambda number: rounded[number] - shares[number])
     return {number: share + (number in most_lost[:left]) for number, share in rounded.items()}
 
@@ -100,6 +111,11 @@ def _mix(start: Mapping[int, int], end: Mapping[int, int], part: float) -> dict[
     if part == 1:
         return dict(end)
     return round_shares({number: start[number] + (end[number] - start[number]) * part for number in start})
+
+
+def _to_whole_percents(shares: Mapping[int, int]) -> dict[int, int]:
+    percents = round_shares({number: share / PERCENT for number, share in shares.items()}, PERCENT)
+    return {number: percent * PERCENT for number, percent in percents.items()}
 
 
 def _to_weights(shares: Mapping[int, int]) -> dict[int, int]:

@@ -4,16 +4,14 @@ import json
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from service.commands.connection_options import DEFAULT_STATE_DIR
+from service.commands.traffic_options import StateDir, at_place
 
 if TYPE_CHECKING:
-    from service.admin import OperatorListener
-    from service.deployment import Endpoint
     from service.shift_run import Progress
     from service.traffic_change import PlannedChange
     from service.traffic_place import TrafficPlace
@@ -24,20 +22,7 @@ traffic = typer.Typer(
 )
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="The model's name.")]
-StateDir = Annotated[
-    Path, typer.Option(envvar="SLUICE_STATE_DIR", help="Folder of the gateway's state, or of yours with --operator.")
-]
-Operator = Annotated[
-    str | None,
-    typer.Option(metavar="HOST:PORT", help="The operator listener of a gateway elsewhere, in place of its own socket."),
-]
-Certificate = Annotated[Path | None, typer.Option("--cert", help="Operator's certificate to show to it, PEM.")]
-Key = Annotated[Path | None, typer.Option("--key", help="Its private key, PEM.")]
-Authority = Annotated[Path | None, typer.Option("--ca", help="Authorities that vouch for the gateway, PEM.")]
-DeploymentFile = Annotated[
-    Path | None,
-    typer.Option("--deployment", metavar="FILE", help="What the gateway was rendered from, unless the state has it."),
-]
+OpenPlace = Callable[[], "TrafficPlace"]
 ForGood = Annotated[bool, typer.Option("--for-good", help="Also in the file that Envoy reads when it starts again.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would change, and change nothing.")]
 UnhealthyToo = Annotated[
@@ -46,77 +31,105 @@ UnhealthyToo = Annotated[
 
 
 @traffic.command("show")
+@at_place
 def show(
+    open_place: OpenPlace,
     model: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="All models if none is given.")] = None,
-    state_dir: StateDir = DEFAULT_STATE_DIR,
-    operator: Operator = None,
-    cert: Certificate = None,
-    key: Key = None,
-    ca: Authority = None,
-    deployment: DeploymentFile = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show each version's weight: declared, lasting, set by an operator, and the one in force; and who is healthy."""
     from service.commands.traffic_view import ModelTraffic, describe_traffic, format_traffic
     from service.running_gateway import RunningGateway
+    from service.shadow_traffic import read_shadow
     from service.version_counters import read_counters
 
     with _explaining("show"):
-        opened = _find_place(state_dir, operator, cert, key, ca, deployment).open()
+        opened = open_place().open()
         gateway, shown = RunningGateway(opened.admin), []
         for name in [model] if model is not None else opened.deployment.models:
             layers = opened.read_layers(name)
-            shown.append(ModelTraffic(name, layers, read_counters(gateway, name, layers.declared)))
+            counters = read_counters(gateway, name, layers.declared)
+            shown.append(ModelTraffic(name, layers, counters, read_shadow(opened, name)))
         typer.echo(json.dumps(describe_traffic(shown), indent=2) if as_json else format_traffic(shown))
 
 
 @traffic.command("set")
+@at_place
 def set_weights(
+    open_place: OpenPlace,
     model: Model,
     weights: Annotated[str, typer.Argument(metavar="VERSION=WEIGHT,...", help="Relative weights, as in 1=90,2=10.")],
     only: Annotated[bool, typer.Option("--only", help="Versions that are not named get 0.")] = False,
     for_good: ForGood = False,
     dry_run: DryRun = False,
     unhealthy_too: UnhealthyToo = False,
-    state_dir: StateDir = DEFAULT_STATE_DIR,
-    operator: Operator = None,
-    cert: Certificate = None,
-    key: Key = None,
-    ca: Authority = None,
-    deployment: DeploymentFile = None,
 ) -> None:
     """Set weights at once, until Envoy ends. Versions that are not named keep theirs, unless --only is given.
 
     Prints each version's share before and after. What cannot be is refused with exit code 1, and nothing is changed.
     """
     from service.deployment import parse_split
-    from service.traffic_change import TrafficChanger
 
     with _explaining("set"):
-        named = parse_split(weights)
-        place = _find_place(state_dir, operator, cert, key, ca, deployment)
-        with nullcontext() if dry_run else place.lock():
-            changer = TrafficChanger(place)
-            planned = changer.plan_set(model, named, is_only=only, is_for_good=for_good, unhealthy_too=unhealthy_too)
-            _preview(planned)
-            if not dry_run:
-                changer.make(planned)
-                typer.echo(f"\nIn force. Take it back with: sluice traffic undo {model}")
+        _change(open_place(), dry_run, model, parse_split(weights), for_good, unhealthy_too, is_only=only)
+
+
+@traffic.command("pin")
+@at_place
+def pin(
+    open_place: OpenPlace,
+    model: Model,
+    version: Annotated[int, typer.Argument(metavar="VERSION", help="The version that is to get all traffic.")],
+    for_good: ForGood = False,
+    dry_run: DryRun = False,
+    unhealthy_too: UnhealthyToo = False,
+) -> None:
+    """Give one version all of a model's traffic at once, but for calls that name another; `undo` takes it back."""
+    from service.model_routing import WHOLE
+
+    with _explaining("pin"):
+        what = f"pin {version}"
+        _change(open_place(), dry_run, model, {version: WHOLE}, for_good, unhealthy_too, is_only=True, what=what)
+
+
+@traffic.command("shadow")
+@at_place
+def shadow(
+    open_place: OpenPlace,
+    model: Model,
+    share: Annotated[
+        str,
+        typer.Argument(
+            metavar="VERSION=PERCENT",
+            help="How many of the calls are copied to the shadow, as in 3=5; 'declared' for as many as the file says.",
+        ),
+    ],
+) -> None:
+    """Set at once, until Envoy ends, how much of a model's traffic is copied to its shadow.
+
+    Which version that is, the deployment file says. `show` tells what became of the copies.
+    """
+    from service.commands.traffic_view import describe_shadow
+    from service.shadow_traffic import ShadowTraffic, parse_share
+
+    with _explaining("shadow"):
+        place = open_place()
+        with place.lock():
+            opened = place.open()
+            shadows = ShadowTraffic(opened.deployment, opened.admin)
+            shadows.set_percent(model, parse_share(share, shadows.read(model)))
+            typer.echo(describe_shadow(model, shadows.read(model)))
 
 
 @traffic.command("undo")
+@at_place
 def undo(
+    open_place: OpenPlace,
     model: Annotated[
         str | None, typer.Argument(metavar="[MODEL]", help="That of the last change if not given.")
     ] = None,
     dry_run: DryRun = False,
     unhealthy_too: UnhealthyToo = False,
-    state_dir: StateDir = DEFAULT_STATE_DIR,
-    operator: Operator = None,
-    cert: Certificate = None,
-    key: Key = None,
-    ca: Authority = None,
-    deployment: DeploymentFile = None,
 ) -> None:
     """Put back at once what was before the last change, be it a set, a shift or an undo; also amid a shift.
 
@@ -125,7 +138,7 @@ def undo(
     from service.traffic_change import TrafficChanger
 
     with _explaining("undo"):
-        place = _find_place(state_dir, operator, cert, key, ca, deployment)
+        place = open_place()
         with nullcontext() if dry_run else place.lock():
             changer = TrafficChanger(place)
             planned = changer.plan_undo(model, unhealthy_too=unhealthy_too)
@@ -153,7 +166,9 @@ def history(
 
 
 @traffic.command("shift")
+@at_place
 def shift(
+    open_place: OpenPlace,
     model: Model,
     to: Annotated[
         str,
@@ -178,12 +193,6 @@ def shift(
     for_good: ForGood = False,
     dry_run: DryRun = False,
     unhealthy_too: UnhealthyToo = False,
-    state_dir: StateDir = DEFAULT_STATE_DIR,
-    operator: Operator = None,
-    cert: Certificate = None,
-    key: Key = None,
-    ca: Authority = None,
-    deployment: DeploymentFile = None,
 ) -> None:
     """Shift traffic step by step and show how each version fares; Ctrl-C stops and leaves the weights where they are.
 
@@ -199,11 +208,12 @@ def shift(
         signal.signal(number, signal.default_int_handler)
     with _explaining("shift"):
         shares, over_s = parse_shares(to), parse_duration(over)
-        place = _find_place(state_dir, operator, cert, key, ca, deployment)
+        place = open_place()
         with nullcontext() if dry_run else place.lock_shift(model):
             changer = TrafficChanger(place)
             in_force = changer.traffic.read_weights(model)
-            plan = plan_shift(model, in_force, shares, steps=steps, over_s=over_s)
+            keeps_sum = changer.traffic.deployment.routing_of(model).key is not None
+            plan = plan_shift(model, in_force, shares, steps=steps, over_s=over_s, in_percent=keeps_sum)
             planned = changer.plan_set(
                 model,
                 plan.steps[-1],
@@ -219,38 +229,29 @@ def shift(
                 typer.echo(f"\nDone. Take it back with: sluice traffic undo {model}")
 
 
-def _find_place(
-    state_dir: Path,
-    operator: str | None,
-    cert: Path | None,
-    key: Path | None,
-    ca: Path | None,
-    deployment: Path | None,
-) -> "TrafficPlace":
-    """The gateway that the options mean; what is not given of the certificates is the state folder's own."""
-    from service.deployment import Endpoint
-    from service.traffic_place import TrafficPlace
+def _change(
+    place: "TrafficPlace",
+    is_dry_run: bool,
+    model: str,
+    weights: dict[int, int],
+    is_for_good: bool,
+    unhealthy_too: bool,
+    *,
+    is_only: bool,
+    what: str = "",
+) -> None:
+    """Preview other weights, and put them in force."""
+    from service.traffic_change import TrafficChanger
 
-    state_folder = state_dir.resolve()
-    if operator is None:
-        if cert or key or ca:
-            raise typer.BadParameter("expected together with --operator", param_hint="--cert, --key, --ca")
-        return TrafficPlace(state_folder, deployment_file=deployment)
-    listener = _fill_certificates(Endpoint.parse(operator, ("operator",)), state_folder / "certs", cert, key, ca)
-    return TrafficPlace(state_folder, listener, deployment)
-
-
-def _fill_certificates(
-    endpoint: "Endpoint", certificates: Path, cert: Path | None, key: Path | None, ca: Path | None
-) -> "OperatorListener":
-    import dataclasses
-
-    from service.admin import OperatorListener
-
-    own = OperatorListener.of_state(endpoint, certificates)
-    return dataclasses.replace(
-        own, authority=ca or own.authority, certificate=cert or own.certificate, key=key or own.key
-    )
+    with nullcontext() if is_dry_run else place.lock():
+        changer = TrafficChanger(place)
+        planned = changer.plan_set(
+            model, weights, is_only=is_only, is_for_good=is_for_good, unhealthy_too=unhealthy_too, what=what
+        )
+        _preview(planned)
+        if not is_dry_run:
+            changer.make(planned)
+            typer.echo(f"\nIn force. Take it back with: sluice traffic undo {model}")
 
 
 def _preview(planned: "PlannedChange") -> None:

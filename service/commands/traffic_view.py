@@ -1,10 +1,11 @@
 """How `sluice traffic` shows weights, changes of them, and shifts under way."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from service.commands.certs import format_table
 from service.duration import format_duration
+from service.shadow_traffic import ShadowState
 from service.shift_run import Progress
 from service.traffic_change import PlannedChange
 from service.traffic_history import Change
@@ -24,6 +25,7 @@ class ModelTraffic:
     model: str
     layers: WeightLayers
     counters: Mapping[int, VersionCounters]
+    shadow: ShadowState | None = None
 
 
 def describe_traffic(traffic: list[ModelTraffic]) -> list[dict[str, object]]:
@@ -39,6 +41,7 @@ def describe_traffic(traffic: list[ModelTraffic]) -> list[dict[str, object]]:
             "share_percent": round(100 * find_shares(one.layers.in_force)[number], 2),
             "healthy": one.counters[number].healthy,
             "servers": one.counters[number].servers,
+            "shadow": asdict(one.shadow) if one.shadow and one.shadow.version == number else None,
         }
         for one in traffic
         for number, declared in one.layers.declared.items()
@@ -64,7 +67,7 @@ def format_traffic(traffic: list[ModelTraffic]) -> str:
 
 
 def _find_notes(one: ModelTraffic) -> list[str]:
-    notes = []
+    notes = [describe_shadow(one.model, one.shadow)] if one.shadow else []
     if one.layers.overrides:
         versions = ", ".join(map(str, sorted(one.layers.overrides)))
         notes.append(f"{one.model}: versions with an override ({versions}): set by an operator until Envoy ends")
@@ -75,6 +78,16 @@ def _find_notes(one: ModelTraffic) -> list[str]:
     if not any(find_shares(one.layers.in_force).values()):
         notes.append(f"{one.model}: these weights give no version any traffic; calls without a version fail")
     return notes
+
+
+def describe_shadow(model: str, shadow: ShadowState) -> str:
+    """What a model's shadow gets, and what became of it, in one line."""
+    declared = "" if shadow.percent == shadow.declared_percent else f", {shadow.declared_percent} % declared"
+    return (
+        f"{model}: version {shadow.version} gets copies of {shadow.percent} % of the calls{declared}: "
+        f"{shadow.sent} sent, {shadow.answered} answered, {shadow.failed} failed, {shadow.dropped} dropped, "
+        f"{shadow.healthy}/{shadow.servers} healthy"
+    )
 
 
 def format_change(planned: PlannedChange) -> str:

@@ -27,10 +27,13 @@ START_TIMEOUT_S = 60.0
 class Backend(grpc.GenericRpcHandler):
     """A server behind the gateway that answers every call with its own name and the version it was told."""
 
-    def __init__(self, name, certificates, serves=("digits/1", "digits/2")):
+    def __init__(self, name, certificates, serves=("digits/1", "digits/2"), port=0):
         self.name = name
         self.calls = []
         self.is_failing = False
+        # Cleared, calls get no answer.
+        self.is_answering = threading.Event()
+        self.is_answering.set()
         self._server = grpc.server(
             ThreadPoolExecutor(8),
             handlers=[self],
@@ -49,7 +52,7 @@ class Backend(grpc.GenericRpcHandler):
             (certificates / name).read_bytes() for name in ("service.key", "service.pem", "internal-ca.pem")
         )
         credentials = grpc.ssl_server_credentials([(key, certificate)], authority, require_client_auth=True)
-        self.endpoint = Endpoint(HOST, self._server.add_secure_port(f"{HOST}:0", credentials))
+        self.endpoint = Endpoint(HOST, self._server.add_secure_port(f"{HOST}:{port}", credentials))
         self._server.start()
 
     def service(self, details):
@@ -66,6 +69,7 @@ class Backend(grpc.GenericRpcHandler):
         )
 
     def _fail(self, context):
+        self.is_answering.wait()
         if self.is_failing:
             context.abort(grpc.StatusCode.UNAVAILABLE, "failing")
 
@@ -75,6 +79,7 @@ class Backend(grpc.GenericRpcHandler):
 
     def stop(self):
         """Break off everything and end."""
+        self.is_answering.set()
         self._server.stop(None).wait()
 
 

@@ -13,6 +13,8 @@ from service.deployment_file import (
     parse_deployment,
     read_deployment,
 )
+from service.localities import Locality
+from service.model_routing import CallKey, Routing, Shadow
 from service.plan import GATEWAY, OPERATOR
 
 WHOLE = """\
@@ -30,6 +32,23 @@ models:
       20:
         weight: 10
         endpoints: ["127.0.0.1:8002"]
+"""
+ROUTED = """\
+gateway: {region: eu, zone: eu-1}
+models:
+  digits:
+    versions:
+      1:
+        weight: 90
+        endpoints: [{address: "127.0.0.1:8001", region: eu, zone: eu-1}, {address: "127.0.0.1:8002", region: us}]
+      2: {weight: 10, endpoints: ["127.0.0.1:8001"]}
+      3: {weight: 0, endpoints: ["127.0.0.1:8001"]}
+    sticky: {header: x-user}
+    shadow: {version: 3, percent: 5}
+    regions: [eu]
+  letters:
+    versions: {1: {weight: 1, endpoints: ["127.0.0.1:8003"]}}
+    affinity: {message: sequence_id}
 """
 ONE = "models: {digits: {versions: {1: {weight: 1, endpoints: ['127.0.0.1:8001']}}}}"
 
@@ -56,7 +75,51 @@ def test_file_with_models_alone_has_the_defaults_of_the_command_line(tmp_path):
     assert read.max_message_bytes == DEFAULT_MAX_MESSAGE_BYTES
 
 
-@pytest.mark.parametrize("text", [WHOLE, ONE])
+def test_routing_and_places_are_read(tmp_path):
+    """A server's place is said once and holds wherever the server is named; of a model only its regions' are called."""
+    read = parse_deployment(ROUTED, "x.yaml", tmp_path)
+    first, second = Endpoint("127.0.0.1", 8001), Endpoint("127.0.0.1", 8002)
+    assert read.routing == {
+        "digits": Routing(sticky=CallKey(header="x-user"), shadow=Shadow(3, 5), regions=("eu",)),
+        "letters": Routing(affinity=CallKey(message="sequence_id")),
+    }
+    assert read.localities == {first: Locality("eu", "eu-1"), second: Locality("us")}
+    assert (read.locality, read.servers("digits", 1), read.servers("digits", 2)) == (
+        Locality("eu", "eu-1"),
+        (first,),
+        (first,),
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("1:\n        weight: 90", "1:\n        weight: 9", "4: model 'digits': expected weights whose sum is 100"),
+        ("{header: x-user}", "{header: X-User}", "10: models.digits.sticky.header: expected the name of a header"),
+        ("{header: x-user}", "{}", "10: models.digits.sticky: expected a mapping with 'header' or 'claim'"),
+        ("{header: x-user}", "{header: sluice-token}", "expected another header: the gateway removes"),
+        ("percent: 5", "percent: 0.5", "11: models.digits.shadow.percent: expected a whole number from 0 to 100"),
+        ("version: 3,", "version: 4,", "11: model 'digits': expected as shadow one of versions 1, 2, 3, given 4"),
+        ("version: 3,", "version: 2,", "11: model 'digits': expected as shadow a version of weight 0"),
+        ("regions: [eu]", "regions: [asia]", "7: model 'digits' version 1: expected an endpoint in asia"),
+        ("region: us}", "regoin: us}", "did you mean 'region'?"),
+        ('["127.0.0.1:8003"]', '[{address: "127.0.0.1:8001", region: us}]', "expected 127.0.0.1:8001 in one place"),
+        (
+            "affinity:",
+            "sticky: {header: x-user}\n    affinity:",
+            "15: model 'letters': expected 'affinity' or",
+        ),
+    ],
+)
+def test_routing_that_cannot_be_is_refused_with_its_line(tmp_path, old, new, problem):
+    """And with what was expected."""
+    assert ROUTED.count(old) == 1
+    with pytest.raises(DeploymentFileError) as raised:
+        parse_deployment(ROUTED.replace(old, new), "x.yaml", tmp_path)
+    assert problem in str(raised.value)
+
+
+@pytest.mark.parametrize("text", [WHOLE, ONE, ROUTED])
 def test_formatted_deployment_is_read_as_the_same(tmp_path, text):
     """Folders become absolute, so that it may lie anywhere."""
     read = parse_deployment(text, "x.yaml", tmp_path)
