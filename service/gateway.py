@@ -13,7 +13,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from certs.identities import AUTHORITIES
 from service.deployment import SHADOW_PREFIX, WEIGHTS_PREFIX, Deployment, cluster_name, runtime_key, runtime_prefix
 from service.envoy_check import FOLDER, SECRETS
-from service.headers import PIN_HEADER, VERSION_HEADER
+from service.headers import KEY_HEADER, PIN_HEADER, VERSION_HEADER
 from service.pb import open_inference_pb2
 from service.rendered_routing import (
     describe_key,
@@ -177,7 +177,7 @@ def _list_clusters(deployment: Deployment) -> list[dict[str, object]]:
             "version": number,
             "health_name": f"{model}/{number}",
             "endpoints": deployment.servers(model, number),
-            "is_hashed": deployment.routing_of(model).affinity is not None,
+            "is_hashed": deployment.routing_of(model).is_hashed,
         }
         for model, versions in deployment.models.items()
         for number in versions
@@ -195,6 +195,8 @@ def _list_models(deployment: Deployment) -> list[dict[str, object]]:
             "name": model,
             "runtime_prefix": runtime_prefix(model),
             "key": describe_key(deployment.routing_of(model).key),
+            "key_header": KEY_HEADER if deployment.routing_of(model).idempotency else "",
+            "keeps_sequences": deployment.routing_of(model).affinity is not None,
             "shadow": describe_shadow(model, deployment.routing_of(model)),
             "versions": [
                 {"number": number, "cluster": cluster_name(model, number), "weight": version.weight}

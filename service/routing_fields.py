@@ -71,6 +71,7 @@ def _build_model(model: str, declared: Mapping[str, Any]) -> Routing:
         affinity=CallKey(**declared["affinity"]) if "affinity" in declared else None,
         shadow=shadow,
         regions=tuple(declared.get("regions", ())),
+        idempotency=declared.get("idempotency", False),
     )
 
 
@@ -81,6 +82,7 @@ def describe_routing(routing: Routing) -> dict[str, Any]:
         "affinity": _describe_key(routing.affinity),
         "shadow": dict(vars(routing.shadow)) if routing.shadow else None,
         "regions": list(routing.regions),
+        "idempotency": routing.idempotency,
     }
     return {key: value for key, value in fields.items() if value}
 
