@@ -36,9 +36,22 @@ class TwinDeployment:
     ----------
     weights
         By model and version, for those that do not leave all to the highest version.
+    routing
+        By model, what is declared besides.
+    options
+        Flags of the servers.
     """
 
-    def __init__(self, repository, state_folder, *, weights=None, max_message_bytes=DEFAULT_MAX_MESSAGE_BYTES):
+    def __init__(
+        self,
+        repository,
+        state_folder,
+        *,
+        weights=None,
+        max_message_bytes=DEFAULT_MAX_MESSAGE_BYTES,
+        routing=None,
+        options=(),
+    ):
         self.certificates = state_folder / "certs"
         ensure_certificates(self.certificates)
         self._repository = repository
@@ -46,6 +59,7 @@ class TwinDeployment:
             *tls_options(self.certificates, allowed=GATEWAY_URI),
             "--max-message-bytes",
             max_message_bytes,
+            *options,
         )
         self.backends = [ServerProcess(repository, *self._options) for _ in range(2)]
         deployment = Deployment(
@@ -54,6 +68,7 @@ class TwinDeployment:
             gateway=Endpoint(HOST, find_free_port()),
             operator=Endpoint(HOST, find_free_port()),
             max_message_bytes=max_message_bytes,
+            routing=routing or {},
         )
         self.rig = Rig(state_folder, deployment, START_TIMEOUT_S)
         self.rig.start()

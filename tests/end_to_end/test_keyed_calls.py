@@ -13,9 +13,12 @@ import pytest
 from inference_messages import build_request, encode_request
 
 from certs import ensure_certificates
+from service.model_routing import Routing
+from service.pb.open_inference_pb2 import ModelInferResponse
 from service.pb.open_inference_pb2_grpc import GRPCInferenceServiceStub
+from service.traffic import Traffic
 from tests.end_to_end.checks_process import run_checks
-from tests.end_to_end.deployment_rig import tls_options
+from tests.end_to_end.deployment_rig import TwinDeployment, tls_options
 from tests.end_to_end.metrics_page import read_samples
 from tests.end_to_end.server_process import ServerProcess
 from tests.end_to_end.targets import Target
@@ -227,3 +230,61 @@ def test_identities_do_not_meet_each_others_answers(secured, certificates, neigh
         assert len(set(answers)) == len(answers)
         assert ask(by_gateway, throw(), KEY, renewed)[0] == answers[1]
         assert ask(by_gateway, throw(), KEY, late_carol, alice)[0] == answers[3]
+
+
+# ---- through a gateway
+
+
+@pytest.fixture(scope="module")
+def keyed_twins(transport, tmp_path_factory):
+    """A gateway before two servers that keep answers; two versions of a model have half of its calls each."""
+    folder = tmp_path_factory.mktemp("keyed")
+    for version in (1, 2):
+        onnx_models.save(
+            onnx_models.dice(), folder / "models", "dice", version, "max_batch_size: 8 version_policy {all {}}"
+        )
+    with TwinDeployment(
+        folder / "models",
+        folder,
+        weights={"dice": {1: 50, 2: 50}},
+        routing={"dice": Routing(idempotency=True)},
+        options=KEEPING,
+    ) as twins:
+        yield twins
+
+
+def test_repeated_call_through_a_gateway_gets_the_first_ones_answer(keyed_twins):
+    """Whichever version and server computed it, and wherever the weights send such calls by then."""
+    keys = [("idempotency-key", f"gateway-{number}") for number in range(40)]
+    traffic = Traffic(keyed_twins.rig.deployment, keyed_twins.rig.operator)
+    with keyed_twins.target.connect() as channel:
+        first = {key: ask(channel, throw(), key)[0] for key in keys}
+        again = {key: ask(channel, throw(), key) for key in keys}
+        traffic.shift("dice", {1: 100, 2: 0})
+        try:
+            moved = {key: ask(channel, throw(), key) for key in keys}
+        finally:
+            traffic.shift("dice", {1: 50, 2: 50})
+    assert len(set(first.values())) == len(keys)
+    versions = {ModelInferResponse.FromString(reply).model_version for reply in first.values()}
+    assert versions == {"1", "2"}
+    for answers in (again, moved):
+        assert {key: reply for key, (reply, _) in answers.items()} == first
+        assert all(trailers["sluice-idempotent"] == "replayed" for _, trailers in answers.values())
+    pages = [read_samples(backend.await_event("ready")["metrics"]) for backend in keyed_twins.backends]
+    runs = [page["sluice_idempotency_runs_total"] for page in pages]
+    assert min(runs) > 0
+    assert sum(runs) == len(keys)
+
+
+def test_another_clients_replay_through_a_gateway_is_computed_anew(keyed_twins):
+    """The gateway says whose certificate it has seen, whatever a client says of itself."""
+    owner = "By=spiffe://sluice.local/gateway;URI=spiffe://sluice.local/client/demo"
+    key = ("idempotency-key", "owned")
+    thief = Target.of_folder(keyed_twins.target.address, keyed_twins.certificates, "gateway-ca", "operator")
+    with keyed_twins.target.connect() as channel, thief.connect() as others:
+        first, _ = ask(channel, throw(), key)
+        stolen, trailers = ask(others, throw(), key, ("x-forwarded-client-cert", owner))
+        assert stolen != first
+        assert "sluice-idempotent" not in trailers
+        assert ask(channel, throw(), key, ("x-forwarded-client-cert", "URI=spiffe://example.org/a"))[0] == first

@@ -1,7 +1,5 @@
 """kernels.idempotency: a request with a key is computed once, and each caller gets its own answer or its own error."""
 
-import base64
-import json
 import random
 import select
 
@@ -113,73 +111,13 @@ def test_key_with_another_message_is_refused(engine, load, queue):
     assert engine.idempotency_usage()["conflicts"] == 2
 
 
-def encode_token(**claims):
-    """Claims as the gateway hands them on."""
-    return base64.urlsafe_b64encode(json.dumps(claims).encode()).rstrip(b"=")
-
-
-# Pairs of callers, as peer, forwarded, token.
-SAME = {
-    "certificate renewed": [
-        (b"gw", b"By=spiffe://g;Hash=aa;URI=spiffe://a", b""),
-        (b"gw", b"By=spiffe://g;Hash=bb;URI=spiffe://a", b""),
-    ],
-    "token renewed": [
-        (b"gw", b"", encode_token(iss="i", sub="s", exp=1, more={"sub": "x", "list": ["}", {}]})),
-        (b"gw", b"", encode_token(exp=2, sub="s", jti="9\\", iss="i")),
-    ],
-}
-OTHERS = {
-    "peer": [(b"a", b"", b""), (b"b", b"", b"")],
-    "no peer": [(b"a", b"", b""), (b"", b"", b"")],
-    "certificate": [(b"gw", b"Hash=aa;URI=spiffe://a", b""), (b"gw", b"Hash=aa;URI=spiffe://b", b"")],
-    "two names": [(b"gw", b"URI=spiffe://a;URI=spiffe://b", b""), (b"gw", b"URI=spiffe://a", b"")],
-    "name within a quoted text": [
-        (b"gw", b'Subject="x;URI=spiffe://a";Hash=1', b""),
-        (b"gw", b"URI=spiffe://a", b""),
-    ],
-    "certificate without a name": [(b"gw", b"By=b;Hash=aa", b""), (b"gw", b"By=b;Hash=bb", b"")],
-    "claimed by another peer": [(b"gw", b"URI=spiffe://a", b""), (b"a", b"URI=spiffe://a", b"")],
-    "parts in other places": [(b"ab", b"", b""), (b"a", b"b", b"")],
-    "subject": [(b"", b"", encode_token(iss="i", sub="a")), (b"", b"", encode_token(iss="i", sub="b"))],
-    "issuer": [(b"", b"", encode_token(iss="i", sub="a")), (b"", b"", encode_token(iss="j", sub="a"))],
-    "subject within": [
-        (b"", b"", encode_token(iss="i", more={"sub": "a"}, n=1)),
-        (b"", b"", encode_token(iss="i", more={"sub": "a"}, n=2)),
-    ],
-    "no token": [(b"", b"", encode_token(iss="i", sub="a")), (b"", b"", b"")],
-    "no object": [(b"", b"", b"ImEi"), (b"", b"", b"ImIi")],
-    "cut off": [
-        (b"", b"", encode_token(iss="i", sub="a", z=1)[:-4]),
-        (b"", b"", encode_token(iss="i", sub="a", z=1)[:-8]),
-    ],
-}
-
-
-@pytest.mark.parametrize("callers", SAME.values(), ids=SAME)
-def test_caller_stays_the_same_when_its_proof_is_renewed(queue, callers):
-    """A certificate's hash and a token's times are no part of who it is."""
-    first, second = (make_key(queue, "key", *caller) for caller in callers)
-    assert first == second
-
-
-@pytest.mark.parametrize("callers", OTHERS.values(), ids=OTHERS)
-def test_another_callers_key_is_another_key(engine, load, queue, callers):
+def test_another_callers_key_is_another_key(engine, load, queue):
     """Whoever repeats somebody else's key and message has it computed anew."""
     load(onnx_models.dice(), "dice", max_batch_size=1)
-    first, second = (ask(queue, dice_message(), make_key(queue, "key", *caller)) for caller in callers)
+    first, second = (ask(queue, dice_message(), make_key(queue, "key", peer)) for peer in (b"alice", b"bob"))
     assert first[0] == second[0] == status.OK
     assert first[1] != second[1]
     assert not second[2]
-
-
-@pytest.mark.parametrize("keys", [(b"",), (b"x" * 256,), (b"a b",), (b"a\tb",), ("ä".encode(),), (b"a", b"a")])
-def test_key_that_is_none_is_refused(queue, keys):
-    """Empty, too long, not visible, or two of them."""
-    with pytest.raises(InferError, match="1 to 255 visible ASCII") as refusal:
-        queue.make_key(keys, b"", b"", b"")
-    assert refusal.value.code == status.INVALID
-    assert len(queue.make_key((b"!" * 255,), b"", b"", b"")) == 32
 
 
 def test_engine_that_keeps_no_answers_refuses_keys():

@@ -101,7 +101,7 @@ def test_calls_without_a_key_are_spread(channel):
 
 
 def test_key_meets_the_same_server_whatever_the_version(channel):
-    """Where versions have the same servers; so that one who kept an answer is asked again when the weights have moved."""
+    """Where versions share their servers: so whoever has kept an answer is asked again after a shift."""
     for key in KEYS:
         servers = {ask(channel, key, version=version).partition(":")[0] for version in ("", "1", "2")}
         assert len(servers) == 1
