@@ -196,7 +196,7 @@ def _list_models(deployment: Deployment) -> list[dict[str, object]]:
             "runtime_prefix": runtime_prefix(model),
             "key": describe_key(deployment.routing_of(model).key),
             "key_header": KEY_HEADER if deployment.routing_of(model).idempotency else "",
-            "keeps_sequences": deployment.routing_of(model).affinity is not None,
+            "keeps_sequences": deployment.routing_of(model).keeps_sequences,
             "shadow": describe_shadow(model, deployment.routing_of(model)),
             "versions": [
                 {"number": number, "cluster": cluster_name(model, number), "weight": version.weight}

@@ -55,6 +55,8 @@ class Routing:
         Servers elsewhere are never called; none: all are.
     idempotency
         Calls with the same idempotency key stay at one version and one of its servers, which knows the key.
+    sequences
+        Calls may be those of sequences: none that a server has begun is sent again.
     """
 
     sticky: CallKey | None = None
@@ -62,6 +64,12 @@ class Routing:
     shadow: Shadow | None = None
     regions: tuple[str, ...] = ()
     idempotency: bool = False
+    sequences: bool = False
+
+    @property
+    def keeps_sequences(self) -> bool:
+        """Whether a call that a server has begun may have changed what the next one is answered."""
+        return self.sequences or self.affinity is not None
 
     @property
     def is_hashed(self) -> bool:

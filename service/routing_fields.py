@@ -72,6 +72,7 @@ def _build_model(model: str, declared: Mapping[str, Any]) -> Routing:
         shadow=shadow,
         regions=tuple(declared.get("regions", ())),
         idempotency=declared.get("idempotency", False),
+        sequences=declared.get("sequences", False),
     )
 
 
@@ -83,6 +84,7 @@ def describe_routing(routing: Routing) -> dict[str, Any]:
         "shadow": dict(vars(routing.shadow)) if routing.shadow else None,
         "regions": list(routing.regions),
         "idempotency": routing.idempotency,
+        "sequences": routing.sequences,
     }
     return {key: value for key, value in fields.items() if value}
 

@@ -50,6 +50,7 @@ models:
   letters:
     versions: {1: {weight: 1, endpoints: ["127.0.0.1:8003"]}}
     affinity: {message: sequence_id}
+    sequences: true
 """
 ONE = "models: {digits: {versions: {1: {weight: 1, endpoints: ['127.0.0.1:8001']}}}}"
 
@@ -82,7 +83,7 @@ def test_routing_and_places_are_read(tmp_path):
     first, second = Endpoint("127.0.0.1", 8001), Endpoint("127.0.0.1", 8002)
     assert read.routing == {
         "digits": Routing(CallKey(header="x-user"), shadow=Shadow(3, 5), regions=("eu",), idempotency=True),
-        "letters": Routing(affinity=CallKey(message="sequence_id")),
+        "letters": Routing(affinity=CallKey(message="sequence_id"), sequences=True),
     }
     assert read.localities == {first: Locality("eu", "eu-1"), second: Locality("us")}
     assert (read.locality, read.servers("digits", 1), read.servers("digits", 2)) == (

@@ -12,7 +12,7 @@ from service.model_routing import CallKey, Routing
 from service.traffic import Traffic
 from tests.free_ports import HOST, find_free_port
 
-MODELS = ("keyed", "sticky", "sums", "plain")
+MODELS = ("keyed", "sticky", "sums", "steps", "plain")
 KEYS = [f"key-{number}" for number in range(60)]
 
 
@@ -45,6 +45,7 @@ def rig(tmp_path_factory):
             "keyed": Routing(idempotency=True),
             "sticky": Routing(idempotency=True, sticky=CallKey(header="x-user")),
             "sums": Routing(affinity=CallKey(header="sluice-sequence")),
+            "steps": Routing(sequences=True),
         },
         certificates=folder / "certs",
         gateway=Endpoint(HOST, find_free_port()),
@@ -155,6 +156,7 @@ def test_call_of_a_sequence_that_was_counted_is_never_sent_again(rig, channel, f
     for version in ("", "1"):
         metadata = [("sluice-sequence", "seven")]
         assert count_attempts(model="sums", version=version, metadata=metadata) == 1
+        assert count_attempts(model="steps", version=version) == 1
         assert count_attempts(model="plain", version=version) > 1
     assert count_attempts(model="sums", metadata=[("sluice-version", "2")]) == 1
 
