@@ -1,5 +1,6 @@
 """The two programs of a deployment: how each is started, when it is ready, and how it is drained."""
 
+import contextlib
 import re
 import sys
 import time
@@ -10,9 +11,10 @@ from urllib.parse import urlencode
 from certs.identities import GATEWAY_URI
 from service.admin import AdminError, AdminSocket
 from service.child import Child
-from service.envoy_check import FOLDER, find_envoy
+from service.envoy_check import FOLDER, check_file, find_envoy
 from service.gateway import ADMIN_SOCKET
 from service.plan import Plan
+from service.running_gateway import RunningGateway
 
 POLL_S = 0.05
 PROBE_TIMEOUT_S = 1.0
@@ -20,6 +22,11 @@ PROBE_TIMEOUT_S = 1.0
 GATEWAY_DRAIN_S = 2
 STOP_TIMEOUT_S = 5.0
 LISTENERS = 2
+BOOTSTRAP = f"{FOLDER}/bootstrap.yaml"
+# Number by which an Envoy finds the one that it replaces; every first one of a line takes one that is free.
+BASE_ID = "run/base-id"
+# In a folder that is the owner's alone: whoever can write to it can end Envoy.
+HANDOVER_SOCKET = "run/handover"
 # Wherever the parent found the package, the child finds the same; never one in the working directory.
 RUN_CLI = "import sys; sys.path.insert(0, sys.argv.pop(1)); from service.cli import main; main()"
 
@@ -90,31 +97,82 @@ class GatewayDaemon:
         self._plan = plan
         self.executable = find_envoy(plan.envoy)
         self._admin = AdminSocket(plan.state_folder / ADMIN_SOCKET)
+        # Of the one that serves or is about to: how many have gone before it since the first.
+        self._epoch = 0
+        self._overrides: dict[str, str] = {}
 
     def start(self) -> Child:
         """Start it in the state folder, to which the paths in its configuration are relative."""
-        # Hot restart would share memory and a socket with any other Envoy of the same number on the machine.
+        self._epoch = 0
+        self.remove_memory()
+        return self._start("--use-dynamic-base-id", "--base-id-path", BASE_ID)
+
+    def start_successor(self) -> Child:
+        """Start the one that takes its sockets over, of the executable that is there now.
+
+        The old one ends by itself when what it has under way has had its time. It has no admin from now on.
+
+        Raises
+        ------
+        GatewayError, AdminError, OSError
+            It cannot be started. Found out before: one that dies while it starts keeps all later ones from starting.
+        """
+        self.executable = find_envoy(self._plan.envoy)
+        check_file(self._plan.state_folder, BOOTSTRAP, self.executable)
+        self._overrides = RunningGateway(self._admin).read_overrides()
+        base_id = (self._plan.state_folder / BASE_ID).read_text().strip()
+        self._epoch += 1
+        return self._start("--base-id", base_id)
+
+    def settle_successor(self) -> None:
+        """Give the successor what operators gave the admin of the old one; AdminError."""
+        if self._overrides:
+            self._admin.request("POST", f"/runtime_modify?{urlencode(self._overrides)}")
+
+    def give_up_successor(self) -> None:
+        """Note that it has failed, so that the next one finds the old one."""
+        self._epoch -= 1
+
+    def remove_memory(self) -> None:
+        """Remove what this line of Envoys shares in memory, for they leave it behind; to call when none follows."""
+        with contextlib.suppress(OSError):
+            base_id = (self._plan.state_folder / BASE_ID).read_text().strip()
+            # Envoy has its numbers in steps of ten.
+            Path(f"/dev/shm/envoy_shared_memory_{base_id}0").unlink(missing_ok=True)
+
+    def _start(self, *identity: str) -> Child:
         options = {
-            "-c": f"{FOLDER}/bootstrap.yaml",
+            "-c": BOOTSTRAP,
             "-l": "warning",
             "--concurrency": self._plan.gateway_threads,
             "--drain-time-s": GATEWAY_DRAIN_S,
             "--drain-strategy": "immediate",
+            "--parent-shutdown-time-s": int(GATEWAY_DRAIN_S + self._plan.drain_timeout_s + 1),
+            "--restart-epoch": self._epoch,
+            "--socket-path": HANDOVER_SOCKET,
+            "--socket-mode": "600",
         }
         arguments = [str(part) for option in options.items() for part in option]
-        command = [self.executable, "--disable-hot-restart", *arguments]
+        command = [self.executable, *identity, *arguments]
         return Child(self.name, command, self._plan.state_folder, self._plan.log_file(self.name))
 
     def is_ready(self) -> bool:
-        """Whether it says so and both its listeners are there: it goes on without one whose port is taken."""
+        """Whether it says so and both its listeners are there: it goes on without one whose port is taken.
+
+        The answer may be that of the one which it replaces: each counts its generation.
+        """
         try:
             is_live = self._admin.request("GET", "/ready").strip() == "LIVE"
-            return is_live and self._read_stats("listener_manager.total_listeners_active") == [LISTENERS]
+            wanted = [LISTENERS, self._epoch + 1]
+            return is_live and wanted == self._read_stats(
+                "listener_manager.total_listeners_active", "server.hot_restart_generation"
+            )
         except AdminError:
             return False
 
     def drain(self, child: Child, is_forced: Callable[[float], bool]) -> None:
         """Send clients away, close the door, let what is under way finish, then end it."""
+        self.remove_memory()
         try:
             self._admin.request("POST", "/healthcheck/fail")
             self._admin.request("POST", "/drain_listeners?graceful")

@@ -6,11 +6,15 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from certs.identities import OPERATOR_URI, SERVICE_URI
 from service.deployment_error import DeploymentError
 from service.localities import NOWHERE, Locality
 from service.model_routing import NO_ROUTING, Routing, check_routing
+
+if TYPE_CHECKING:
+    from service.access_policy import AccessPolicy
 
 # Names become parts of file names, cluster names and runtime keys.
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -76,6 +80,8 @@ class Deployment:
         Where servers are, of those of which it is known.
     locality
         Where the gateway is.
+    access
+        Who may do what; None lets every client with a certificate do all that the gateway passes on.
 
     Raises
     ------
@@ -93,6 +99,7 @@ class Deployment:
     routing: Mapping[str, Routing] = dataclasses.field(default_factory=dict)
     localities: Mapping[Endpoint, Locality] = dataclasses.field(default_factory=dict)
     locality: Locality = NOWHERE
+    access: "AccessPolicy | None" = None
 
     def __post_init__(self) -> None:
         if not self.models:
@@ -104,7 +111,8 @@ class Deployment:
             )
         for model, versions in self.models.items():
             _check_model(model, versions)
-            check_routing(model, self.routing_of(model), self.weights(model))
+            has_tokens = self.access is not None and bool(self.access.issuers)
+            check_routing(model, self.routing_of(model), self.weights(model), has_tokens=has_tokens)
             for number in versions:
                 _check_servers(model, number, self.servers(model, number), self.routing_of(model))
         frozen = {model: MappingProxyType(dict(sorted(versions.items()))) for model, versions in self.models.items()}

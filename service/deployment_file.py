@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import yaml
 
+from service.access_section import build_access, describe_access
 from service.deployment import Deployment, DeploymentError, Endpoint, Version
 from service.routing_fields import (
     build_localities,
@@ -58,12 +59,17 @@ def parse_deployment(text: str, name: str, folder: Path) -> Deployment:
         document = read_yaml(text)
     except YamlError as error:
         raise DeploymentFileError(f"{name}: {error}") from None
-    if problems := list(_find_problems(document)):
-        raise DeploymentFileError("\n".join(f"{name}:{line}: {problem}" for line, problem in sorted(problems)))
+    check_document(document, name, load_schema())
     try:
         return _build_deployment(document.data, folder)
     except DeploymentError as error:
         raise DeploymentFileError(f"{name}:{document.find_line(error.path)}: {error}") from None
+
+
+def check_document(document: YamlDocument, name: str, schema: Mapping[str, Any]) -> None:
+    """Raise DeploymentFileError, with all that a schema does not allow of what a file of some name says."""
+    if problems := list(_find_problems(document, schema)):
+        raise DeploymentFileError("\n".join(f"{name}:{line}: {problem}" for line, problem in sorted(problems)))
 
 
 def format_deployment(deployment: Deployment) -> str:
@@ -90,6 +96,7 @@ def describe_deployment(deployment: Deployment) -> dict[str, Any]:
             }
             for model, versions in deployment.models.items()
         },
+        **({"access": describe_access(deployment.access)} if deployment.access else {}),
     }
 
 
@@ -101,9 +108,9 @@ def _format_version(version: Version, deployment: Deployment) -> dict[str, objec
 # ---- what a file may say
 
 
-def _find_problems(document: YamlDocument) -> Iterator[tuple[int, str]]:
+def _find_problems(document: YamlDocument, schema: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
     """Line and text of everything that the schema does not allow."""
-    validator = jsonschema.Draft202012Validator(load_schema())
+    validator = jsonschema.Draft202012Validator(schema)
     for error in validator.iter_errors(document.data):
         path = tuple(error.absolute_path)
         for inner, problem in _describe_error(error):
@@ -159,6 +166,7 @@ def _build_deployment(data: Mapping[str, Any], folder: Path) -> Deployment:
         routing=build_routing(data["models"]),
         localities=build_localities(data["models"]),
         locality=read_place(gateway),
+        access=build_access(data["access"], folder) if "access" in data else None,
     )
 
 

@@ -59,8 +59,13 @@ def check(files: Mapping[str, bytes], envoy: Path) -> None:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content)
         Path(folder, "whole.yaml").write_text(yaml.safe_dump(_inline(files)))
-        command = [envoy, "--mode", "validate", "-c", "whole.yaml", "-l", "error", "--disable-hot-restart"]
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        check_file(Path(folder), "whole.yaml", envoy)
+
+
+def check_file(folder: Path, name: str, envoy: Path) -> None:
+    """Have Envoy check the configuration that it would be started on in a folder; GatewayError."""
+    command = [envoy, "--mode", "validate", "-c", name, "-l", "error", "--disable-hot-restart"]
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise GatewayError(f"Envoy refuses the configuration:\n{(result.stderr or result.stdout).strip()}")
 

@@ -3,17 +3,20 @@
 import functools
 import hashlib
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import jinja2
+import yaml
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from certs.identities import AUTHORITIES
 from service.deployment import SHADOW_PREFIX, WEIGHTS_PREFIX, Deployment, cluster_name, runtime_key, runtime_prefix
 from service.envoy_check import FOLDER, SECRETS
-from service.headers import KEY_HEADER, PIN_HEADER, VERSION_HEADER
+from service.gateway_access import SERVER_METHODS, describe_rules, describe_tokens, list_key_servers, list_operators
+from service.headers import KEY_HEADER, PIN_HEADER, TOKEN_HEADER, VERSION_HEADER
 from service.pb import open_inference_pb2
 from service.rendered_routing import (
     describe_key,
@@ -43,9 +46,9 @@ SELECTORS = (
         "methods": ("ModelReady", "ModelMetadata", "ModelConfig", "ModelStatistics"),
     },
 )
-OPERATOR_PATHS = ("/clusters", "/listeners", "/ready", "/runtime", "/stats", "/stats/prometheus")
 _SHIFT = rf"({re.escape(WEIGHTS_PREFIX)}|{re.escape(SHADOW_PREFIX)})\.[A-Za-z0-9_.%@-]+=[0-9]*"
 SHIFT_PATTERN = rf"/runtime_modify\?{_SHIFT}(&{_SHIFT})*"
+OPERATOR_PATHS = ("/clusters", "/listeners", "/ready", "/runtime", "/stats", "/stats/prometheus")
 # Installed, the templates lie inside the package; in a checkout, beside it.
 TEMPLATE_FOLDERS = (Path(__file__).parent / "envoy", Path(__file__).parent.parent / "envoy")
 
@@ -108,9 +111,17 @@ def _fill_resources(template: str, **values: object) -> bytes:
 
 @functools.cache
 def _templates() -> jinja2.Environment:
-    return jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE_FOLDERS), undefined=jinja2.StrictUndefined, autoescape=False
     )
+    templates.filters["toyaml"] = _format_yaml
+    return templates
+
+
+def _format_yaml(value: object) -> str:
+    """As people read it; parts that are the same are written out, since anchors would have to be unique in a file."""
+    dumper = type("PlainDumper", (yaml.SafeDumper,), {"ignore_aliases": lambda self, data: True})
+    return yaml.dump(value, Dumper=dumper, sort_keys=False, width=sys.maxsize).rstrip()
 
 
 def _render_secrets(deployment: Deployment) -> dict[str, bytes]:
@@ -135,6 +146,7 @@ def _render_clusters(deployment: Deployment) -> dict[str, bytes]:
         version_header=VERSION_HEADER,
         service_identity=deployment.service_identity,
         admin_socket=ADMIN_SOCKET,
+        key_servers=list_key_servers(deployment.access) if deployment.access else [],
     )
     return files
 
@@ -146,6 +158,7 @@ def _render_routes(deployment: Deployment) -> bytes:
         selectors=SELECTORS,
         pin_header=PIN_HEADER,
         has_failover=has_failover(deployment),
+        server_methods=SERVER_METHODS if deployment.access else (),
         path_prefix=f"/{SERVICE_NAME}/",
         buffer_limit_bytes=deployment.max_message_bytes + BUFFER_MARGIN_BYTES,
     )
@@ -156,7 +169,8 @@ def _render_listeners(deployment: Deployment) -> bytes:
         "listeners",
         gateway=deployment.gateway,
         operator=deployment.operator,
-        operators=deployment.operators,
+        readers=(*deployment.operators, *list_operators(deployment.access, ("admin", "traffic"))),
+        weighers=(*deployment.operators, *list_operators(deployment.access, ("traffic",))),
         operator_paths=OPERATOR_PATHS,
         shift_pattern=SHIFT_PATTERN,
         selectors=SELECTORS,
@@ -164,6 +178,11 @@ def _render_listeners(deployment: Deployment) -> bytes:
         version_header=VERSION_HEADER,
         id_fields=list_id_fields(deployment),
         objects=list_objects(deployment),
+        token_header=TOKEN_HEADER,
+        server_methods=SERVER_METHODS,
+        access=deployment.access,
+        token_filter=describe_tokens(deployment.access) if deployment.access else {},
+        rule_filters=describe_rules(deployment.access) if deployment.access else [],
         max_message_bytes=deployment.max_message_bytes,
     )
 

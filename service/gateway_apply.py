@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from certs.files import replace_file
 from service.admin import AdminSocket
 from service.applied_deployment import read_applied, save_applied
 from service.deployment import Deployment, DeploymentError, cluster_name, runtime_key
 from service.envoy_check import FOLDER, GatewayError, check
 from service.gateway import ADMIN_SOCKET, render
-from service.gateway_install import install
+from service.gateway_install import install, put_in_place
 from service.gateway_stages import Stage, plan_stages
 from service.instance import lock_instance
 from service.running_gateway import RunningGateway
@@ -92,15 +91,8 @@ class GatewayChange:
         self.tell(stage.name)
         if stage.idle_clusters:
             self._await_idle(gateway, stage)
-        self._write(stage)
+        put_in_place(stage.files, self.state_folder)
         await_taken(gateway, stage, self.take_timeout_s)
-
-    def _write(self, stage: Stage) -> None:
-        for path, content in stage.files.items():
-            target = self.state_folder / path
-            if not target.exists() or target.read_bytes() != content:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                replace_file(target, content)
 
     def _await_idle(self, gateway: RunningGateway, stage: Stage) -> None:
         until = time.monotonic() + self.drain_timeout_s
@@ -111,7 +103,7 @@ class GatewayChange:
 
     def _take_back(self, gateway: RunningGateway, old: Deployment, new: Deployment) -> None:
         for stage in plan_stages(new, old):
-            self._write(stage)
+            put_in_place(stage.files, self.state_folder)
             try:
                 await_taken(gateway, stage, self.take_timeout_s)
             except GatewayError as error:

@@ -1,5 +1,6 @@
 """Puts a gateway's configuration in place where no gateway runs."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from certs.files import replace_file
@@ -25,8 +26,14 @@ def install(deployment: Deployment, state_folder: Path, envoy: Path, lasting: De
     weights = render_weights(lasting or deployment)
     files = {**render(deployment), **weights}
     check(files, envoy)
-    for path, content in files.items():
-        target = state_folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(target, content)
+    put_in_place(files, state_folder)
     save_applied(deployment, state_folder)
+
+
+def put_in_place(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write files by their path in a folder, in their order, each in one step, unless they are as they should be."""
+    for path, content in files.items():
+        target = folder / path
+        if not target.exists() or target.read_bytes() != content:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            replace_file(target, content)

@@ -34,6 +34,18 @@ def lock_instance(path: Path) -> Iterator[None]:
         yield
 
 
+def find_owner(path: Path) -> int | None:
+    """Number of the process that holds a lock of lock_instance; None when nobody does."""
+    try:
+        with path.open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return int(path.read_text())
+    except FileNotFoundError:
+        pass
+    return None
+
+
 def check_ports(endpoints: Mapping[str, Endpoint]) -> None:
     """Raise InstanceError for the first endpoint that is taken, named by what it is for.
 

@@ -85,9 +85,13 @@ class Routing:
 NO_ROUTING = Routing()
 
 
-def check_routing(model: str, routing: Routing, weights: Mapping[int, int]) -> None:
+def check_routing(model: str, routing: Routing, weights: Mapping[int, int], *, has_tokens: bool) -> None:
     """Raise DeploymentError for what a model with these weights by version cannot have."""
     path = ("models", model)
+    if routing.key and routing.key.claim and not has_tokens:
+        raise DeploymentError(
+            f"model {model!r}: expected issuers of tokens in 'access', since nobody else has claims to stay by", path
+        )
     if routing.affinity and routing.sticky:
         raise DeploymentError(
             f"model {model!r}: expected 'affinity' or 'sticky': what keeps a sequence at one server keeps it at one "

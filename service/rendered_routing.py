@@ -3,12 +3,10 @@
 from collections.abc import Iterable, Iterator
 
 from service.deployment import Deployment, Endpoint, cluster_name, shadow_cluster_name, shadow_key
+from service.gateway_access import CLAIMS_KEY, EXTRACTED, TOKENS
 from service.localities import rank_localities
 from service.model_routing import CallKey, Routing
 
-EXTRACTED = "envoy.filters.http.grpc_field_extraction"
-# Where jwt_authn puts the claims of a token that it has verified.
-CLAIMS = "envoy.filters.http.jwt_authn:token"
 # Envoy reads these out of all entries of the map, whatever their key: it cannot look one up.
 ID_FIELDS = ("parameters.int64_param", "parameters.string_param")
 
@@ -81,7 +79,7 @@ def _name_object(key: CallKey) -> str:
 
 def _format_object(key: CallKey) -> str:
     if key.claim:
-        return f"%DYNAMIC_METADATA({CLAIMS}:{key.claim})%"
+        return f"%DYNAMIC_METADATA({TOKENS}:{CLAIMS_KEY}:{key.claim})%"
     return "".join(f"%DYNAMIC_METADATA({EXTRACTED}:{field})%" for field in ID_FIELDS)
 
 

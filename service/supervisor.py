@@ -9,9 +9,11 @@ from collections.abc import Callable
 from types import TracebackType
 
 from certs import ensure_certificates
+from service.admin import AdminError
 from service.child import Child
 from service.daemons import POLL_S, STOP_TIMEOUT_S, GatewayDaemon, ServiceDaemon
 from service.deployment import Deployment
+from service.envoy_check import GatewayError
 from service.gateway_install import install
 from service.instance import check_ports, lock_instance
 from service.plan import Plan, derive_deployment
@@ -48,6 +50,7 @@ class Supervisor:
         # Written from signal handlers, in which no lock may be taken.
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._stop_requests = 0
+        self._is_replacement_wanted = False
 
     def __enter__(self) -> "Supervisor":
         self.start()
@@ -104,6 +107,12 @@ class Supervisor:
         if self._wake >= 0:
             os.eventfd_write(self._wake, 1)
 
+    def request_replacement(self) -> None:
+        """Ask for another Envoy in place of the one that runs; returns at once, and a signal handler may call it."""
+        self._is_replacement_wanted = True
+        if self._wake >= 0:
+            os.eventfd_write(self._wake, 1)
+
     def _run(self) -> None:
         try:
             with lock_instance(self.plan.state_folder / "run" / "lock"):
@@ -155,15 +164,19 @@ class Supervisor:
 
     def _keep_all(self) -> None:
         while not self._stop_requests:
+            if self._is_replacement_wanted:
+                self._is_replacement_wanted = False
+                for kept in self._kept:
+                    kept.replace()
             self._pause(min(kept.tend() for kept in self._kept))
 
     def _pause(self, timeout_s: float) -> bool:
         """Wait until a child ends, a stop is asked for, or the time is over; tells whether to hurry."""
         poller = select.poll()
         poller.register(self._wake, select.POLLIN)
-        for kept in self._kept:
-            if kept.child is not None and kept.child.exit_code() is None:
-                poller.register(kept.child.descriptor, select.POLLIN)
+        for child in (child for kept in self._kept for child in (kept.child, kept.predecessor)):
+            if child is not None and child.exit_code() is None:
+                poller.register(child.descriptor, select.POLLIN)
         # One millisecond more: a wait that ends a moment early would turn in circles.
         if self._wake in dict(poller.poll(int(timeout_s * 1000) + 1)):
             os.eventfd_read(self._wake)
@@ -182,11 +195,13 @@ def _wait_awake(event: threading.Event) -> None:
 
 
 class _Kept:
-    """A daemon that is kept running: its child of the moment, and when the next one may start."""
+    """A daemon that is kept running: its child of the moment, the one before, and when the next one may start."""
 
     def __init__(self, daemon: ServiceDaemon | GatewayDaemon) -> None:
         self.daemon = daemon
         self.child: Child | None = None
+        # While there is one, the child takes over from it, or has.
+        self.predecessor: Child | None = None
         self._is_ready = False
         self._started_at = 0.0
         self._start_at = 0.0
@@ -197,12 +212,30 @@ class _Kept:
         self._is_ready = False
         self._started_at = time.monotonic()
 
+    def replace(self) -> None:
+        """Start a successor, if the daemon can have one, the child runs well, and none is taking over already."""
+        if not isinstance(self.daemon, GatewayDaemon) or not self._is_ready or self.predecessor is not None:
+            return
+        try:
+            successor = self.daemon.start_successor()
+        except (AdminError, GatewayError, OSError) as error:
+            log.error("not replaced", extra={"child": self.daemon.name, "reason": str(error)})
+            return
+        self.predecessor, self.child = self.child, successor
+        self._is_ready = False
+        self._started_at = time.monotonic()
+
     def probe(self) -> bool:
-        self._is_ready = self._is_ready or self.daemon.is_ready()
+        if not self._is_ready and self.daemon.is_ready():
+            self._is_ready = True
+            if self.predecessor is not None:
+                self.daemon.settle_successor()
         return self._is_ready
 
     def tend(self) -> float:
         """Bury a child that has died and start the next when it is time; returns seconds until there is more to do."""
+        if self.predecessor is not None:
+            self._tend_predecessor()
         if self.child is not None and self.child.exit_code() is not None:
             self._bury()
         if self.child is not None:
@@ -212,6 +245,18 @@ class _Kept:
             return left
         self.start()
         return READY_POLL_S
+
+    def _tend_predecessor(self) -> None:
+        """Bury the one that has handed over; keep it when its successor has died before that."""
+        if self.predecessor.exit_code() is not None:
+            log.info("replaced", extra={"child": self.daemon.name, "pid": self.child.pid, "old": self.predecessor.pid})
+            self.predecessor.close()
+            self.predecessor = None
+        elif self.child.exit_code() is not None and not self._is_ready:
+            log.error("not replaced", extra={"child": self.daemon.name, "reason": self.child.read_log_tail()})
+            self.child.close()
+            self.daemon.give_up_successor()
+            self.child, self.predecessor, self._is_ready = self.predecessor, None, True
 
     def _probe_again(self) -> float:
         if self.probe():
@@ -223,6 +268,10 @@ class _Kept:
         return READY_POLL_S
 
     def _bury(self) -> None:
+        if self.predecessor is not None:
+            # It holds the ports until it is gone.
+            self.predecessor.stop(STOP_TIMEOUT_S)
+            self.predecessor = None
         now, tail = time.monotonic(), self.child.read_log_tail()
         code = self.child.close()
         self.child = None
@@ -233,6 +282,9 @@ class _Kept:
         self._backoff_s = min(2 * self._backoff_s, BACKOFF_LAST_S)
 
     def end(self, is_forced: Callable[[float], bool]) -> None:
+        if self.predecessor is not None:
+            self.predecessor.stop(STOP_TIMEOUT_S)
+            self.predecessor = None
         if self.child is None:
             return
         if self.child.exit_code() is None:

@@ -131,6 +131,26 @@ def run(
     run_plan(plan)
 
 
+@gateway.command()
+def restart(
+    state_dir: StateDir = DEFAULT_STATE_DIR,
+    timeout: Annotated[float, typer.Option(help="Seconds that the new one may take to come up.")] = 120.0,
+) -> None:
+    """Put a new Envoy in the place of the one that runs, as for an upgrade of its program.
+
+    It takes over the sockets; calls under way have the drain timeout of `up` or `run` to finish with the old one.
+    """
+    from service.admin import AdminError
+    from service.envoy_check import GatewayError
+    from service.gateway_restart import restart_gateway
+
+    try:
+        restart_gateway(state_dir.resolve(), timeout)
+    except (GatewayError, AdminError) as error:
+        fail(str(error))
+    typer.echo("a new Envoy serves; the old one finishes what it has under way")
+
+
 def read(file: Path) -> "Deployment":
     """The deployment of a file, or the end with what is wrong with it."""
     from service.deployment_file import DeploymentFileError, read_deployment

@@ -69,6 +69,7 @@ def run(plan: "Plan") -> None:
     supervisor = Supervisor(plan)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: supervisor.request_stop())
+    signal.signal(signal.SIGUSR2, lambda *_: supervisor.request_replacement())
     try:
         supervisor.start()
         typer.echo(describe(supervisor))

@@ -1,5 +1,6 @@
 """A real Envoy between real gRPC clients and servers, for the tests of the gateway."""
 
+import signal
 import threading
 import time
 from collections import Counter
@@ -8,9 +9,11 @@ from contextlib import contextmanager
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from typer.testing import CliRunner
 
 from certs import ensure_certificates
 from service.admin import AdminSocket, OperatorListener
+from service.cli import app
 from service.daemons import GatewayDaemon
 from service.deployment import Deployment, Endpoint, Version
 from service.gateway import ADMIN_SOCKET, VERSION_HEADER
@@ -122,6 +125,7 @@ class Rig:
         """End Envoy."""
         if self.child is not None:
             self.child.stop(5.0)
+            self._daemon.remove_memory()
             self.child = None
 
     def connect(self, certificate="client", folder=None):
@@ -253,3 +257,15 @@ def make_deployment(folder, host=HOST):
         operator=Endpoint(HOST, find_free_port()),
         certificates=folder / "certs",
     )
+
+
+def run_traffic(rig, *arguments):
+    """Run `sluice traffic` in this process on the rig's state folder."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return CliRunner().invoke(
+            app, ["traffic", *arguments, "--state-dir", str(rig.state_folder)], env={"COLUMNS": "200"}
+        )
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

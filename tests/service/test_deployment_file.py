@@ -99,6 +99,7 @@ def test_routing_and_places_are_read(tmp_path):
         ("1:\n        weight: 90", "1:\n        weight: 9", "4: model 'digits': expected weights whose sum is 100"),
         ("idempotency: true", "idempotency: 1", "13: models.digits.idempotency: expected true or false, given 1"),
         ("{header: x-user}", "{header: X-User}", "10: models.digits.sticky.header: expected the name of a header"),
+        ("{header: x-user}", "{claim: sub}", "3: model 'digits': expected issuers of tokens in 'access'"),
         ("{header: x-user}", "{}", "10: models.digits.sticky: expected a mapping with 'header' or 'claim'"),
         ("{header: x-user}", "{header: sluice-token}", "expected another header: the gateway removes"),
         ("percent: 5", "percent: 0.5", "11: models.digits.shadow.percent: expected a whole number from 0 to 100"),

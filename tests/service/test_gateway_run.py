@@ -10,14 +10,17 @@ import time
 from pathlib import Path
 
 import pytest
-from gateway_rig import Backend, infer, open_channel
+from gateway_rig import Backend, infer, open_channel, run_load
+from typer.testing import CliRunner
 
 from certs import ensure_certificates
 from service.admin import AdminError, AdminSocket, OperatorListener
+from service.cli import app
 from service.deployment import Deployment, Endpoint, Version
 from service.deployment_file import format_deployment
 from service.gateway import ADMIN_SOCKET
 from service.traffic import Traffic
+from tests.child_processes import list_children
 from tests.free_ports import HOST, find_free_port
 
 READY = "Ctrl-C drains and stops."
@@ -41,13 +44,16 @@ def deployment(tmp_path):
 
 
 @contextlib.contextmanager
-def run_gateway(deployment, folder, is_ready=True):
+def run_gateway(deployment, folder, is_ready=True, options=()):
     """The command as a process, once it is ready; ended if it has not ended by itself."""
     file = folder / "deployment.yaml"
     file.write_text(format_deployment(deployment))
     command = [sys.executable, "-c", "from service.cli import main; main()", "gateway", "run", str(file)]
     with subprocess.Popen(
-        [*command, "--state-dir", str(folder / "state")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*command, "--state-dir", str(folder / "state"), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as process:
         try:
             if is_ready:
@@ -110,6 +116,49 @@ def test_envoy_that_is_killed_comes_back_with_what_was_applied_last(deployment, 
         end(process)
 
 
+def test_restart_under_load_fails_no_call_and_keeps_what_operators_set(deployment, tmp_path):
+    """Twice: another process serves on the same ports, and the old one is gone when its time is over."""
+    operator = OperatorListener.of_state(deployment.operator, deployment.certificates)
+    with (
+        run_gateway(deployment, tmp_path, options=("--drain-timeout", "1")) as process,
+        open_channel(deployment.gateway, deployment.certificates, is_retrying=True) as channel,
+    ):
+        Traffic(deployment, operator).shift("digits", {1: 0, 2: 100})
+        with run_load(lambda: infer(channel), threads=4) as load:
+            for _ in range(2):
+                load.wait_for_more(50)
+                [old] = list_children(process.pid)
+                result = CliRunner().invoke(app, ["gateway", "restart", "--state-dir", str(tmp_path / "state")])
+                assert result.exit_code == 0, result.output
+                await_change(lambda old=old: old not in list_children(process.pid))
+                load.wait_for_more(50)
+        assert load.failures == []
+        assert Traffic(deployment, operator).read_weights("digits") == {1: 0, 2: 100}
+        assert ask(deployment) == "server 2:2"
+        memory = Path(f"/dev/shm/envoy_shared_memory_{(tmp_path / 'state/run/base-id').read_text()}0")
+        assert memory.exists()
+        end(process)
+    assert not memory.exists()
+
+
+def test_restart_that_cannot_be_leaves_the_old_one_serving(deployment, tmp_path):
+    """A bootstrap that Envoy does not take; and without a gateway there is nothing to restart."""
+    arguments = ["gateway", "restart", "--state-dir", str(tmp_path / "state"), "--timeout", "3"]
+    result = CliRunner().invoke(app, arguments)
+    assert (result.exit_code, "no gateway is running there" in result.output) == (2, True)
+    with run_gateway(deployment, tmp_path) as process:
+        bootstrap = tmp_path / "state/envoy/bootstrap.yaml"
+        rendered = bootstrap.read_bytes()
+        bootstrap.write_bytes(b"node: [\n")
+        result = CliRunner().invoke(app, arguments)
+        assert (result.exit_code, "no other Envoy has come up" in result.output) == (2, True)
+        assert ask(deployment) == "server 1:1"
+        bootstrap.write_bytes(rendered)
+        assert CliRunner().invoke(app, [*arguments[:-1], "60"]).exit_code == 0
+        assert ask(deployment) == "server 1:1"
+        end(process)
+
+
 def test_file_that_cannot_be_run_ends_with_why(deployment, tmp_path):
     """Certificates that are not there: Envoy's own words, exit code 1."""
     missing = dataclasses.replace(deployment, certificates=tmp_path / "nowhere")
@@ -118,15 +167,6 @@ def test_file_that_cannot_be_run_ends_with_why(deployment, tmp_path):
     assert process.returncode == 1
     assert "Envoy refuses the configuration" in output
     assert "nowhere" in output
-
-
-def list_children(pid):
-    """Process numbers of a process's children."""
-    while True:
-        # A thread that ends amid the look leaves its children to another one.
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            tasks = Path(f"/proc/{pid}/task").glob("*/children")
-            return [int(child) for task in tasks for child in task.read_text().split()]
 
 
 def await_change(is_there):

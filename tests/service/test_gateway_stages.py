@@ -1,5 +1,6 @@
 """service.gateway_stages: whatever changes, no route ever leads to a cluster that is not there, nor to no version."""
 
+import functools
 import itertools
 from pathlib import Path
 
@@ -9,14 +10,18 @@ import yaml
 from service.deployment import Deployment, Endpoint, Version
 from service.gateway import render
 from service.gateway_stages import join_deployments, plan_stages
+from service.localities import Locality
+from service.model_routing import CallKey, Routing, Shadow
 
 HOST = "127.0.0.1"
 ONE, TWO, THREE = (Endpoint(HOST, 8000 + number) for number in (1, 2, 3))
 
 
-def deploy(**models):
-    """A deployment of models, each {version: (weight, endpoint)}."""
+def deploy(routing=None, **models):
+    """A deployment of models, each {version: (weight, endpoint)}, and what is said of `digits` besides."""
     return Deployment(
+        routing={"digits": routing} if routing else {},
+        localities={ONE: Locality("eu"), TWO: Locality("us")},
         models={
             model: {number: Version(weight, (endpoint,)) for number, (weight, endpoint) in versions.items()}
             for model, versions in models.items()
@@ -37,12 +42,28 @@ DEPLOYMENTS = {
     "another model": deploy(letters={1: (1, ONE)}),
     "two models": deploy(digits={2: (1, TWO), 3: (1, THREE)}, letters={1: (1, ONE)}),
 }
+# By every one of the others and all of them: what calls have besides weights comes, changes and goes.
+ROUTED = {
+    "shadow": deploy(Routing(shadow=Shadow(2, 5)), digits={1: (100, ONE), 2: (0, TWO)}),
+    "another shadow": deploy(Routing(shadow=Shadow(1, 5)), digits={1: (0, ONE), 2: (10, TWO)}),
+    "sticky": deploy(Routing(sticky=CallKey(header="x-user")), digits={1: (90, ONE), 2: (10, TWO)}),
+    "sequences": deploy(Routing(affinity=CallKey(header="x-id")), digits={2: (60, TWO), 3: (40, THREE)}),
+    "region": deploy(Routing(regions=("eu",)), digits={1: (7, ONE)}),
+    "other region": deploy(Routing(regions=("us",)), digits={2: (7, TWO)}),
+}
+DEPLOYMENTS |= ROUTED
 PAIRS = list(itertools.permutations(DEPLOYMENTS, 2))
 
 
 def read_resources(files, name):
     """The resources of one file."""
-    return yaml.safe_load(files[f"envoy/{name}.yaml"])["resources"]
+    return parse(files[f"envoy/{name}.yaml"])["resources"]
+
+
+@functools.cache
+def parse(text):
+    """A file's content; the same few texts come again and again."""
+    return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 def list_splits(files):
@@ -81,7 +102,34 @@ def test_every_moment_of_a_change_has_a_way_for_every_call(before, after):
         for _, weights in list_splits(files):
             assert weights.keys() <= clusters
             assert sum(weights.values()) > 0
-            assert all(f"envoy/endpoints/{cluster}.yaml" in files for cluster in weights)
+            assert all(has_servers(files, cluster) for cluster in weights)
+        assert set(list_shadows(files)) <= clusters
+
+
+def has_servers(files, cluster):
+    """Whether any server is declared for a cluster."""
+    [servers] = read_resources(files, f"endpoints/{cluster}")
+    return any(locality["lb_endpoints"] for locality in servers["endpoints"])
+
+
+def list_shadows(files):
+    """The clusters that get copies."""
+    for route in read_resources(files, "routes")[0]["virtual_hosts"][0]["routes"]:
+        for policy in route.get("route", {}).get("request_mirror_policies", ()):
+            yield policy["cluster"]
+
+
+@pytest.mark.parametrize(("before", "after"), [pair for pair in PAIRS if pair[1] in ROUTED])
+def test_server_outside_a_models_regions_is_never_its_new_versions(before, after):
+    """At no moment of a change."""
+    new = DEPLOYMENTS[after]
+    regions = new.routing_of("digits").regions
+    for stage in plan_stages(DEPLOYMENTS[before], new):
+        for number in new.models["digits"] if regions else ():
+            path = f"envoy/endpoints/digits@{number}.yaml"
+            if path in stage.files:
+                [servers] = parse(stage.files[path])["resources"]
+                assert {locality["locality"]["region"] for locality in servers["endpoints"]} <= set(regions)
 
 
 @pytest.mark.parametrize(("before", "after"), [pair for pair in PAIRS if "another model" not in pair])

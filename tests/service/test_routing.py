@@ -1,27 +1,35 @@
 """What a deployment says of calls besides weights, in a real Envoy: pins, callers that stay, sequences and shadows."""
 
 import json
+import os
+import pty
+import subprocess
+import sys
 import time
 from collections import Counter
 from contextlib import contextmanager
+from uuid import uuid4
 
 import grpc
 import pytest
+from access_rig import HOUR_S, LOGIN, list_public, make_issuer_key
 from gateway_rig import MAX_MESSAGE_BYTES, START_TIMEOUT_S, Backend, Rig, call, infer
-from typer.testing import CliRunner
+from gateway_rig import run_traffic as run
 
 from certs import ensure_certificates
-from service.cli import app
+from certs.identities import CLIENT_URI
+from service.access_policy import AccessPolicy, Grant, Issuer, Role
 from service.deployment import Deployment, Endpoint, Version
 from service.drift import find_drift
 from service.headers import VERSION_HEADER
 from service.model_routing import CallKey, Routing, Shadow
 from service.pb import open_inference_pb2 as pb
 from service.shadow_traffic import ShadowTraffic
+from service.token_keys import sign_token
 from service.traffic import Traffic
 from tests.free_ports import HOST, find_free_port
 
-MODELS = ("digits", "words", "sums", "lost")
+MODELS = ("digits", "words", "sums", "known", "lost")
 USERS = [f"user-{number}" for number in range(300)]
 
 
@@ -37,25 +45,35 @@ def rig(tmp_path_factory):
     backends = {name: Backend(name, folder / "certs", serves) for name in "abc"}
     a, b, c = (backend.endpoint for backend in backends.values())
     everywhere = {1: Version(50, (a, b, c)), 2: Version(50, (a, b, c))}
+    key = make_issuer_key(folder, "login", "ES256")
+    policy = AccessPolicy(
+        issuers={"login": Issuer(issuer=LOGIN, audiences=("sluice",), keys=list_public(key))},
+        roles={"user": Role(("*",), ("infer", "pin", "metadata"))},
+        grants=(Grant("user", (CLIENT_URI,)),),
+    )
     deployment = Deployment(
         models={
             "digits": {1: Version(90, (a,)), 2: Version(10, (b,)), 3: Version(0, (c,))},
             "words": everywhere,
             "sums": everywhere,
+            "known": {1: Version(50, (a,)), 2: Version(50, (b,))},
             "lost": {1: Version(1, (a,)), 3: Version(0, (Endpoint(HOST, find_free_port()),))},
         },
         routing={
             "digits": Routing(sticky=CallKey(header="x-user"), shadow=Shadow(3, 0)),
             "words": Routing(affinity=CallKey(header="sluice-sequence")),
             "sums": Routing(affinity=CallKey(message="sequence_id")),
+            "known": Routing(sticky=CallKey(claim="sub")),
             "lost": Routing(shadow=Shadow(3, 100)),
         },
+        access=policy,
         certificates=folder / "certs",
         gateway=Endpoint(HOST, find_free_port()),
         operator=Endpoint(HOST, find_free_port()),
         max_message_bytes=MAX_MESSAGE_BYTES,
     )
     rig = Rig(folder, deployment, START_TIMEOUT_S)
+    rig.issuer_key = key
     rig.backends = backends
     try:
         rig.start()
@@ -83,6 +101,14 @@ def place_users(channel):
     return {user: infer(channel, metadata=[("x-user", user)]) for user in USERS}
 
 
+def try_infer(channel, metadata):
+    """An answer, or the status of a call that was drawn to a failing version each time."""
+    try:
+        return infer(channel, metadata=metadata)
+    except grpc.RpcError as error:
+        return error.code()
+
+
 @contextmanager
 def copies(rig, percent):
     """So many percent of the calls are copied to the shadow while the block runs."""
@@ -93,11 +119,6 @@ def copies(rig, percent):
         yield rig.backends["c"].calls
     finally:
         shadow.set_percent("digits", None)
-
-
-def run(rig, *arguments):
-    """What `sluice traffic` says and how it ends."""
-    return CliRunner().invoke(app, ["traffic", *arguments, "--state-dir", str(rig.state_folder)])
 
 
 def await_calls(calls, count):
@@ -150,6 +171,30 @@ def test_users_stay_and_a_shift_moves_them_in_one_direction(rig, channel):
     assert {user for user in USERS if before[user] == "b:2"} < {user for user in USERS if after[user] == "b:2"}
     assert 107 < Counter(after.values())["b:2"] < 193
     assert place_users(channel) == before
+
+
+def test_subjects_of_tokens_stay(rig, channel):
+    """By a claim that was verified, and not by what a client says of itself; without a token by the weights."""
+
+    def ask(subject):
+        claims = {"iss": LOGIN, "aud": "sluice", "sub": subject, "exp": int(time.time()) + HOUR_S, "jti": str(uuid4())}
+        return infer(channel, "known", metadata=[("authorization", f"Bearer {sign_token(rig.issuer_key, claims)}")])
+
+    answers = {subject: {ask(subject) for _ in range(3)} for subject in USERS[:60]}
+    assert {len(one) for one in answers.values()} == {1}
+    assert {answer for one in answers.values() for answer in one} == {"a:1", "b:2"}
+    assert {infer(channel, "known") for _ in range(60)} == {"a:1", "b:2"}
+
+
+def test_user_of_a_version_that_fails_is_answered_by_another_and_comes_back(rig, channel):
+    """A call that is sent again is drawn anew; it is one call, and the user stays where it was."""
+    user = next(user for user, answer in place_users(channel).items() if answer == "b:2")
+    rig.backends["b"].is_failing = True
+    try:
+        assert "a:1" in {try_infer(channel, [("x-user", user)]) for _ in range(20)}
+    finally:
+        rig.backends["b"].is_failing = False
+    assert {infer(channel, metadata=[("x-user", user)]) for _ in range(5)} == {"b:2"}
 
 
 def test_calls_of_nobody_go_by_the_weights(channel):
@@ -299,6 +344,46 @@ def test_shift_of_callers_that_stay_goes_by_whole_percents(rig):
         assert run(rig, "undo", "digits").exit_code == 0
     result = run(rig, "shift", "digits", "--to", "2=12.5", "--over", "1s")
     assert (result.exit_code, "expected whole percents" in result.output) == (1, True)
+
+
+def test_shift_on_a_terminal_is_a_table_that_is_kept_fresh(rig):
+    """Its last state stays to be read."""
+    command = [
+        sys.executable,
+        "-c",
+        "from service.cli import main; main()",
+        "traffic",
+        "shift",
+        "digits",
+        "--to",
+        "2=20",
+    ]
+    options = ["--over", "1s", "--steps", "2", "--state-dir", str(rig.state_folder)]
+    shown, terminal = pty.openpty()
+    try:
+        with subprocess.Popen(
+            [*command, *options],
+            stdout=terminal,
+            stderr=terminal,
+            env={**os.environ, "TERM": "xterm", "COLUMNS": "160"},
+        ) as process:
+            os.close(terminal)
+            text = b"".join(iter(lambda: read_terminal(shown), b"")).decode()
+        assert process.returncode == 0, text
+    finally:
+        os.close(shown)
+        run(rig, "undo", "digits")
+    assert "digits: step 1 of 2" in text
+    assert text.index("\x1b[2K") < text.rindex("digits: step 2 of 2, 1s of 1s") < text.rindex("share wanted")
+    assert "Done. Take it back with" in text
+
+
+def read_terminal(shown):
+    """What a program has written to its terminal since; nothing once it has ended."""
+    try:
+        return os.read(shown, 65536)
+    except OSError:
+        return b""
 
 
 def test_shadow_is_set_and_shown_by_command(rig, channel):

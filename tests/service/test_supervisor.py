@@ -23,6 +23,7 @@ from service.pb import open_inference_pb2 as pb
 from service.pb import open_inference_pb2_grpc as stubs
 from service.plan import Plan
 from service.supervisor import Supervisor, SupervisorError
+from tests.child_processes import list_children
 from tests.free_ports import HOST, find_free_port
 
 TIMEOUT_S = 30.0
@@ -97,15 +98,6 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
-
-
-def list_children(pid):
-    """Process numbers of a process's children."""
-    while True:
-        tasks = Path(f"/proc/{pid}/task").glob("*/children")
-        # A thread that ends amid the look leaves its children to another one.
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-            return sorted(int(child) for task in tasks for child in task.read_text().split())
 
 
 def wait_for_end(descriptors):

@@ -9,10 +9,9 @@ import time
 from urllib.parse import quote
 
 import pytest
+from gateway_rig import run_traffic as run
 from gateway_rig import start_rig
-from typer.testing import CliRunner
 
-from service.cli import app
 from service.deployment import runtime_key
 from service.gateway import RUNTIME_FILE as WEIGHTS_FILE
 from service.gateway_apply import LOCK
@@ -28,18 +27,6 @@ def rig(tmp_path):
     """A gateway that splits `digits` 90 to 10."""
     with start_rig(tmp_path) as rig:
         yield rig
-
-
-def run(rig, *arguments):
-    """Run `sluice traffic` in this process on the rig's state folder."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        return CliRunner().invoke(
-            app, ["traffic", *arguments, "--state-dir", str(rig.state_folder)], env={"COLUMNS": "200"}
-        )
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
 
 
 def start_process(rig, *arguments):

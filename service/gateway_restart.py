@@ -1,0 +1,47 @@
+"""Has the supervisor of a state folder put another Envoy in the place of the one that runs."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from service.admin import AdminError, AdminSocket
+from service.envoy_check import GatewayError
+from service.gateway import ADMIN_SOCKET
+from service.instance import find_owner
+from service.running_gateway import RunningGateway
+
+GENERATION, LIVE = "server.hot_restart_generation", "server.live"
+POLL_S = 0.05
+
+
+def restart_gateway(state_folder: Path, timeout_s: float) -> None:
+    """Return when a new Envoy, of the executable that is there now, takes calls on the old one's sockets.
+
+    Raises
+    ------
+    GatewayError
+        None is supervised there, or the new one does not come up; its log says why, and the old one serves on.
+    AdminError
+        The running one does not say which it is.
+    """
+    owner = find_owner(state_folder / "run" / "lock")
+    if owner is None:
+        raise GatewayError(f"{state_folder}: no gateway is running there")
+    gateway = RunningGateway(AdminSocket(state_folder / ADMIN_SOCKET))
+    before = gateway.read_numbers((GENERATION,)).get(GENERATION, 0)
+    os.kill(owner, signal.SIGUSR2)
+    until = time.monotonic() + timeout_s
+    while not _is_next(gateway, before):
+        if time.monotonic() > until:
+            raise GatewayError(f"no other Envoy has come up within {timeout_s:.0f} s; the gateway's log says why")
+        time.sleep(POLL_S)
+
+
+def _is_next(gateway: RunningGateway, before: int) -> bool:
+    try:
+        numbers = gateway.read_numbers((GENERATION, LIVE))
+    except AdminError:
+        # Between the old one's admin and the new one's there is none.
+        return False
+    return numbers.get(GENERATION, 0) > before and numbers.get(LIVE) == 1
