@@ -45,7 +45,7 @@ cdef int digest_call(call* receiver, engine_core* engine, bytes_view key) noexce
         caller.forwarded = bytes_view(forwarded.data, forwarded.size)
         caller.token = bytes_view(token.data, token.size)
         caller.key = key
-        failed = digest_caller(engine.keyed.digest, &caller, receiver.caller_key)
+        failed = digest_caller(engine.keyed.digest, engine.gate.seed, &caller, receiver.caller_key)
     free_buffer(&peer)
     free_buffer(&forwarded)
     free_buffer(&token)

@@ -1,6 +1,6 @@
 """Who sends a key: what the key of the book of answers is made from, so that nobody meets an answer of somebody else's."""
 
-from libc.stdint cimport uint8_t
+from libc.stdint cimport uint8_t, uint64_t
 
 from kernels.codec cimport bytes_view
 from kernels.openssl cimport EVP_MD
@@ -27,4 +27,4 @@ cdef struct keyed_caller:
 
 
 cdef bint is_key(bytes_view key) noexcept nogil
-cdef int digest_caller(const EVP_MD* digest, const keyed_caller* caller, uint8_t* made) noexcept nogil
+cdef int digest_caller(const EVP_MD* digest, uint64_t seed, const keyed_caller* caller, uint8_t* made) noexcept nogil

@@ -126,7 +126,7 @@ cdef class CompletionQueue:
         caller.key = view_of(key)
         if len(keys) > 1 or not is_key(caller.key):
             raise InferError(INVALID, KEY_TEXT.decode())
-        if digest_caller(self.engine.core.keyed.digest, &caller, made) != 0:
+        if digest_caller(self.engine.core.keyed.digest, self.engine.core.gate.seed, &caller, made) != 0:
             raise MemoryError
         return PyBytes_FromStringAndSize(<const char*> made, DIGEST_BYTES)
 
