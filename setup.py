@@ -85,6 +85,9 @@ LIBRARIES = {
     "tls_peer": ["ssl", "crypto"],
     "compression": ["z"],
     "response_cache": ["crypto"],
+    "idempotency": ["crypto"],
+    "caller_key": ["crypto"],
+    "call_keys": ["crypto"],
 }
 
 

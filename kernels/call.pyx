@@ -47,7 +47,7 @@ cdef call* take_call(io_thread* thread) noexcept nogil:
 cdef void drop_call(call* used) noexcept nogil:
     """Give a reference back, on the call's I/O thread: the last one returns the call to the thread's pool."""
     cdef io_thread* thread = used.thread
-    cdef byte_buffer metadata, status_text, trailing
+    cdef byte_buffer metadata, key, status_text, trailing
     if int_add(&used.references, -1) > 0:
         return
     clear_call(used)
@@ -55,11 +55,13 @@ cdef void drop_call(call* used) noexcept nogil:
         free_call(used)
         return
     metadata = keep_buffer(&used.metadata)
+    key = keep_buffer(&used.key)
     status_text = keep_buffer(&used.status_text)
     trailing = keep_buffer(&used.trailing)
     # The inline message behind it needs no clearing.
     memset(used, 0, <size_t> (<char*> used.inline_message - <char*> used))
     used.metadata = metadata
+    used.key = key
     used.status_text = status_text
     used.trailing = trailing
     used.next = thread.spare_calls
@@ -77,6 +79,7 @@ cdef void clear_call(call* used) noexcept nogil:
 
 cdef void free_call(call* used) noexcept nogil:
     free_buffer(&used.metadata)
+    free_buffer(&used.key)
     free_buffer(&used.status_text)
     free_buffer(&used.trailing)
     free(used)

@@ -13,16 +13,23 @@ from cython cimport final
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdio cimport snprintf
 
+from kernels.caller_key cimport KEY_TEXT, STREAM_KEY_TEXT, SWITCHED_OFF_TEXT, digest_caller, is_key, keyed_caller
 from kernels.codec cimport bytes_view
-from kernels.dispatch cimport close_request, open_request, submit_request, withdraw_request
+from kernels.dispatch cimport close_request, engine_core, open_request, submit_request, withdraw_request
 from kernels.engine cimport Engine
 from kernels.failure cimport FAILURE_TEXT_BYTES
+from kernels.idempotency cimport DIGEST_BYTES
+from kernels.keyed_runs cimport submit_keyed
 from kernels.permit cimport Admission
 from kernels.request cimport FRESH, SETTLED, request
-from kernels.status cimport CANCELLED, EXHAUSTED, OK
+from kernels.status cimport CANCELLED, EXHAUSTED, INVALID, OK, UNIMPLEMENTED
 from kernels.sync cimport counter_add, counter_load, deadline_after, int_load, int_store, list_push, list_take
 
+from kernels.blocking_call import InferError
 from kernels.runtime import decode_error
+
+# What a caller hears whose stream sends a key.
+STREAM_KEY = STREAM_KEY_TEXT.decode()
 
 cdef extern from "<unistd.h>" nogil:
     ssize_t read(int descriptor, void* data, size_t size) noexcept
@@ -48,7 +55,9 @@ cdef class Call:
     cdef bytes message           # kept alive until the engine is done with it
     cdef bytes version_hint
     cdef Admission admission     # None where everybody may ask for everything
+    cdef bytes key               # of make_key; empty without one
     cdef readonly object context
+    cdef readonly bint is_replayed   # answered by what another request was run for
     cdef readonly int64_t retry_ns   # of a refused request: when it may be tried again; 0 for no idea
 
     def cancel(self):
@@ -93,8 +102,38 @@ cdef class CompletionQueue:
         """Return the descriptor that becomes readable when completions wait."""
         return self.settled.wake
 
+    def make_key(self, tuple keys not None, bytes peer not None, bytes forwarded not None, bytes token not None):
+        """Digest a caller and its key, for `submit`.
+
+        Parameters
+        ----------
+        keys : tuple of bytes
+            What the call's headers have as idempotency-key.
+        peer, forwarded, token : bytes
+            Whom the peer's certificate names, and x-forwarded-client-cert and sluice-token; empty without them.
+
+        Raises
+        ------
+        InferError
+            There is not one key, or not a good one, or no answers are kept.
+        """
+        cdef keyed_caller caller
+        cdef bytes key = keys[0]
+        cdef uint8_t[DIGEST_BYTES] made
+        if self.engine.core.keyed.max_bytes == 0:
+            raise InferError(UNIMPLEMENTED, SWITCHED_OFF_TEXT.decode())
+        caller.peer = view_of(peer)
+        caller.forwarded = view_of(forwarded)
+        caller.token = view_of(token)
+        caller.key = view_of(key)
+        if len(keys) > 1 or not is_key(caller.key):
+            raise InferError(INVALID, KEY_TEXT.decode())
+        if digest_caller(self.engine.core.keyed.digest, self.engine.core.gate.seed, &caller, made) != 0:
+            raise MemoryError
+        return PyBytes_FromStringAndSize(<const char*> made, DIGEST_BYTES)
+
     def submit(self, bytes message not None, context, bytes version_hint not None=b"", int64_t timeout_us=-1,
-               Admission admission=None):
+               Admission admission=None, bytes key not None=b""):
         """Take one ModelInferRequest, to be submitted by the next `flush`; its Call comes out of `drain`.
 
         Parameters
@@ -109,11 +148,14 @@ cdef class CompletionQueue:
             How long the request may stay queued; negative is without limit.
         admission : Admission
             What the caller may ask for, as decided by the time of the flush; None for everything.
+        key : bytes
+            What `make_key` gave, of a request that has a key.
         """
         cdef Call call = Call.__new__(Call)
         cdef request* asked = open_request(self.engine.core)
         if asked == NULL:
             raise MemoryError
+        call.key = key
         call.queue = self
         call.message = message
         call.version_hint = version_hint
@@ -122,10 +164,12 @@ cdef class CompletionQueue:
         call.asked = asked
         asked.message = message
         asked.message_size = len(message)
-        asked.version_hint = bytes_view(<const uint8_t*> <const char*> version_hint, len(version_hint))
+        asked.version_hint = view_of(version_hint)
         asked.deadline_ns = deadline_after(timeout_us) if timeout_us >= 0 else 0
         if admission is not None:
             asked.admitted = &admission.core
+        if key:
+            asked.key = <const uint8_t*> <const char*> key
         asked.context = &self.settled
         asked.call = <void*> call
         asked.done = push_settled
@@ -144,7 +188,7 @@ cdef class CompletionQueue:
                 if asked.cancelled:
                     refuse_cancelled(asked)
                 else:
-                    submit_request(self.engine.core, asked)
+                    submit(self.engine.core, asked)
                 asked = following
 
     def drain(self):
@@ -182,11 +226,23 @@ cdef class CompletionQueue:
             # One reply that does not fit must not take the others of this turn with it.
             code, payload = EXHAUSTED, "no memory for the reply"
         call.retry_ns = asked.retry_ns
+        call.is_replayed = asked.is_replayed
         call.asked = NULL
         call.message = None
         self.in_flight -= 1
         close_request(self.engine.core, asked)
         return call, code, payload
+
+
+cdef void submit(engine_core* core, request* asked) noexcept nogil:
+    if asked.key == NULL:
+        submit_request(core, asked)
+    else:
+        submit_keyed(core, asked)
+
+
+cdef bytes_view view_of(bytes text):
+    return bytes_view(<const uint8_t*> <const char*> text, len(text))
 
 
 cdef void refuse_cancelled(request* unwanted) noexcept nogil:

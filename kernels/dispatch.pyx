@@ -20,13 +20,15 @@ from kernels.elders cimport elder_list, find_elder
 from kernels.ensemble_plan cimport ensemble_plan
 from kernels.ensemble_run cimport cancel_ensemble, start_ensemble
 from kernels.failure cimport FAILURE_TEXT_BYTES
+from kernels.idempotency cimport leave_answer
 from kernels.parking cimport cancel_parked, park_request
 from kernels.queueing cimport admit_request
-from kernels.request cimport MOVING, PARKED, QUEUED, RUNNING, give_back_request, request, take_request
+from kernels.request cimport JOINED, MOVING, PARKED, QUEUED, RUNNING, give_back_request, request, take_request
 from kernels.routes cimport find_route, route, route_key, route_table
 from kernels.sequence_id cimport read_turn
+from kernels.settling cimport fail_request
 from kernels.signature cimport bind_request
-from kernels.status cimport EXHAUSTED, EXPIRED, INVALID, NOT_FOUND, UNAVAILABLE
+from kernels.status cimport CANCELLED, EXHAUSTED, EXPIRED, INVALID, NOT_FOUND, UNAVAILABLE
 from kernels.sync cimport int_exchange, int_load, monotonic_ns, pointer_load, section_enter, section_leave
 
 cdef enum:
@@ -52,14 +54,20 @@ cdef void close_request(engine_core* core, request* used) noexcept nogil:
 
 cdef void submit_request(engine_core* core, request* submitted) noexcept nogil:
     """Decode, check and queue a request. Its `done` is called exactly once, perhaps before this returns."""
+    if read_request(submitted) == 0:
+        place_request(core, submitted)
+    else:
+        settle_request(submitted)
+
+
+cdef int read_request(request* submitted) noexcept nogil:
+    """Decode and check a request, as far as that does not depend on who serves it. 0, or -1 with its error set."""
     submitted.arrival_ns = monotonic_ns()
-    if decode_message(submitted) != 0 or (submitted.view.n_parameters > 0 and read_parameters(submitted) != 0):
-        settle_request(submitted)
-        return
-    if submitted.admitted != NULL and check_admission(submitted) != 0:
-        settle_request(submitted)
-        return
-    place_request(core, submitted)
+    if decode_message(submitted) != 0:
+        return -1
+    if submitted.view.n_parameters > 0 and read_parameters(submitted) != 0:
+        return -1
+    return check_admission(submitted) if submitted.admitted != NULL else 0
 
 
 cdef void place_request(engine_core* core, request* decoded) noexcept nogil:
@@ -99,6 +107,9 @@ cdef void withdraw_request(engine_core* core, request* unwanted) noexcept nogil:
         state = int_load(&unwanted.state)
     if state == PARKED:
         cancel_parked(&core.lot, unwanted)
+    elif state == JOINED:
+        if leave_answer(&core.keyed, unwanted):
+            fail_request(unwanted, CANCELLED, b"the request was cancelled while it waited for the answer under its key")
     elif state in (QUEUED, RUNNING):
         if unwanted.ensemble_run == NULL:
             cancel_request(unwanted)
@@ -124,6 +135,10 @@ cdef int check_request(batcher* target, request* submitted) noexcept nogil:
     """Bind a decoded request to the version that it goes to. 0, or -1 with its error set."""
     if bind_request(&target.accepted, submitted) != 0 or check_deadline(submitted) != 0:
         return -1
+    if submitted.is_for_key and submitted.n_regions > 0:
+        snprintf(submitted.error.text, FAILURE_TEXT_BYTES, "idempotency-key: expected tensors in the message, for shared "
+                 "memory may have changed when the request comes again")
+        return refuse(submitted, INVALID)
     if target.sequences == NULL:
         return 0
     return read_turn(target.accepted.sequences, target.sequences.seed, submitted)

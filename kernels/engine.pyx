@@ -17,6 +17,7 @@ from kernels.engine_core cimport create_core, free_core
 from kernels.ensemble cimport Ensemble
 from kernels.ensemble_resolver cimport number_plans, resolve_ensembles
 from kernels.executor cimport close_executor, reserve_alarm
+from kernels.idempotency cimport book_usage, read_book
 from kernels.parking cimport await_wanted, close_lot
 from kernels.placement cimport PLACE_INLINE, PLACE_MEASURED, PLACE_WORKER
 from kernels.response_cache cimport cache_usage, read_usage
@@ -39,6 +40,7 @@ cdef enum:
     DEFAULT_QUEUE_REQUESTS = 4096
     DEFAULT_PENDING_BYTES = 1 << 30
     DEFAULT_SEQUENCE_DRAIN_US = 30_000_000
+    DEFAULT_LIFE_US = 300_000_000
 
 
 MAX_SEQUENCE_DRAIN_US = 86_400_000_000  # a day
@@ -66,6 +68,10 @@ cdef class Engine:
         What a quick model's largest batch takes at most, in microseconds, at the 99th percentile.
     response_cache_bytes : int
         Replies that are kept in all, for the versions that are prepared with `cache_replies`; 0 keeps none.
+    idempotency_bytes : int
+        Answers to requests with a key that are kept in all, with what keeping them takes; 0 keeps none.
+    idempotency_life_us : int
+        How long each is kept, in microseconds.
     sequence_drain_us : int
         How long, in microseconds, `retire` lets the sequences of a version go on that was replaced.
     """
@@ -73,10 +79,13 @@ cdef class Engine:
     def __cinit__(self, *, int workers=0, int64_t max_queue_requests=DEFAULT_QUEUE_REQUESTS,
                   int64_t max_pending_bytes=DEFAULT_PENDING_BYTES, str inline="auto",
                   int64_t inline_limit_us=DEFAULT_INLINE_LIMIT_US, int64_t response_cache_bytes=0,
+                  int64_t idempotency_bytes=0, int64_t idempotency_life_us=DEFAULT_LIFE_US,
                   int64_t sequence_drain_us=DEFAULT_SEQUENCE_DRAIN_US):
         if workers < 0 or response_cache_bytes < 0 or max_queue_requests < 1 or max_pending_bytes < 1:
             raise ValueError("workers and response_cache_bytes must be at least 0, max_queue_requests and "
                              "max_pending_bytes at least 1")
+        if idempotency_bytes < 0 or not 1 <= idempotency_life_us <= MAX_SEQUENCE_DRAIN_US:
+            raise ValueError("idempotency_bytes must be at least 0, and idempotency_life_us from 1 to a day")
         if inline not in PLACEMENTS:
             raise ValueError(f"inline is {inline!r}; expected one of {', '.join(PLACEMENTS)}")
         if not 0 <= inline_limit_us <= MAX_INLINE_LIMIT_US:
@@ -101,7 +110,8 @@ cdef class Engine:
         self.max_queue_requests = max_queue_requests
         self.max_pending_bytes = max_pending_bytes
         self.core = create_core(workers or max(4, 2 * len(os.sched_getaffinity(0))), max_queue_requests,
-                                max_pending_bytes, response_cache_bytes, (<const uint64_t*> <const char*> seed)[0])
+                                max_pending_bytes, response_cache_bytes, idempotency_bytes, idempotency_life_us * 1000,
+                                (<const uint64_t*> <const char*> seed)[0])
         self._departures.core = self.core
         self._closed = False
 
@@ -329,6 +339,13 @@ cdef class Engine:
         cdef cache_usage usage
         with nogil:
             read_usage(&self.core.cache, &usage)
+        return usage
+
+    def idempotency_usage(self):
+        """Return {"max_bytes", "bytes", "entries", "waiting", "runs", "replays", "conflicts", "evictions"} of answers under keys."""
+        cdef book_usage usage
+        with nogil:
+            read_book(&self.core.keyed, &usage)
         return usage
 
     def set_tracing(self, dict rates not None):

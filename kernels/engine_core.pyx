@@ -6,6 +6,7 @@ from libc.string cimport memset
 
 from kernels.dispatch cimport engine_core
 from kernels.executor cimport open_executor
+from kernels.idempotency cimport close_book, open_book
 from kernels.parking cimport free_lot, open_lot
 from kernels.request cimport close_pool, open_pool
 from kernels.response_cache cimport close_cache, open_cache
@@ -21,14 +22,14 @@ cdef enum:
 
 
 cdef engine_core* create_core(int workers, int64_t max_queue_requests, int64_t max_pending_bytes,
-                              int64_t cache_bytes, uint64_t seed) except NULL:
+                              int64_t cache_bytes, int64_t keyed_bytes, int64_t keyed_life_ns, uint64_t seed) except NULL:
     """Make a core with its threads, and an empty table; MemoryError when there is no memory, or no thread."""
     cdef engine_core* made = NULL
     if posix_memalign(<void**> &made, CACHE_LINE_BYTES, sizeof(engine_core)) != 0:
         raise MemoryError
     memset(made, 0, sizeof(engine_core))
     open_gate(&made.gate, seed, &made.sections, &made.elders)
-    if open_parts(made, cache_bytes) != 0:
+    if open_parts(made, cache_bytes) != 0 or open_book(&made.keyed, keyed_bytes, keyed_life_ns) != 0:
         free_core(made)
         raise MemoryError
     if open_executor(&made.pool, workers) != 0:
@@ -37,6 +38,9 @@ cdef engine_core* create_core(int workers, int64_t max_queue_requests, int64_t m
     made.lot.pending_bytes = &made.pending_bytes
     made.lot.max_pending_bytes = max_pending_bytes
     made.lot.max_parked = max_queue_requests
+    made.keyed.pending_bytes = &made.pending_bytes
+    made.keyed.max_pending_bytes = max_pending_bytes
+    made.keyed.max_waiting = max_queue_requests
     return made
 
 
@@ -55,6 +59,7 @@ cdef void free_core(engine_core* used) noexcept:
     close_pool(&used.requests)
     close_traces(&used.traces)
     close_cache(&used.cache)
+    close_book(&used.keyed)
     free_lot(&used.lot)
     close_gate(&used.gate)
     free(used)

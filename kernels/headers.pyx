@@ -110,7 +110,11 @@ cdef void read_named(call* receiver, const uint8_t* name, size_t name_size, cons
     elif name_size == 17 and memcmp(name, b"triton_grpc_error", 17) == 0:
         # Triton's header; it counts on streams.
         receiver.ends_on_failure = value_size == 4 and memcmp(value, b"true", 4) == 0
-    elif receiver.thread.server.asks_permits and is_identity(name, name_size):
+    elif name_size == 15 and memcmp(name, b"idempotency-key", 15) == 0:
+        receiver.n_keys += 1
+        if append_bytes(&receiver.key, value, value_size) != 0:
+            receiver.too_many_headers = True
+    elif (target.keeps_identity or receiver.thread.server.asks_permits) and is_identity(name, name_size):
         if append_field(&receiver.metadata, name, name_size, value, value_size) != 0:
             receiver.too_many_headers = True
 

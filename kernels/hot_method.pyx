@@ -9,8 +9,10 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, strlen
 
 from kernels.asked_permit cimport line_up, release_held
+from kernels.call_keys cimport read_key
+from kernels.caller_key cimport STREAM_KEY_TEXT
 from kernels.call cimport (
-    append_bytes, charge, drop_call, free_buffer, is_over_limit, release_message, take_message,
+    append_bytes, append_field, charge, drop_call, free_buffer, is_over_limit, release_message, take_message,
 )
 from kernels.codec cimport bytes_view
 from kernels.dispatch cimport close_request, engine_core, open_request, submit_request, withdraw_request
@@ -19,6 +21,7 @@ from kernels.headers cimport (
     GRPC_PERMISSION_DENIED, GRPC_RESOURCE_EXHAUSTED, GRPC_UNAVAILABLE, GRPC_UNIMPLEMENTED,
 )
 from kernels.http2 cimport accept_message
+from kernels.keyed_runs cimport submit_keyed
 from kernels.mailbox cimport push_settled
 from kernels.output cimport write_prefix
 from kernels.python_calls cimport report_failure
@@ -43,6 +46,7 @@ cdef enum:
 cdef void bind_unary(method* made, engine_core* engine) noexcept nogil:
     """Have calls of the method answered by the engine: one request, one response."""
     made.context = engine
+    made.keeps_identity = engine.keyed.max_bytes > 0
     made.open = open_unary
     made.take_message = take_unary
     made.finish_input = finish_unary
@@ -74,6 +78,8 @@ cdef void finish_unary(call* receiver) noexcept nogil:
     if not receiver.has_message:
         fail_call(receiver, GRPC_INTERNAL, b"the call ended without a message")
         return
+    if receiver.n_keys > 0 and read_key(receiver) != 0:
+        return
     prepare_exchange(made, receiver)
 
 
@@ -90,7 +96,11 @@ cdef void open_stream(call* opened) noexcept nogil:
 
 
 cdef void take_stream(call* receiver) noexcept nogil:
-    cdef exchange* made = <exchange*> calloc(1, sizeof(exchange))
+    cdef exchange* made = NULL
+    if receiver.n_keys > 0:
+        fail_call(receiver, GRPC_INVALID_ARGUMENT, STREAM_KEY_TEXT)
+        return
+    made = <exchange*> calloc(1, sizeof(exchange))
     if made == NULL:
         fail_call(receiver, GRPC_RESOURCE_EXHAUSTED, b"no memory for the request")
         return
@@ -161,7 +171,11 @@ cdef void submit_exchange(exchange* submitted) noexcept nogil:
     asked.deadline_ns = home.deadline_ns
     asked.context = submitted
     asked.done = settle_exchange
-    submit_request(engine, asked)
+    if home.n_keys == 0:
+        submit_request(engine, asked)
+    else:
+        asked.key = home.caller_key
+        submit_keyed(engine, asked)
 
 
 cdef void settle_exchange(request* finished) noexcept nogil:
@@ -213,6 +227,8 @@ cdef void answer_unary(exchange* finished) noexcept nogil:
     else:
         write_prefix(finished.reply.prefix, False, asked.reply_size)
         finished.reply.prefix_size = FRAME_PREFIX_BYTES
+        if asked.is_replayed:
+            append_field(&home.trailing, <const uint8_t*> b"sluice-idempotent", 17, <const uint8_t*> b"replayed", 8)
         send_reply(finished, asked.reply, asked.reply_size)
         send_status(home, GRPC_OK, b"", 0)
         return

@@ -176,6 +176,7 @@ cdef extern from "openssl/evp.h" nogil:
 
 cdef extern from "openssl/x509.h" nogil:
     int X509_up_ref(X509* certificate) noexcept
+    int X509_digest(const X509* certificate, const EVP_MD* kind, unsigned char* digest, unsigned int* size) noexcept
 
 cdef extern from "openssl/x509v3.h" nogil:
     ctypedef struct stack_general_name "GENERAL_NAMES":

@@ -23,6 +23,7 @@ cdef enum request_state:
     SETTLED = 3    # its reply or failure stands
     PARKED = 4     # waits for its model to be loaded
     MOVING = 5     # on the way from there to a queue
+    JOINED = 6     # waits for a run under its key
 
 
 cdef enum:
@@ -63,6 +64,7 @@ cdef struct request:
     size_t message_size
     bytes_view version_hint   # the gateway's choice of version, used when the message names none
     admission* admitted       # the call's, looked at while it is submitted; NULL where everybody may ask for everything
+    const uint8_t* key        # the digest of its caller and the key that it came with, alive as the message is; NULL without
     int64_t deadline_ns       # monotonic; 0 is none
     int64_t arrival_ns
     done_function done
@@ -112,6 +114,9 @@ cdef struct request:
     int64_t retry_ns          # refused: in what time it would not have been, as far as is known; 0 for no idea
     kept_outputs* kept        # of a step of an ensemble: where its outputs are described, which make up `reply`
     void* ensemble_run        # of a request for an ensemble, once it is RUNNING: what runs its steps
+    void* joined              # the answer whose run it waits for, NULL for none; under the lock of that
+    bint is_replayed          # answered by what another request was run for
+    bint is_for_key           # a run for all who wait for it, and for those who come later
     failure error             # code 0 when `reply` holds
 
 

@@ -151,6 +151,9 @@ cdef void reset_request(request* used) noexcept nogil:
     used.reply_size = 0
     used.kept = NULL
     used.ensemble_run = NULL
+    used.key = NULL
+    used.joined = NULL
+    used.is_replayed = used.is_for_key = False
     used.error.code = OK
 
 

@@ -9,6 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t
 from kernels.caller_table cimport caller_table
 from kernels.dispatch cimport engine_core
 from kernels.executor cimport task_list
+from kernels.idempotency cimport DIGEST_BYTES
 from kernels.nghttp2 cimport nghttp2_option, nghttp2_session, nghttp2_session_callbacks
 from kernels.openssl cimport SSL
 from kernels.permit cimport admission, permit
@@ -111,6 +112,7 @@ cdef struct method:                # what is called for a method's calls, on the
     size_t request_id_header_size
     char* version_header           # which version a request means that names none; NULL for Python's methods
     size_t version_header_size
+    bint keeps_identity            # whom a gateway speaks for, by the headers that say so
     void* context
     void (*open)(call* opened) noexcept nogil
     void (*take_message)(call* receiver) noexcept nogil       # `message` is whole; the method takes it over
@@ -164,6 +166,9 @@ cdef struct call:
     uint8_t[REQUEST_ID_BYTES] request_id
     size_t request_id_size
     bint ends_on_failure           # a stream that asks to be ended by the status of the first request that fails
+    int n_keys                     # idempotency-key fields; what follows is of meaning with one
+    byte_buffer key
+    uint8_t[DIGEST_BYTES] caller_key
     int64_t deadline_ns            # monotonic; 0 is none
     int64_t last_byte_ns
     int prefix_size                # of the message's prefix, received so far

@@ -16,7 +16,7 @@ from certs.identities import AUTHORITIES, GATEWAY_CA
 from service.deployment import SHADOW_PREFIX, WEIGHTS_PREFIX, Deployment, cluster_name, runtime_key, runtime_prefix
 from service.envoy_check import FOLDER, SECRETS
 from service.gateway_access import SERVER_METHODS, describe_rules, describe_tokens, list_key_servers, list_operators
-from service.headers import PIN_HEADER, TOKEN_HEADER, VERSION_HEADER
+from service.headers import KEY_HEADER, PIN_HEADER, TOKEN_HEADER, VERSION_HEADER
 from service.limit_filters import LIMITS_CLUSTER, describe_filters, list_max_calls
 from service.pb import open_inference_pb2
 from service.rendered_routing import (
@@ -226,7 +226,7 @@ def _list_clusters(deployment: Deployment) -> list[dict[str, object]]:
             "version": number,
             "health_name": f"{model}/{number}",
             "endpoints": deployment.servers(model, number),
-            "is_hashed": deployment.routing_of(model).affinity is not None,
+            "is_hashed": deployment.routing_of(model).is_hashed,
             "max_calls": max_calls.get(model, MAX_CALLS),
         }
         for model, versions in deployment.models.items()
@@ -245,6 +245,8 @@ def _list_models(deployment: Deployment) -> list[dict[str, object]]:
             "name": model,
             "runtime_prefix": runtime_prefix(model),
             "key": describe_key(deployment.routing_of(model).key),
+            "key_header": KEY_HEADER if deployment.routing_of(model).idempotency else "",
+            "keeps_sequences": deployment.routing_of(model).keeps_sequences,
             "shadow": describe_shadow(model, deployment.routing_of(model)),
             "versions": [
                 {"number": number, "cluster": cluster_name(model, number), "weight": version.weight}

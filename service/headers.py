@@ -8,6 +8,10 @@ PIN_HEADER = "sluice-version"
 TOKEN_HEADER = "sluice-token"
 # Envoy's, likewise: whose certificate the gateway's client has shown. kernels/headers.pyx has this and the one above.
 CERTIFICATE_HEADER = "x-forwarded-client-cert"
+# A client's, on ModelInfer: calls that it repeats with the same are computed once. kernels/headers.pyx has it too.
+KEY_HEADER = "idempotency-key"
+# In the trailers of an answer that another call was computed for: "replayed". kernels/hot_method.pyx has it too.
+REPLAY_HEADER = "sluice-idempotent"
 # Triton's: true has the first request of a stream that fails end it with its status. kernels/headers.pyx has it too.
 FAILURE_HEADER = "triton_grpc_error"
 # Made by the gateway for each request; logs carry it.

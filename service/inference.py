@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator
 import grpc
 
 from kernels import status
-from kernels.completions import CompletionQueue
+from kernels.blocking_call import InferError
+from kernels.completions import STREAM_KEY, CompletionQueue
 from kernels.engine import Engine
 from kernels.permit import Admission
 from kernels.retry_info import encode_status
 from service.allocator import release_memory
+from service.call_keys import has_key, read_key
 from service.guard import Guard
-from service.headers import DETAILS_HEADER, FAILURE_HEADER, REQUEST_ID_HEADER, VERSION_HEADER
+from service.headers import DETAILS_HEADER, FAILURE_HEADER, REPLAY_HEADER, REQUEST_ID_HEADER, VERSION_HEADER
 from service.logs import LineLimit
 from service.status import GRPC_CODES, UNFORESEEN
 from service.stream_replies import encode_stream_failure, encode_stream_reply
@@ -73,7 +75,11 @@ class InferenceHandler:
 
     async def infer(self, message: bytes, context: grpc.aio.ServicerContext) -> bytes:
         """Answer one ModelInferRequest; the call's deadline bounds its time in the queue."""
-        code, reply, retry_ns = await self._ask(message, context, self._open_admission(streams=False))
+        try:
+            key = read_key(self._queue, context)
+        except InferError as error:
+            await context.abort(GRPC_CODES[error.code], error.message)
+        code, reply, retry_ns = await self._ask(message, context, self._open_admission(streams=False), key)
         if code == status.OK:
             return reply
         await context.abort(GRPC_CODES[code], reply, describe_retry(GRPC_CODES[code], reply, retry_ns))
@@ -83,6 +89,8 @@ class InferenceHandler:
 
         A failure is an answer; where the caller asks for that, it ends the stream.
         """
+        if has_key(context):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, STREAM_KEY)
         admission = self._open_admission(streams=True)
         replies: asyncio.Queue[asyncio.Task[bytes | StreamFailedError] | None] = asyncio.Queue(MAX_STREAM_REQUESTS)
         failures: list[StreamFailedError] = []
@@ -127,7 +135,7 @@ class InferenceHandler:
         return None if self._guard is None else Admission(streams=streams)
 
     async def _ask(
-        self, message: bytes, context: grpc.aio.ServicerContext, admission: Admission | None
+        self, message: bytes, context: grpc.aio.ServicerContext, admission: Admission | None, key: bytes = b""
     ) -> tuple[int, bytes | str, int]:
         """The engine's code and reply to one message; for a failure, the text that its caller is to see.
 
@@ -137,9 +145,8 @@ class InferenceHandler:
             # For each message: the policy may have changed while a stream was open.
             admission.decide(*self._guard.admit(context.auth_context(), context.invocation_metadata() or ()))
         settled = self._loop.create_future()
-        call = self._queue.submit(
-            message, settled, read_header(context, VERSION_HEADER), read_timeout_us(context), admission
-        )
+        hint = read_header(context, VERSION_HEADER)
+        call = self._queue.submit(message, settled, hint, read_timeout_us(context), admission, key)
         if not self._is_flush_due:
             # At the end of this turn of the loop: all that it reads wakes a worker once.
             self._is_flush_due = True
@@ -153,6 +160,8 @@ class InferenceHandler:
             self._give_memory_back()
         if code != status.OK:
             self._log_failure(context, code, reply)
+        elif call.is_replayed:
+            context.set_trailing_metadata(((REPLAY_HEADER, "replayed"),))
         return code, UNFORESEEN if code == status.INTERNAL else reply, call.retry_ns
 
     def _log_failure(self, context: grpc.aio.ServicerContext, code: int, reason: str) -> None:

@@ -53,12 +53,28 @@ class Routing:
         Who gets copies.
     regions
         Servers elsewhere are never called; none: all are.
+    idempotency
+        Calls with the same idempotency key stay at one version and one of its servers, which knows the key.
+    sequences
+        Calls may be those of sequences: none that a server has begun is sent again.
     """
 
     sticky: CallKey | None = None
     affinity: CallKey | None = None
     shadow: Shadow | None = None
     regions: tuple[str, ...] = ()
+    idempotency: bool = False
+    sequences: bool = False
+
+    @property
+    def keeps_sequences(self) -> bool:
+        """Whether a call that a server has begun may have changed what the next one is answered."""
+        return self.sequences or self.affinity is not None
+
+    @property
+    def is_hashed(self) -> bool:
+        """Whether some calls are to meet the same server again, not only the same version."""
+        return self.affinity is not None or self.idempotency
 
     @property
     def key(self) -> CallKey | None:
@@ -84,9 +100,9 @@ def check_routing(model: str, routing: Routing, weights: Mapping[int, int], *, h
         )
     if routing.key and routing.key.header in (VERSION_HEADER, TOKEN_HEADER):
         raise DeploymentError(f"model {model!r}: expected another header: the gateway removes a client's own", path)
-    if routing.key and sum(weights.values()) != WHOLE and sum(map(bool, weights.values())) > 1:
+    if (routing.key or routing.is_hashed) and sum(weights.values()) != WHOLE and sum(map(bool, weights.values())) > 1:
         raise DeploymentError(
-            f"model {model!r}: expected weights whose sum is {WHOLE}, since its callers stay at their version: "
+            f"model {model!r}: expected weights whose sum is {WHOLE}, since its callers or keys stay at their version: "
             f"another sum would draw all of them anew; given {sum(weights.values())}",
             (*path, "versions"),
         )

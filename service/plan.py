@@ -11,6 +11,8 @@ from service.fleet_member import FleetMember
 from service.lasting_weights import apply_lasting_weights
 from service.model_folders import ModelFolder, ModelFolderError, list_models
 from service.model_plan import plan_model
+from service.model_routing import Routing
+from service.sequence_models import find_sequence_models
 
 GATEWAY = Endpoint("127.0.0.1", 8443)
 OPERATOR = Endpoint("127.0.0.1", 9443)
@@ -83,9 +85,10 @@ def derive_deployment(plan: Plan) -> Deployment:
     """
     if plan.declared is not None:
         return keep_lasting_weights(plan.declared, plan.state_folder)
+    folders = list_models(plan.model_repository)
     models = {
         folder.name: {number: Version(weight, (plan.service,)) for number, weight in assign_weights(served).items()}
-        for folder in list_models(plan.model_repository)
+        for folder in folders
         if (served := list_served(folder))
     }
     deployment = Deployment(
@@ -94,6 +97,7 @@ def derive_deployment(plan: Plan) -> Deployment:
         operator=plan.operator,
         certificates=plan.certificates,
         max_message_bytes=plan.max_message_bytes,
+        routing={name: Routing(sequences=True) for name in find_sequence_models(folders) if name in models},
     )
     deployment = apply_lasting_weights(deployment, plan.state_folder)
     for model, weights in plan.weights.items():

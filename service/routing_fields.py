@@ -71,6 +71,8 @@ def _build_model(model: str, declared: Mapping[str, Any]) -> Routing:
         affinity=CallKey(**declared["affinity"]) if "affinity" in declared else None,
         shadow=shadow,
         regions=tuple(declared.get("regions", ())),
+        idempotency=declared.get("idempotency", False),
+        sequences=declared.get("sequences", False),
     )
 
 
@@ -81,6 +83,8 @@ def describe_routing(routing: Routing) -> dict[str, Any]:
         "affinity": _describe_key(routing.affinity),
         "shadow": dict(vars(routing.shadow)) if routing.shadow else None,
         "regions": list(routing.regions),
+        "idempotency": routing.idempotency,
+        "sequences": routing.sequences,
     }
     return {key: value for key, value in fields.items() if value}
 

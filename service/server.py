@@ -18,6 +18,7 @@ from service.gpu_metrics import GpuMetrics
 from service.gpus import keep_library_open
 from service.guard import Guard
 from service.health import HealthBoard
+from service.keyed_metrics import describe_keyed
 from service.lazy_lifecycle import LazyLifecycle
 from service.lazy_loading import LazyLoading
 from service.log_settings import LogSettings
@@ -91,6 +92,8 @@ def serve(settings: Settings) -> int:
         inline=settings.inline,
         inline_limit_us=settings.inline_limit_us,
         response_cache_bytes=settings.response_cache_bytes,
+        idempotency_bytes=settings.idempotency_bytes,
+        idempotency_life_us=int(settings.idempotency_ttl_s * 1e6),
         sequence_drain_us=int(settings.drain_timeout_s * 1e6),
     )
     server = InferenceServer(settings, engine)
@@ -147,6 +150,7 @@ class InferenceServer:
             lambda: describe_loads(self._repository.index()),
             lambda: describe_transport(self._transport.traffic()),
             lambda: describe_cache(engine.cache_usage()),
+            lambda: describe_keyed(engine.idempotency_usage()),
             MachineMetrics().describe,
         )
         self._expiry: ExpiryWatch | None = None

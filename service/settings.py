@@ -159,6 +159,17 @@ class Settings(LimitSettings, LazySettings, PolicySettings):
             checks.between(0, 2**62),
         ),
     )
+    idempotency_bytes: int = field(
+        default=0,
+        metadata=about(
+            "Answers that are kept for calls with an idempotency-key, in bytes for all together; 0 refuses such calls.",
+            checks.between(0, 2**62),
+        ),
+    )
+    idempotency_ttl_s: float = field(
+        default=300.0,
+        metadata=about("How long each of them is kept, in seconds.", checks.between(1, 86_400)),
+    )
     default_max_batch_size: int = field(
         default=64,
         metadata=about(

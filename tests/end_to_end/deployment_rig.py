@@ -36,12 +36,21 @@ class TwinDeployment:
     ----------
     weights
         By model and version, for those that do not leave all to the highest version.
+    routing
+        By model, what is declared besides.
     options
         More flags of each server.
     """
 
     def __init__(
-        self, repository, state_folder, *, weights=None, max_message_bytes=DEFAULT_MAX_MESSAGE_BYTES, options=()
+        self,
+        repository,
+        state_folder,
+        *,
+        weights=None,
+        max_message_bytes=DEFAULT_MAX_MESSAGE_BYTES,
+        routing=None,
+        options=(),
     ):
         self.certificates = state_folder / "certs"
         ensure_certificates(self.certificates)
@@ -59,6 +68,7 @@ class TwinDeployment:
             gateway=Endpoint(HOST, find_free_port()),
             operator=Endpoint(HOST, find_free_port()),
             max_message_bytes=max_message_bytes,
+            routing=routing or {},
         )
         self.rig = Rig(state_folder, deployment, START_TIMEOUT_S)
         self.rig.start()

@@ -46,9 +46,11 @@ models:
     sticky: {header: x-user}
     shadow: {version: 3, percent: 5}
     regions: [eu]
+    idempotency: true
   letters:
     versions: {1: {weight: 1, endpoints: ["127.0.0.1:8003"]}}
     affinity: {message: sequence_id}
+    sequences: true
 """
 ONE = "models: {digits: {versions: {1: {weight: 1, endpoints: ['127.0.0.1:8001']}}}}"
 
@@ -80,8 +82,8 @@ def test_routing_and_places_are_read(tmp_path):
     read = parse_deployment(ROUTED, "x.yaml", tmp_path)
     first, second = Endpoint("127.0.0.1", 8001), Endpoint("127.0.0.1", 8002)
     assert read.routing == {
-        "digits": Routing(sticky=CallKey(header="x-user"), shadow=Shadow(3, 5), regions=("eu",)),
-        "letters": Routing(affinity=CallKey(message="sequence_id")),
+        "digits": Routing(CallKey(header="x-user"), shadow=Shadow(3, 5), regions=("eu",), idempotency=True),
+        "letters": Routing(affinity=CallKey(message="sequence_id"), sequences=True),
     }
     assert read.localities == {first: Locality("eu", "eu-1"), second: Locality("us")}
     assert (read.locality, read.servers("digits", 1), read.servers("digits", 2)) == (
@@ -95,6 +97,7 @@ def test_routing_and_places_are_read(tmp_path):
     ("old", "new", "problem"),
     [
         ("1:\n        weight: 90", "1:\n        weight: 9", "4: model 'digits': expected weights whose sum is 100"),
+        ("idempotency: true", "idempotency: 1", "13: models.digits.idempotency: expected true or false, given 1"),
         ("{header: x-user}", "{header: X-User}", "10: models.digits.sticky.header: expected the name of a header"),
         ("{header: x-user}", "{claim: sub}", "3: model 'digits': expected issuers of tokens in 'access'"),
         ("{header: x-user}", "{}", "10: models.digits.sticky: expected a mapping with 'header' or 'claim'"),
@@ -108,7 +111,7 @@ def test_routing_and_places_are_read(tmp_path):
         (
             "affinity:",
             "sticky: {header: x-user}\n    affinity:",
-            "15: model 'letters': expected 'affinity' or",
+            "16: model 'letters': expected 'affinity' or",
         ),
     ],
 )

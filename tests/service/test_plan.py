@@ -26,3 +26,30 @@ def test_derive_deployment_takes_the_versions_that_serve(tmp_path, text, weights
     save_config(tmp_path, text)
     deployment = derive_deployment(Plan(model_repository=tmp_path / "models", state_folder=tmp_path))
     assert deployment.weights("digits") == weights
+
+
+def describe_steps(*models):
+    """An ensemble of steps, of whose tensors nobody asks here."""
+    maps = "input_map { key: 'a' value: 'b' } output_map { key: 'c' value: 'd' }"
+    steps = " ".join(f"step {{ model_name: '{model}' model_version: -1 {maps} }}" for model in models)
+    tensors = " ".join(f"{kind} {{ name: 'x' data_type: TYPE_FP32 dims: [ 1 ] }}" for kind in ("input", "output"))
+    return f"{tensors} ensemble_scheduling {{ {steps} }}"
+
+
+def test_derive_deployment_knows_which_models_keep_sequences(tmp_path):
+    """Those whose configuration says so, and ensembles with such a step: their calls are not sent again."""
+    texts = {
+        "sum": "sequence_batching { }",
+        "plain": "max_batch_size: 8",
+        "chain": describe_steps("plain", "sum"),
+        "outer": describe_steps("chain"),
+        "other": describe_steps("plain"),
+        "broken": "sequence_batching: many",
+    }
+    for name, text in texts.items():
+        (tmp_path / "models" / name / "1").mkdir(parents=True)
+        (tmp_path / "models" / name / "config.pbtxt").write_text(text)
+    deployment = derive_deployment(Plan(model_repository=tmp_path / "models", state_folder=tmp_path))
+    kept = {name for name in deployment.models if deployment.routing_of(name).keeps_sequences}
+    assert kept == {"sum", "chain", "outer"}
+    assert set(texts) == set(deployment.models)
