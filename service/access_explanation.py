@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from service.access_policy import OPERATOR_ACTIONS, AccessPolicy, Grant, Identity, describe_action
+from service.access_policy import OPERATOR_ACTIONS, AccessPolicy, Grant, Identity, describe_action, list_values
 from service.access_section import SECTION
 from service.deployment import Deployment
 
@@ -57,13 +57,15 @@ def find_refusal(policy: AccessPolicy, claims: Mapping[str, Any] | None) -> str 
         known = ", ".join(issuer.issuer for issuer in policy.issuers.values()) or "none"
         return f"the token's issuer is {claims.get('iss')!r}, expected one of {known}"
     issuer = policy.issuers[name]
-    audiences = claims.get("aud", issuer.audiences)
-    if not set(issuer.audiences) & set([audiences] if isinstance(audiences, str) else audiences):
-        return f"the token's audience is {audiences!r}, expected one of {', '.join(issuer.audiences)}"
+    if "aud" in claims and not set(issuer.audiences) & set(list_values(claims, ("aud",))):
+        return f"the token's audience is {claims['aud']!r}, expected one of {', '.join(issuer.audiences)}"
     now = time.time()
-    if now > claims.get("exp", now) + issuer.clock_skew_s:
+    ends, begins = (claims.get(name, now) for name in ("exp", "nbf"))
+    if not all(isinstance(moment, int | float) for moment in (ends, begins)):
+        return "the token's times are not numbers"
+    if now > ends + issuer.clock_skew_s:
         return "the token has expired"
-    return "the token is not valid yet" if now < claims.get("nbf", now) - issuer.clock_skew_s else None
+    return "the token is not valid yet" if now < begins - issuer.clock_skew_s else None
 
 
 def _decide(

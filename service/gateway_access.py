@@ -25,6 +25,8 @@ TOKENS = "envoy.filters.http.jwt_authn"
 # Where the claims of a verified token lie among the metadata of a call.
 CLAIMS_KEY = "token"
 CACHED_TOKENS = 1000
+# Of a token.
+MOST_CACHED_BYTES = 4096
 FETCH_TIMEOUT_S = 5
 # They name a model that need not be deployed; they go to a server that serves any.
 SERVER_METHODS = ("RepositoryModelLoad", "RepositoryModelUnload", "TraceSetting")
@@ -36,12 +38,14 @@ def describe_tokens(policy: AccessPolicy) -> Rule:
     """The filter that verifies every token there is, and lets pass who has none; {} where no issuer is believed."""
     if not policy.issuers:
         return {}
+    # Each by its name, though `allow_missing` alone tries them all: only then are verified signatures remembered.
+    accepted = [*({"provider_name": name} for name in policy.issuers), {"allow_missing": {}}]
     return {
         "name": TOKENS,
         "typed_config": {
             "@type": f"{EXTENSIONS}.filters.http.jwt_authn.v3.JwtAuthentication",
             "providers": {name: _describe_issuer(name, issuer) for name, issuer in policy.issuers.items()},
-            "rules": [{"match": {"prefix": "/"}, "requires": {"allow_missing": {}}}],
+            "rules": [{"match": {"prefix": "/"}, "requires": {"requires_any": {"requirements": accepted}}}],
         },
     }
 
@@ -90,7 +94,7 @@ def _describe_issuer(name: str, issuer: Issuer) -> Rule:
         "clock_skew_seconds": issuer.clock_skew_s,
         "require_expiration": True,
         # The time is looked at for each call all the same.
-        "jwt_cache_config": {"jwt_cache_size": CACHED_TOKENS},
+        "jwt_cache_config": {"jwt_cache_size": CACHED_TOKENS, "jwt_max_token_size": MOST_CACHED_BYTES},
     }
 
 

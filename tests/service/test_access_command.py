@@ -129,6 +129,8 @@ def test_token_of_a_file_is_shown_as_unverified(access, tmp_path):
     for claims, words in (
         ({"exp": 1000}, "the token has expired"),
         ({"nbf": 2**40}, "the token is not valid yet"),
+        ({"exp": "soon"}, "the token's times are not numbers"),
+        ({"aud": 7}, "the token's audience is 7"),
         ({"aud": ["a", "b"]}, "the token's audience is ['a', 'b'], expected one of sluice"),
         ({"iss": "https://other/"}, "the token's issuer is 'https://other/'"),
     ):
