@@ -38,12 +38,14 @@ def describe_tokens(policy: AccessPolicy) -> Rule:
     """The filter that verifies every token there is, and lets pass who has none; {} where no issuer is believed."""
     if not policy.issuers:
         return {}
+    # Each by its name, though `allow_missing` alone tries them all: only then are verified signatures remembered.
+    accepted = [*({"provider_name": name} for name in policy.issuers), {"allow_missing": {}}]
     return {
         "name": TOKENS,
         "typed_config": {
             "@type": f"{EXTENSIONS}.filters.http.jwt_authn.v3.JwtAuthentication",
             "providers": {name: _describe_issuer(name, issuer) for name, issuer in policy.issuers.items()},
-            "rules": [{"match": {"prefix": "/"}, "requires": {"allow_missing": {}}}],
+            "rules": [{"match": {"prefix": "/"}, "requires": {"requires_any": {"requirements": accepted}}}],
         },
     }
 

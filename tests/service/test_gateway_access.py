@@ -13,6 +13,7 @@ from service.access_calls import CALLS
 from service.access_policy import Identity
 from service.admin import AdminError, OperatorListener
 from service.pb import open_inference_pb2 as pb
+from service.running_gateway import RunningGateway
 
 OK, NOT_FOUND = grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND
 UNAUTHENTICATED, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
@@ -133,6 +134,17 @@ def test_refusal_of_a_long_name_is_short(access):
     status, text = access.infer(access.sign({"sub": "x" * 5000}), model="y" * 100_000)
     assert status == DENIED
     assert len(text) < 2000
+
+
+def test_signature_is_verified_once(access):
+    """What it costs is paid by a token's first call."""
+    token = access.sign({**SCIENCE, "sub": "once"})
+    hits = "http.gateway.jwt_authn.jwt_cache_hit"
+    gateway = RunningGateway(access.rig.admin)
+    assert access.infer(token)[0] == OK
+    before = gateway.read_numbers([hits])[hits]
+    assert {access.infer(token)[0] for _ in range(20)} == {OK}
+    assert gateway.read_numbers([hits])[hits] == before + 20
 
 
 def test_method_that_is_not_known_is_nobodys(access):
