@@ -124,7 +124,7 @@ def test_asyncio_client_sends_tokens(access, server, address):
 
 
 def test_new_key_is_taken_without_a_word(access, server):
-    """The gateway fetches the keys again in the time that the policy says; the old one's tokens end when they say so."""
+    """The gateway fetches the keys again in its time; the old one's tokens end when they say so."""
     old = make_source(server).get()
     assert access.infer(old)[0] == grpc.StatusCode.OK
     server.change_key("second")

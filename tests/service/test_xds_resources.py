@@ -1,20 +1,63 @@
 """service.xds_resources: what the gateway's files say, as Envoy's official messages."""
 
 import importlib.metadata
+import json
 import subprocess
 import sys
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.listener.v3.listener_pb2 import Listener
 from envoy.config.route.v3.route_pb2 import RouteConfiguration
 from gateway_rig import make_deployment
 
+from service.deployment_file import parse_deployment
 from service.direct_routes import render_direct
 from service.envoy_check import find_envoy
 from service.gateway import describe_service, render, render_resources
+from service.token_keys import describe_key
 from service.xds_resources import ResourceReader, find_version
 from service.xds_types import CLUSTER, ENDPOINTS, LISTENER, ROUTES, RUNTIME, XdsError, XdsTypes, find_services
+
+WHOLE = """
+gateway: {region: eu, zone: eu-1, max_headers_kib: 16}
+access:
+  tokens:
+    login: {issuer: https://login.example.org/, audiences: [sluice], jwks: KEYS}
+    other:
+      issuer: https://other.example.org/
+      audiences: [sluice]
+      jwks_uri: https://other.example.org/keys
+      jwks_ca: ca.pem
+  roles:
+    caller: {models: [digits, "iris-*"], actions: [infer, pin]}
+    owner: {models: ["*"], actions: [load, admin, traffic]}
+  grants:
+  - {role: caller, token: {issuer: login, roles: [science]}}
+  - {role: owner, certificates: ["spiffe://example.org/ann"]}
+limits:
+- {name: subjects, by: [subject], requests: 100, per: second, burst: 200}
+- {name: tenants, by: [tenant, model], requests: 10000, per: minute, scope: global}
+limit_service: {endpoints: ["127.0.0.1:8100"]}
+model_limits: {digits: {max_calls: 64, max_message_bytes: 65536}}
+models:
+  digits:
+    versions:
+      1:
+        weight: 90
+        endpoints: [{address: "127.0.0.1:8001", region: eu, zone: eu-1}, {address: "127.0.0.1:8002", region: us}]
+      2: {weight: 10, endpoints: ["127.0.0.1:8001"]}
+      3: {weight: 0, endpoints: ["127.0.0.1:8001"]}
+    sticky: {claim: sub}
+    shadow: {version: 3, percent: 5}
+    regions: [eu]
+    idempotency: true
+  recogniser:
+    versions: {1: {weight: 100, endpoints: ["127.0.0.1:8001"]}}
+    affinity: {message: sequence_id}
+    sequences: true
+"""
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +78,18 @@ def test_every_resource_of_a_gateway_is_a_message_of_its_type(tmp_path, reader):
     }
     for kind, named in resources.items():
         assert {resource.message.type_url for resource in named.values()} == {kind}
+
+
+def test_every_section_of_a_deployment_can_be_served(tmp_path, reader):
+    """What a gateway may do besides, all of it at once."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    keys = json.dumps({"keys": [describe_key(key)]})
+    deployment = parse_deployment(WHOLE.replace("KEYS", keys), "deployment.yaml", tmp_path)
+    resources = reader.read(render(deployment))
+    assert {"digits@3", "digits@shadow", "limits"} < set(resources[CLUSTER])
+    listener = resources[LISTENER]["gateway"].message.value
+    for filter_name in (b"jwt_authn", b"rbac", b"local_ratelimit", b"filters.http.ratelimit"):
+        assert filter_name in listener
 
 
 def test_what_lay_in_other_files_is_asked_of_the_control_plane_and_keys_stay_local(tmp_path, reader):
