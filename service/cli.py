@@ -9,7 +9,20 @@ from service import __version__
 
 # In the order of the help page; each is a function of the same name in a module of the same name, or an application of
 # its own with further commands.
-COMMANDS = ("up", "serve", "check", "demo", "infer", "models", "certs", "doctor", "gateway", "traffic")
+COMMANDS = (
+    "up",
+    "serve",
+    "check",
+    "demo",
+    "infer",
+    "models",
+    "certs",
+    "doctor",
+    "gateway",
+    "traffic",
+    "access",
+    "token",
+)
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -25,6 +25,8 @@ TOKENS = "envoy.filters.http.jwt_authn"
 # Where the claims of a verified token lie among the metadata of a call.
 CLAIMS_KEY = "token"
 CACHED_TOKENS = 1000
+# Of a token.
+MOST_CACHED_BYTES = 4096
 FETCH_TIMEOUT_S = 5
 # They name a model that need not be deployed; they go to a server that serves any.
 SERVER_METHODS = ("RepositoryModelLoad", "RepositoryModelUnload", "TraceSetting")
@@ -67,11 +69,11 @@ def list_key_servers(policy: AccessPolicy) -> list[dict[str, object]]:
     ]
 
 
-def list_operators(policy: AccessPolicy | None, actions: Iterable[str]) -> list[str]:
-    """URI names that may do one of some actions at the operator listener, which looks at certificates alone."""
+def list_operators(policy: AccessPolicy | None, action: str) -> list[str]:
+    """URI names that may do something at the operator listener, which looks at certificates alone."""
     grants = policy.grants if policy else ()
     names = dict.fromkeys(name for grant in grants if grant.token is None for name in grant.certificates)
-    return [name for name in names if any(policy.decide(Identity((name,)), action, None).allowed for action in actions)]
+    return [name for name in names if policy.decide(Identity((name,)), action, None).allowed]
 
 
 # ---- tokens
@@ -90,7 +92,7 @@ def _describe_issuer(name: str, issuer: Issuer) -> Rule:
         "clock_skew_seconds": issuer.clock_skew_s,
         "require_expiration": True,
         # The time is looked at for each call all the same.
-        "jwt_cache_config": {"jwt_cache_size": CACHED_TOKENS},
+        "jwt_cache_config": {"jwt_cache_size": CACHED_TOKENS, "jwt_max_token_size": MOST_CACHED_BYTES},
     }
 
 

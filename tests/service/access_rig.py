@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
-from gateway_rig import call, start_rig
 
 from certs import ensure_certificates
 from service.access_policy import AccessPolicy, Grant, Issuer, Role, TokenCondition
@@ -14,18 +13,17 @@ from service.deployment_file import format_deployment
 from service.pb import open_inference_pb2 as pb
 from service.token_keys import describe_key, load_key, make_key, sign_token
 from tests.authorities import Authority
+from tests.service.gateway_rig import call, start_rig
 
 HOUR_S = 3600
 LOGIN, PARTNER = "https://login.example.org/", "https://partner.example.org/"
 ANN, BOB, DUO, NOBODY = (f"spiffe://example.org/{name}" for name in ("ann", "bob", "duo", "nobody"))
 ROLES = {
-    "owner": Role(
-        ("*",), ("infer", "pin", "metadata", "statistics", "load", "shared_memory", "trace_settings", "traffic")
-    ),
+    "owner": Role(("*",), ("infer", "pin", "metadata", "statistics", "load", "shared_memory", "trace_settings")),
     "watcher": Role(("*",), ("admin", "log_settings")),
     "reader": Role(("iris-*", "digits"), ("infer", "metadata")),
     "pinner": Role(("digits",), ("pin", "statistics")),
-    "shifter": Role(("*",), ("traffic",)),
+    "shifter": Role(("*",), ("admin", "traffic")),
     "loader": Role(("iris-*",), ("load", "trace_settings")),
 }
 GRANTS = (
@@ -68,7 +66,7 @@ class AccessRig:
     def __init__(self, rig, authority, login, partner):
         self.rig, self.login, self.partner = rig, login, partner
         self.policy = rig.deployment.access
-        self._authority = authority
+        self.authority = authority
         self._channels = {}
 
     def connect(self, uri):
@@ -80,7 +78,7 @@ class AccessRig:
 
     def issue(self, uri):
         """Make a certificate of the gateway's authority, beside the others; the last part of the URI names it."""
-        pair = self._authority.issue(f"URI:{uri}")
+        pair = self.authority.issue(f"URI:{uri}")
         for suffix, content in (("pem", pair.chain), ("key", pair.key)):
             (self.rig.certificates / f"{uri.rpartition('/')[2]}.{suffix}").write_bytes(content)
 
@@ -102,10 +100,12 @@ class AccessRig:
 
     def send(self, uri, method, message=b"", metadata=()):
         """Call a method with a certificate and any metadata, and return the status and what came with it."""
-        try:
-            return grpc.StatusCode.OK, call(self.connect(uri), method, message, metadata=metadata)
-        except grpc.RpcError as error:
-            return error.code(), error.details()
+        return _answer(self.connect(uri), method, message, metadata)
+
+    def send_on(self, channel, token=None):
+        """Call ModelInfer for `digits` on any channel, as `send` does."""
+        headers = [("authorization", f"Bearer {token}")] if token is not None else []
+        return _answer(channel, "ModelInfer", pb.ModelInferRequest(model_name="digits"), headers)
 
     def infer(self, token=None, *, uri=NOBODY, model="digits", version="", metadata=()):
         """Call ModelInfer with a token and return the status and what came with it."""
@@ -122,6 +122,13 @@ class AccessRig:
         """Close the channels."""
         for channel in self._channels.values():
             channel.close()
+
+
+def _answer(channel, method, message, metadata):
+    try:
+        return grpc.StatusCode.OK, call(channel, method, message, metadata=metadata)
+    except grpc.RpcError as error:
+        return error.code(), error.details()
 
 
 @contextmanager

@@ -103,8 +103,9 @@ def test_stream_is_decided_by_its_first_message(access):
 
 def test_service_is_told_the_claims_and_not_the_token(access):
     """In the one header that both have agreed on."""
-    assert access.infer(access.sign({**SCIENCE, "tenant": "acme"}))[0] == OK
-    seen = max((rig.calls for rig in access.rig.backends.values()), key=len)[-1][1]
+    assert access.infer(access.sign({**SCIENCE, "tenant": "acme"}), metadata=[("nonce", "told")])[0] == OK
+    calls = [call for backend in access.rig.backends.values() for call in backend.calls]
+    (seen,) = (metadata for _, metadata, _ in calls if metadata.get("nonce") == "told")
     told = json.loads(base64.urlsafe_b64decode(seen["sluice-token"] + "=="))
     assert (told["sub"], told["tenant"], told["realm"]) == ("carol", "acme", {"roles": ["science"]})
     assert "authorization" not in seen
@@ -153,8 +154,8 @@ SHIFT = "/runtime_modify?sluice.weights.digits.digits%401=90&sluice.weights.digi
 
 
 def test_operator_listener_opens_to_roles_beside_its_list(access):
-    """Who has `traffic` may read and shift, who has `admin` may read."""
-    for operator in (access.rig.operator, open_operator(access, ANN), open_operator(access, BOB)):
+    """Who has `admin` may read, who has `traffic` may shift."""
+    for operator in (access.rig.operator, open_operator(access, BOB)):
         assert operator.request("GET", "/ready")
         assert operator.request("POST", SHIFT)
     watcher = open_operator(access, DUO)
@@ -163,4 +164,4 @@ def test_operator_listener_opens_to_roles_beside_its_list(access):
         watcher.request("POST", SHIFT)
     for method, target in (("GET", "/ready"), ("POST", SHIFT)):
         with pytest.raises(AdminError, match="403"):
-            open_operator(access, NOBODY).request(method, target)
+            open_operator(access, ANN).request(method, target)
