@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 import yaml
-from gateway_rig import Backend, infer, run_load, start_rig
+from gateway_rig import Backend, infer, open_channel, run_load, start_rig
 from typer.testing import CliRunner
 
 from service.cli import app
@@ -86,7 +86,10 @@ def test_versions_come_and_go_under_load_and_no_call_fails(rig):
 
 
 def test_what_calls_have_besides_weights_comes_and_goes_under_load(rig):
-    """Shadows, callers that stay and sequences: whatever is declared before and after, no call fails."""
+    """Shadows, callers that stay and sequences: no call fails of clients that send again what has not been looked at.
+
+    What is read out of messages stands in the listener, and one that changes sends its clients away.
+    """
     split = declare(rig, {1: (90, "a"), 2: (10, "b"), 3: (0, "c")})
     whole = declare(rig, {1: (100, "a"), 2: (0, "b"), 3: (0, "c")})
     steps = [
@@ -96,7 +99,10 @@ def test_what_calls_have_besides_weights_comes_and_goes_under_load(rig):
         (split, Routing(affinity=CallKey(message="sequence_id"))),
         (whole, Routing()),
     ]
-    with run_calls(rig) as load:
+    with (
+        open_channel(rig.deployment.gateway, rig.certificates, is_retrying=True) as channel,
+        run_load(lambda: infer(channel)) as load,
+    ):
         for wanted, routing in steps:
             assert change(rig).apply(dataclasses.replace(wanted, routing={"digits": routing}))
             load.wait_for_more(20)
