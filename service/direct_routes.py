@@ -22,9 +22,9 @@ def render_direct(deployment: Deployment, servers: Deployment) -> dict[str, byte
         "direct",
         models=[_describe_model(model, versions) for model, versions in _pick(deployment, direct)],
         clusters=[
-            {"name": cluster_name(model, number), "endpoints": version.endpoints}
+            {"name": cluster_name(model, number), "endpoints": servers.servers(model, number)}
             for model, versions in _pick(servers, direct)
-            for number, version in versions.items()
+            for number in versions
         ],
         pin_header=PIN_HEADER,
         provider=PROVIDER,

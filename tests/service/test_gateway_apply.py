@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 import yaml
-from gateway_rig import MAX_MESSAGE_BYTES, PREFIX, Backend, infer, run_load, start_rig
+from gateway_rig import MAX_MESSAGE_BYTES, PREFIX, Backend, infer, open_channel, run_load, start_rig
 from typer.testing import CliRunner
 
 from service.cli import app
@@ -19,6 +19,7 @@ from service.drift import find_drift
 from service.envoy_check import GatewayError, find_envoy
 from service.gateway_apply import LOCK, GatewayChange
 from service.instance import InstanceError, lock_instance
+from service.model_routing import CallKey, Routing, Shadow
 from service.pb import open_inference_pb2 as pb
 from service.traffic import Traffic
 from tests.free_ports import HOST, find_free_port
@@ -88,6 +89,36 @@ def test_versions_come_and_go_under_load_and_no_call_fails(rig):
         "digits@3.yaml",
         "service.yaml",
     }
+
+
+def test_what_calls_have_besides_weights_comes_and_goes_under_load(rig):
+    """Shadows, callers that stay and sequences: no call fails of clients that send again what has not been looked at.
+
+    What is read out of messages stands in the listener, and one that changes sends its clients away.
+    """
+    split = declare(rig, {1: (90, "a"), 2: (10, "b"), 3: (0, "c")})
+    whole = declare(rig, {1: (100, "a"), 2: (0, "b"), 3: (0, "c")})
+    steps = [
+        (split, Routing(shadow=Shadow(3, 100))),
+        (whole, Routing(affinity=CallKey(header="sluice-sequence"), shadow=Shadow(2, 100))),
+        (split, Routing(sticky=CallKey(header="x-user"))),
+        (split, Routing(affinity=CallKey(message="sequence_id"))),
+        (whole, Routing()),
+    ]
+    with (
+        open_channel(rig.deployment.gateway, rig.certificates, is_retrying=True) as channel,
+        run_load(lambda: infer(channel)) as load,
+    ):
+        for wanted, routing in steps:
+            assert change(rig).apply(dataclasses.replace(wanted, routing={"digits": routing}))
+            load.wait_for_more(20)
+            rig.third.calls.clear()
+            assert set(load.wait_for_more(60)) <= {"a:1", "b:2"}
+            if routing.shadow == Shadow(3, 100):
+                assert rig.third.calls
+        assert load.failures == []
+    assert find_drift(rig.state_folder) == []
+    assert not (rig.state_folder / "envoy/endpoints/digits@shadow.yaml").exists()
 
 
 def test_models_come_and_go_while_another_is_called(rig):
