@@ -81,7 +81,7 @@ class Issuer:
     keys
         A JSON Web Key Set as its text, or where it is; None where nobody checks signatures.
     clock_skew_s
-        By how much its clock may differ from the gateway's.
+        By how much its clock may differ from the gateway's; at least 1, since Envoy takes 0 for not given, which is 60.
     """
 
     issuer: str

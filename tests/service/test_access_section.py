@@ -153,8 +153,8 @@ def test_service_reads_the_section_alone_and_needs_no_keys(tmp_path):
         ),
         (
             "clock_skew_s: 5",
-            "clock_skew_s: 3600",
-            "9: access.tokens.login.clock_skew_s: expected a whole number from 0",
+            "clock_skew_s: 0",
+            "9: access.tokens.login.clock_skew_s: expected a whole number from 1",
         ),
         ("plan: [gold, silver]", "plan: 7", "28: access.grants.1.token.claims.plan: expected a text, or a list of"),
         ("[realm_access, roles]", "plan", "25: claim 'plan': expected once, given as 'roles' and in 'claims'"),

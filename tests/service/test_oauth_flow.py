@@ -43,7 +43,7 @@ def access(server, tmp_path_factory):
         "stranger": (STRANGER, RemoteKeys(f"{server.issuer}/jwks", folder / "another-ca.pem", 1)),
     }
     issuers = {
-        name: Issuer(issuer=issuer, audiences=(AUDIENCE,), keys=remote, clock_skew_s=0)
+        name: Issuer(issuer=issuer, audiences=(AUDIENCE,), keys=remote, clock_skew_s=1)
         for name, (issuer, remote) in keys.items()
     }
     grants = (
@@ -124,7 +124,7 @@ def test_asyncio_client_sends_tokens(access, server, address):
 
 
 def test_new_key_is_taken_without_a_word(access, server):
-    """The gateway fetches the keys again in its time; the old one's tokens end when they say so."""
+    """The gateway fetches the keys again in the time that the policy says; tokens of the old one end by themselves."""
     old = make_source(server).get()
     assert access.infer(old)[0] == grpc.StatusCode.OK
     server.change_key("second")
