@@ -99,7 +99,7 @@ class GatewayChange:
     def _await_idle(self, gateway: RunningGateway, stage: Stage) -> None:
         """Return when no call is under way, nor one that waits to be sent again, which no statistic counts."""
         now = quiet_since = time.monotonic()
-        until, begun_before = now + self.drain_timeout_s, -1
+        until, calls, begun_before = now + self.drain_timeout_s, 0, -1
         while now < until:
             calls, begun = gateway.count_calls(stage.idle_clusters)
             if calls or begun != begun_before:
