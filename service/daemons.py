@@ -105,8 +105,14 @@ class GatewayDaemon:
     def start(self) -> Child:
         """Start it in the state folder, to which the paths in its configuration are relative."""
         self._epoch = 0
+        self._overrides = {}
         self.remove_memory()
-        return self._start("--use-dynamic-base-id", "--base-id-path", BASE_ID)
+        return self._start(0, "--use-dynamic-base-id", "--base-id-path", BASE_ID)
+
+    @property
+    def handover_timeout_s(self) -> int:
+        """How long one that was replaced stays after its successor has come up."""
+        return math.ceil(GATEWAY_DRAIN_S + self._plan.drain_timeout_s + 1)
 
     def start_successor(self) -> Child:
         """Start the one that takes its sockets over, of the executable that is there now.
@@ -122,13 +128,15 @@ class GatewayDaemon:
         check_file(self._plan.state_folder, BOOTSTRAP, self.executable)
         self._overrides = RunningGateway(self._admin).read_overrides()
         base_id = (self._plan.state_folder / BASE_ID).read_text().strip()
+        successor = self._start(self._epoch + 1, "--base-id", base_id)
         self._epoch += 1
-        return self._start("--base-id", base_id)
+        return successor
 
     def settle_successor(self) -> None:
-        """Give the successor what operators gave the admin of the old one; AdminError."""
+        """Give the one that has come up what operators gave the admin of the one that it replaced; AdminError."""
         if self._overrides:
             self._admin.request("POST", f"/runtime_modify?{urlencode(self._overrides)}")
+            self._overrides = {}
 
     def give_up_successor(self) -> None:
         """Note that it has failed, so that the next one finds the old one."""
@@ -141,7 +149,7 @@ class GatewayDaemon:
             # Envoy has its numbers in steps of ten.
             Path(f"/dev/shm/envoy_shared_memory_{base_id}0").unlink(missing_ok=True)
 
-    def _start(self, *identity: str) -> Child:
+    def _start(self, epoch: int, *identity: str) -> Child:
         options = {
             "-c": BOOTSTRAP,
             "-l": "warning",
@@ -149,8 +157,8 @@ class GatewayDaemon:
             # After this, connections of listeners that were changed are cut, whatever calls they carry.
             "--drain-time-s": max(GATEWAY_DRAIN_S, math.ceil(self._plan.drain_timeout_s)),
             "--drain-strategy": "immediate",
-            "--parent-shutdown-time-s": int(GATEWAY_DRAIN_S + self._plan.drain_timeout_s + 1),
-            "--restart-epoch": self._epoch,
+            "--parent-shutdown-time-s": self.handover_timeout_s,
+            "--restart-epoch": epoch,
             "--socket-path": HANDOVER_SOCKET,
             "--socket-mode": "600",
         }

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from service.admin import AdminError, AdminSocket
@@ -30,18 +31,20 @@ def restart_gateway(state_folder: Path, timeout_s: float) -> None:
         raise GatewayError(f"{state_folder}: no gateway is running there")
     gateway = RunningGateway(AdminSocket(state_folder / ADMIN_SOCKET))
     before = gateway.read_numbers((GENERATION,)).get(GENERATION, 0)
+    overrides = gateway.read_overrides()
     os.kill(owner, signal.SIGUSR2)
     until = time.monotonic() + timeout_s
-    while not _is_next(gateway, before):
+    while not _is_next(gateway, before, overrides):
         if time.monotonic() > until:
             raise GatewayError(f"no other Envoy has come up within {timeout_s:.0f} s; the gateway's log says why")
         time.sleep(POLL_S)
 
 
-def _is_next(gateway: RunningGateway, before: int) -> bool:
+def _is_next(gateway: RunningGateway, before: int, overrides: Mapping[str, str]) -> bool:
+    """Whether another one serves, by what operators have set."""
     try:
-        numbers = gateway.read_numbers((GENERATION, LIVE))
+        numbers, kept = gateway.read_numbers((GENERATION, LIVE)), gateway.read_overrides()
     except AdminError:
         # Between the old one's admin and the new one's there is none.
         return False
-    return numbers.get(GENERATION, 0) > before and numbers.get(LIVE) == 1
+    return numbers.get(GENERATION, 0) > before and numbers.get(LIVE) == 1 and overrides.items() <= kept.items()

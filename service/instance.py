@@ -40,7 +40,8 @@ def find_owner(path: Path) -> int | None:
         with path.open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return int(path.read_text())
+        # Empty for a moment, while its owner writes it.
+        return int(path.read_text() or 0) or None
     except FileNotFoundError:
         pass
     return None

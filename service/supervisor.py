@@ -5,31 +5,23 @@ import os
 import select
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from certs import ensure_certificates
-from service.admin import AdminError
-from service.child import Child
-from service.daemons import POLL_S, STOP_TIMEOUT_S, GatewayDaemon, ServiceDaemon
+from service.daemons import POLL_S, GatewayDaemon, ServiceDaemon
 from service.deployment import Deployment
-from service.envoy_check import SECRETS, GatewayError
+from service.envoy_check import SECRETS
 from service.expiry import ExpiryWatch
 from service.fleet_member import install_member
 from service.gateway_install import install
 from service.instance import check_ports, lock_instance
+from service.kept_daemon import START_TIMEOUT_S, KeptDaemon
 from service.plan import Plan, derive_deployment
 
 log = logging.getLogger(__name__)
 
-START_TIMEOUT_S = 120.0
-READY_POLL_S = 0.2
 SIGNAL_POLL_S = 0.1
-# What dies at once again and again is started ever more slowly; a minute of life is forgiven.
-BACKOFF_FIRST_S = 0.1
-BACKOFF_LAST_S = 5.0
-BACKOFF_FORGIVEN_S = 60.0
 
 
 class SupervisorError(Exception):
@@ -46,7 +38,7 @@ class Supervisor:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self._deployment: Deployment | None = None
-        self._kept: list[_Kept] = []
+        self._kept: list[KeptDaemon] = []
         self._thread = threading.Thread(target=self._run, name="supervisor", daemon=True)
         self._started, self._ended = threading.Event(), threading.Event()
         self._error: Exception | None = None
@@ -138,7 +130,7 @@ class Supervisor:
         gateway = GatewayDaemon(plan)
         self._install(gateway.executable)
         for daemon in (gateway,) if plan.declared or plan.member else (ServiceDaemon(plan), gateway):
-            kept = _Kept(daemon)
+            kept = KeptDaemon(daemon)
             self._kept.append(kept)
             kept.start()
             self._await_ready(kept)
@@ -164,7 +156,7 @@ class Supervisor:
         ports = {"gateway": at.gateway, "operator listener": at.operator}
         check_ports(ports if declared else {**ports, "service": plan.service})
 
-    def _await_ready(self, kept: "_Kept") -> None:
+    def _await_ready(self, kept: KeptDaemon) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not kept.probe():
             if self._stop_requests:
@@ -214,103 +206,3 @@ def _wait_awake(event: threading.Event) -> None:
     """Wait for an event and run signal handlers meanwhile: a signal that another thread takes does not end a wait."""
     while not event.wait(SIGNAL_POLL_S):
         pass
-
-
-class _Kept:
-    """A daemon that is kept running: its child of the moment, the one before, and when the next one may start."""
-
-    def __init__(self, daemon: ServiceDaemon | GatewayDaemon) -> None:
-        self.daemon = daemon
-        self.child: Child | None = None
-        # While there is one, the child takes over from it, or has.
-        self.predecessor: Child | None = None
-        self._is_ready = False
-        self._started_at = 0.0
-        self._start_at = 0.0
-        self._backoff_s = BACKOFF_FIRST_S
-
-    def start(self) -> None:
-        self.child = self.daemon.start()
-        self._is_ready = False
-        self._started_at = time.monotonic()
-
-    def replace(self) -> None:
-        """Start a successor, if the daemon can have one, the child runs well, and none is taking over already."""
-        if not isinstance(self.daemon, GatewayDaemon) or not self._is_ready or self.predecessor is not None:
-            return
-        try:
-            successor = self.daemon.start_successor()
-        except (AdminError, GatewayError, OSError) as error:
-            log.error("not replaced", extra={"child": self.daemon.name, "reason": str(error)})
-            return
-        self.predecessor, self.child = self.child, successor
-        self._is_ready = False
-        self._started_at = time.monotonic()
-
-    def probe(self) -> bool:
-        if not self._is_ready and self.daemon.is_ready():
-            self._is_ready = True
-            if self.predecessor is not None:
-                self.daemon.settle_successor()
-        return self._is_ready
-
-    def tend(self) -> float:
-        """Bury a child that has died and start the next when it is time; returns seconds until there is more to do."""
-        if self.predecessor is not None:
-            self._tend_predecessor()
-        if self.child is not None and self.child.exit_code() is not None:
-            self._bury()
-        if self.child is not None:
-            return BACKOFF_FORGIVEN_S if self._is_ready else self._probe_again()
-        left = self._start_at - time.monotonic()
-        if left > 0:
-            return left
-        self.start()
-        return READY_POLL_S
-
-    def _tend_predecessor(self) -> None:
-        """Bury the one that has handed over; keep it when its successor has died before that."""
-        if self.predecessor.exit_code() is not None:
-            log.info("replaced", extra={"child": self.daemon.name, "pid": self.child.pid, "old": self.predecessor.pid})
-            self.predecessor.close()
-            self.predecessor = None
-        elif self.child.exit_code() is not None and not self._is_ready:
-            log.error("not replaced", extra={"child": self.daemon.name, "reason": self.child.read_log_tail()})
-            self.child.close()
-            self.daemon.give_up_successor()
-            self.child, self.predecessor, self._is_ready = self.predecessor, None, True
-
-    def _probe_again(self) -> float:
-        if self.probe():
-            log.info("restarted", extra={"child": self.daemon.name, "pid": self.child.pid})
-            return BACKOFF_FORGIVEN_S
-        if time.monotonic() - self._started_at > START_TIMEOUT_S:
-            log.error("not ready", extra={"child": self.daemon.name, "log": self.child.read_log_tail()})
-            self.child.kill()
-        return READY_POLL_S
-
-    def _bury(self) -> None:
-        if self.predecessor is not None:
-            # It holds the ports until it is gone.
-            self.predecessor.stop(STOP_TIMEOUT_S)
-            self.predecessor = None
-        now, tail = time.monotonic(), self.child.read_log_tail()
-        code = self.child.close()
-        self.child = None
-        if now - self._started_at > BACKOFF_FORGIVEN_S:
-            self._backoff_s = BACKOFF_FIRST_S
-        log.error("died", extra={"child": self.daemon.name, "code": code, "restart_in_s": self._backoff_s, "log": tail})
-        self._start_at = now + self._backoff_s
-        self._backoff_s = min(2 * self._backoff_s, BACKOFF_LAST_S)
-
-    def end(self, is_forced: Callable[[float], bool]) -> None:
-        if self.predecessor is not None:
-            self.predecessor.stop(STOP_TIMEOUT_S)
-            self.predecessor = None
-        if self.child is None:
-            return
-        if self.child.exit_code() is None:
-            self.daemon.drain(self.child, is_forced)
-        code = self.child.stop(0 if is_forced(0) else STOP_TIMEOUT_S)
-        log.info("ended", extra={"child": self.daemon.name, "code": code})
-        self.child = None

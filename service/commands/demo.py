@@ -67,6 +67,7 @@ def run(plan: "Plan", once: bool) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     supervisor = Supervisor(plan)
+    signal.signal(signal.SIGUSR2, lambda *_: supervisor.request_replacement())
     tour = Tour(supervisor, Console())
     try:
         tour.prepare()

@@ -6,12 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from gateway_rig import Backend, infer, open_channel, run_load
+from gateway_rig import PREFIX, Backend, infer, open_channel, run_load
 from typer.testing import CliRunner
 
 from certs import ensure_certificates
@@ -21,6 +22,7 @@ from service.cli import app
 from service.deployment import Deployment, Endpoint, Version
 from service.deployment_file import format_deployment
 from service.gateway import ADMIN_SOCKET
+from service.pb import open_inference_pb2 as pb
 from service.traffic import Traffic
 from tests.child_processes import list_children
 from tests.free_ports import HOST, find_free_port
@@ -66,6 +68,11 @@ def run_gateway(deployment, folder, is_ready=True, options=()):
             yield process
         finally:
             process.kill()
+
+
+def await_line(process, text):
+    """The next line of the command's log with a text in it."""
+    return next(line for line in iter(process.stdout.readline, "") if text in line)
 
 
 def ask(deployment):
@@ -146,6 +153,33 @@ def test_restart_under_load_fails_no_call_and_keeps_what_operators_set(deploymen
     assert not memory.exists()
 
 
+def test_gateway_that_ends_while_it_is_replaced_finishes_what_the_old_one_has(deployment, tmp_path):
+    """A call that began with the old one; no third one takes over meanwhile."""
+    is_late = threading.Event()
+    request = pb.ModelInferRequest(model_name="digits", model_version="1").SerializeToString()
+
+    def send():
+        yield request
+        is_late.wait(TIMEOUT_S)
+        yield request
+
+    restart = ["gateway", "restart", "--state-dir", str(tmp_path / "state")]
+    with (
+        run_gateway(deployment, tmp_path, options=("--drain-timeout", "8")) as process,
+        open_channel(deployment.gateway, deployment.certificates) as channel,
+    ):
+        answers = channel.stream_stream(f"{PREFIX}ModelStreamInfer")(send(), timeout=TIMEOUT_S)
+        assert next(answers) == b"server 1:1"
+        assert CliRunner().invoke(app, restart).exit_code == 0
+        again = CliRunner().invoke(app, [*restart, "--timeout", "1"])
+        assert (again.exit_code, "no other Envoy has come up" in again.output) == (2, True)
+        assert "under way when it was replaced" in await_line(process, "not replaced")
+        process.send_signal(signal.SIGTERM)
+        is_late.set()
+        assert list(answers) == [b"server 1:1"]
+        assert process.wait(TIMEOUT_S) == 0
+
+
 def test_restart_that_cannot_be_leaves_the_old_one_serving(deployment, tmp_path):
     """A bootstrap that Envoy does not take; and without a gateway there is nothing to restart."""
     arguments = ["gateway", "restart", "--state-dir", str(tmp_path / "state"), "--timeout", "3"]
@@ -157,6 +191,8 @@ def test_restart_that_cannot_be_leaves_the_old_one_serving(deployment, tmp_path)
         bootstrap.write_bytes(b"node: [\n")
         result = CliRunner().invoke(app, arguments)
         assert (result.exit_code, "no other Envoy has come up" in result.output) == (2, True)
+        # Its check, which takes a while, is over.
+        assert await_line(process, "not replaced")
         assert ask(deployment) == "server 1:1"
         bootstrap.write_bytes(rendered)
         assert CliRunner().invoke(app, [*arguments[:-1], "60"]).exit_code == 0
@@ -187,8 +223,7 @@ def test_gateway_whose_certificates_are_about_to_expire_says_so(deployment, tmp_
     ensure_certificates(deployment.certificates, renew=True, now=datetime.now(UTC) - LEAF_LIFETIME + 5 * DAY)
     operator = OperatorListener.of_state(deployment.operator, deployment.certificates)
     with run_gateway(deployment, tmp_path, is_ready=False) as process:
-        line = next(line for line in iter(process.stdout.readline, "") if SOON in line)
-        assert "days_left" in line
+        assert "days_left" in await_line(process, SOON)
         page = operator.request("GET", "/stats/prometheus")
         (sample,) = [line for line in page.splitlines() if line.startswith(DAYS_LEFT)]
         assert int(sample.split()[-1]) in (4, 5)
