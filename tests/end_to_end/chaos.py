@@ -7,8 +7,10 @@ import re
 import signal
 import threading
 import time
+from contextlib import suppress
 
 from certs import ensure_certificates
+from service.admin import AdminError
 from service.deployment import Version
 from service.envoy_check import find_envoy
 from service.gateway_apply import GatewayChange
@@ -49,10 +51,13 @@ class Faults:
             raise self._error
 
     def _run(self):
+        left = []
         try:
             while not self._is_over.is_set():
-                fault = self._random.choice((self._kill, self._end, self._hang))
-                backend = self._random.choice(self._twins.backends)
+                if not left:
+                    left = [self._kill, self._end, self._hang]
+                    self._random.shuffle(left)
+                fault, backend = left.pop(), self._random.choice(self._twins.backends)
                 self.happened.append(fault.__name__.strip("_"))
                 fault(backend)
                 await_healthy(self._twins, 2)
@@ -86,10 +91,22 @@ class Changes:
         self._declared = self._whole
         self._change = GatewayChange(twins.rig.state_folder, find_envoy(), take_timeout_s=START_TIMEOUT_S)
         self.happened = []
+        self._left = []
 
     def make_one(self):
         """Change something, in force when this returns; the versions that may answer from then on."""
-        step = self._random.choice((self._shift, self._declare, self._shift, self._reload, self._renew))
+        if not self._left:
+            self._left = [
+                self._shift,
+                self._shift,
+                self._declare,
+                self._declare,
+                self._reload,
+                self._renew,
+                self._replace,
+            ]
+            self._random.shuffle(self._left)
+        step = self._left.pop()
         self.happened.append(step.__name__.strip("_"))
         step()
         weights = self._traffic.read_weights(MODEL)
@@ -124,6 +141,10 @@ class Changes:
         """Certificates of everybody, while everybody is connected."""
         ensure_certificates(self._twins.certificates, renew=True)
 
+    def _replace(self):
+        """Another Envoy takes over."""
+        self._twins.rig.replace_envoy()
+
     def _apply(self, deployment):
         assert self._change.apply(deployment)
         self._declared = deployment
@@ -131,10 +152,12 @@ class Changes:
 
 def await_healthy(twins, count):
     """Return when the gateway takes so many servers for healthy, in each cluster that there is."""
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline, text = time.monotonic() + START_TIMEOUT_S, ""
     while True:
-        text = twins.rig.admin.request("GET", "/stats?filter=membership_healthy")
-        if {int(found) for found in HEALTHY.findall(text)} == {count}:
-            return
+        # Between an Envoy's admin and its successor's there is none.
+        with suppress(AdminError):
+            text = twins.rig.admin.request("GET", "/stats?filter=membership_healthy")
+            if {int(found) for found in HEALTHY.findall(text)} == {count}:
+                return
         assert time.monotonic() < deadline, text
         time.sleep(POLL_S)

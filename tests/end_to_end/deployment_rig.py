@@ -38,6 +38,8 @@ class TwinDeployment:
         By model and version, for those that do not leave all to the highest version.
     routing
         By model, what is declared besides.
+    drain_timeout_s
+        How long an Envoy that is replaced, or whose listeners are, keeps what it has under way.
     options
         More flags of each server.
     """
@@ -50,6 +52,7 @@ class TwinDeployment:
         weights=None,
         max_message_bytes=DEFAULT_MAX_MESSAGE_BYTES,
         routing=None,
+        drain_timeout_s=30.0,
         options=(),
     ):
         self.certificates = state_folder / "certs"
@@ -70,7 +73,7 @@ class TwinDeployment:
             max_message_bytes=max_message_bytes,
             routing=routing or {},
         )
-        self.rig = Rig(state_folder, deployment, START_TIMEOUT_S)
+        self.rig = Rig(state_folder, deployment, START_TIMEOUT_S, drain_timeout_s)
         self.rig.start()
         address = str(deployment.gateway)
         self.target = Target.of_folder(address, self.certificates, "gateway-ca", "client", is_gateway=True)

@@ -300,7 +300,7 @@ def test_storm_leaves_everybody_answered_and_nothing_held(tmp_path, seed, book_b
         message = encode_request(model, {"input": nonce_rows(name + 100_000 * is_conflict, 1 + name % 3)})
         timeout_us = 300 if name % 50 == 8 and chance.random() < 0.5 else -1
         asked[turn] = (name, is_conflict)
-        pending.append(queue.submit(message, turn, b"", timeout_us, make_key(queue, str(name))))
+        pending.append(queue.submit(message, turn, b"", timeout_us, key=make_key(queue, str(name))))
         if chance.random() < 0.2:
             chance.choice(pending[-50:]).cancel()
         if turn % 7 == 6:

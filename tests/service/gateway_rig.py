@@ -89,7 +89,7 @@ class Backend(grpc.GenericRpcHandler):
 class Rig:
     """A deployment with its own state folder, and clients of it."""
 
-    def __init__(self, state_folder, deployment, start_timeout_s):
+    def __init__(self, state_folder, deployment, start_timeout_s, drain_timeout_s=30.0):
         self._start_timeout_s = start_timeout_s
         self.state_folder = state_folder
         self.deployment = deployment
@@ -101,9 +101,10 @@ class Rig:
             state_folder=state_folder,
             gateway=deployment.gateway,
             operator=deployment.operator,
+            drain_timeout_s=drain_timeout_s,
         )
         self._daemon = GatewayDaemon(plan)
-        self.child = None
+        self.child = self.predecessor = None
 
     def start(self):
         """Install the configuration, start Envoy and return when it is ready."""
@@ -115,8 +116,20 @@ class Rig:
     def start_envoy(self):
         """Start Envoy on the configuration in place and return when it is ready."""
         self.child = self._daemon.start()
+        self._await(self._daemon.is_ready)
+
+    def replace_envoy(self):
+        """Put a new Envoy in the place of the one that runs, once none finishes any more what it had under way."""
+        if self.predecessor is not None:
+            self._await(lambda: self.predecessor.exit_code() is not None)
+            self.predecessor.close()
+        self.predecessor, self.child = self.child, self._daemon.start_successor()
+        self._await(self._daemon.is_ready)
+        self._daemon.settle_successor()
+
+    def _await(self, is_so):
         deadline = time.monotonic() + self._start_timeout_s
-        while not self._daemon.is_ready():
+        while not is_so():
             assert self.child.exit_code() is None, self.child.read_log_tail()
             assert time.monotonic() < deadline, self.child.read_log_tail()
             time.sleep(0.02)
@@ -124,9 +137,10 @@ class Rig:
     def stop(self):
         """End Envoy."""
         if self.child is not None:
-            self.child.stop(5.0)
+            for child in filter(None, (self.predecessor, self.child)):
+                child.stop(5.0)
             self._daemon.remove_memory()
-            self.child = None
+            self.child = self.predecessor = None
 
     def connect(self, certificate="client", folder=None):
         """A channel to the gateway with a certificate by its name, or without one."""
