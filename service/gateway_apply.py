@@ -15,6 +15,7 @@ from service.gateway_install import install, put_in_place
 from service.gateway_stages import Stage, plan_stages
 from service.instance import lock_instance
 from service.running_gateway import RunningGateway
+from service.watch_limit import check_watches
 from service.weight_layers import read_weight
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ class GatewayChange:
 
     def _change(self, gateway: RunningGateway, old: Deployment, new: Deployment) -> None:
         check_overrides(gateway.read_overrides(), new)
+        check_watches({**render(old), **render(new)})
         try:
             for index, stage in enumerate(plan_stages(old, new)):
                 self._enter(gateway, stage)

@@ -8,6 +8,7 @@ from service.applied_deployment import save_applied
 from service.deployment import Deployment
 from service.envoy_check import check
 from service.gateway import render, render_weights
+from service.watch_limit import check_watches
 
 
 def install(deployment: Deployment, state_folder: Path, envoy: Path, lasting: Deployment | None = None) -> None:
@@ -21,11 +22,12 @@ def install(deployment: Deployment, state_folder: Path, envoy: Path, lasting: De
     Raises
     ------
     GatewayError
-        Envoy refuses it; what was in place stays untouched.
+        Envoy refuses it, or may not watch its files; what was in place stays untouched.
     """
     weights = render_weights(lasting or deployment)
     files = {**render(deployment), **weights}
     check(files, envoy)
+    check_watches(files)
     put_in_place(files, state_folder)
     save_applied(deployment, state_folder)
 

@@ -6,11 +6,13 @@ CHAOS_SECONDS has it go on for longer than a test's usual time.
 import os
 import time
 
+import onnx_models
 import pytest
 
-from tests.end_to_end.chaos import Changes, Faults
+from tests.end_to_end.chaos import MODEL, Changes, Faults
 from tests.end_to_end.deployment_rig import TwinDeployment
 from tests.end_to_end.load import run_load
+from tests.end_to_end.models import VERSIONS, adder
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "30"))
 SEED = 20260
@@ -24,11 +26,18 @@ CALLS = 100
 
 
 @pytest.fixture
-def twins(transport, repository, tmp_path):
-    """Two servers of both versions, behind a gateway that splits evenly."""
+def twins(transport, tmp_path):
+    """Two servers of both versions, behind a gateway that splits evenly.
+
+    Of one model alone: an Envoy watches files of each version, and its successor does so too while both are there.
+    """
     if transport != "native":
         pytest.skip("what the gateway does is the same whatever the servers' transport is: run with the native one")
-    with TwinDeployment(repository, tmp_path, weights={"adder": {1: 50, 2: 50}}, drain_timeout_s=DRAIN_S) as twins:
+    for version in VERSIONS:
+        onnx_models.save(adder(version), tmp_path / "models", MODEL, version, "max_batch_size: 8")
+    with TwinDeployment(
+        tmp_path / "models", tmp_path, weights={MODEL: {1: 50, 2: 50}}, drain_timeout_s=DRAIN_S
+    ) as twins:
         twins.await_healthy(2)
         yield twins
 
