@@ -6,6 +6,7 @@ import time
 
 import grpc
 import numpy as np
+import onnx_models
 import pytest
 from inference_messages import build_request
 
@@ -15,6 +16,7 @@ from service.plan import Plan
 from service.supervisor import Supervisor
 from tests.end_to_end.deployment_rig import TwinDeployment
 from tests.end_to_end.load import find_wrong, make_request, run_load
+from tests.end_to_end.models import SLOW_ITERATIONS, UNBATCHED, VERSIONS, adder
 from tests.end_to_end.targets import Target
 from tests.free_ports import HOST, find_free_port
 
@@ -26,6 +28,16 @@ RESUME_S = 40.0
 # What the longest of all calls may take: a server that hangs is left after three seconds, and its twin answers.
 LONGEST_S = 40.0
 ROW = np.array([[1, 2, 3, 4]], np.float32)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory):
+    """Two models, since each version has every Envoy watch another file, and some Envoys run at a time here."""
+    folder = tmp_path_factory.mktemp("models")
+    for version in VERSIONS:
+        onnx_models.save(adder(version), folder, "adder", version, "max_batch_size: 8")
+    onnx_models.save(onnx_models.slow(SLOW_ITERATIONS), folder, "slow", config=UNBATCHED)
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,9 @@ from kernels import reference, status
 from kernels.engine import Engine, InferError
 from kernels.session import Session
 
+# Of a run that still goes on when a busy machine gets to what is tested meanwhile.
+LONG_ITERATIONS = 2_000_000
+
 
 @every_way
 @pytest.mark.parametrize("datatype", DTYPES)
@@ -155,7 +158,7 @@ def test_output_that_does_not_follow_the_batch_is_an_error(engine, load):
 @every_way
 def test_expired_request_is_settled_while_the_model_is_busy(engine, load, way):
     """A deadline in the queue settles the request at once, and it never runs."""
-    load(onnx_models.slow(), "slow", max_batch_size=1)
+    load(onnx_models.slow(LONG_ITERATIONS), "slow", max_batch_size=1)
     message = encode_request("slow", {"input": np.zeros((1, 4), np.float32)})
     busy = way.capacity + 1
     with ThreadPoolExecutor(busy) as threads:
