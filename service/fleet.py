@@ -10,7 +10,7 @@ from pathlib import Path
 from certs import ensure_certificates
 from certs.files import replace_file
 from service.control_plan import Planner, Way
-from service.deployment import Deployment
+from service.deployment import Deployment, DeploymentError
 from service.deployment_file import format_deployment
 from service.envoy_check import GatewayError, check
 from service.follower import CLIENT, GATEWAY, Follower, FollowerError, Introduction, Place, Send
@@ -136,7 +136,7 @@ class Fleet:
         change = _Change(self._planner, self.deployment, new, self._take_timeout_s)
         try:
             await change.prepare({each.who.place for each in self.followers} | {Place(GATEWAY), Place(CLIENT)})
-        except XdsError as error:
+        except (XdsError, DeploymentError) as error:
             raise FleetError(str(error)) from None
         try:
             for first in self._choose_first():
@@ -145,7 +145,7 @@ class Fleet:
             while rest := [each for each in self.followers if self._is_behind(each)]:
                 tell(f"{len(rest)} more")
                 await change.lead(rest, may_leave=True)
-        except (FollowerError, XdsError) as error:
+        except (FollowerError, XdsError, DeploymentError) as error:
             tell("taking back")
             await change.take_back()
             raise FleetError(f"{error}\nWhat was in force before is again.") from None
@@ -189,17 +189,18 @@ class _Change:
         self._planner = planner
         self._old, self._new = old, new
         self._timeout_s = timeout_s
-        self._ways: dict[Place, Way] = {}
+        # There and back.
+        self._ways: dict[Place, tuple[Way, Way]] = {}
         self._led: list[Follower] = []
 
     @property
     def has_removals(self) -> bool:
-        return any(way.has_removals for way in self._ways.values())
+        return any(way.has_removals for way, _ in self._ways.values())
 
     async def prepare(self, places: Iterable[Place]) -> None:
-        """Make what followers will be sent; XdsError where that is not possible."""
+        """Make what followers will be sent, on the way back too; XdsError, DeploymentError."""
         for place in places:
-            await self._find_way(place)
+            await self._find_ways(place)
 
     async def lead(self, followers: Sequence[Follower], *, may_leave: bool = False) -> None:
         """Have some go by the new one, step by step, side by side; FollowerError when one does not.
@@ -227,28 +228,33 @@ class _Change:
 
     async def _end(self, follower: Follower) -> None:
         follower.deployment = self._new
-        way = await self._find_way(follower.who.place)
+        way, _ = await self._find_ways(follower.who.place)
         try:
             await follower.follow(way.end.resources, self._timeout_s)
         except FollowerError as error:
             log.error("not ended", extra={"reason": str(error)})
 
     async def _lead(self, follower: Follower) -> None:
-        for step in (await self._find_way(follower.who.place)).steps:
+        way, _ = await self._find_ways(follower.who.place)
+        for step in way.steps:
             await follower.follow(step.resources, self._timeout_s)
 
     async def _return(self, follower: Follower) -> None:
         follower.deployment = self._old
-        way = await asyncio.to_thread(self._planner.plan, follower.who.place, self._new, self._old)
-        for step in (*way.steps, way.end):
+        if follower.who.place not in self._ways:
+            # There was no way for it, so that it was sent nothing.
+            return
+        _, way_back = self._ways[follower.who.place]
+        for step in (*way_back.steps, way_back.end):
             try:
                 await follower.follow(step.resources, self._timeout_s)
             except FollowerError as error:
                 log.error("not taken back", extra={"step": step.name, "reason": str(error)})
 
-    async def _find_way(self, place: Place) -> Way:
+    async def _find_ways(self, place: Place) -> tuple[Way, Way]:
         if place not in self._ways:
-            self._ways[place] = await asyncio.to_thread(self._planner.plan, place, self._old, self._new)
+            there = await asyncio.to_thread(self._planner.plan, place, self._old, self._new)
+            self._ways[place] = there, await asyncio.to_thread(self._planner.plan, place, self._new, self._old)
         return self._ways[place]
 
 

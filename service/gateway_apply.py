@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,13 +81,15 @@ class GatewayChange:
     def _change(self, gateway: RunningGateway, old: Deployment, new: Deployment) -> None:
         check_overrides(gateway.read_overrides(), new)
         check_watches({**render(old), **render(new)})
+        # Both before the first stage: what could not be taken back is not begun.
+        stages, way_back = plan_stages(old, new), plan_stages(new, old)
         try:
-            for index, stage in enumerate(plan_stages(old, new)):
+            for index, stage in enumerate(stages):
                 self._enter(gateway, stage)
                 if index == 0:
                     check_servers(gateway, new, old)
         except GatewayError as error:
-            self._take_back(gateway, old, new)
+            self._take_back(gateway, old, way_back)
             raise GatewayError(f"{error}\nWhat was in force before is again.") from None
         self._remove_rest(new)
 
@@ -113,8 +115,8 @@ class GatewayChange:
         if calls:
             log.warning("calls are broken off", extra={"calls": calls, "clusters": list(stage.idle_clusters)})
 
-    def _take_back(self, gateway: RunningGateway, old: Deployment, new: Deployment) -> None:
-        for stage in plan_stages(new, old):
+    def _take_back(self, gateway: RunningGateway, old: Deployment, way_back: Sequence[Stage]) -> None:
+        for stage in way_back:
             put_in_place(stage.files, self.state_folder)
             try:
                 await_taken(gateway, stage, self.take_timeout_s)

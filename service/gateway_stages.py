@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from service.access_policy import AccessPolicy
 from service.deployment import Deployment, Version
 from service.gateway import RUNTIME_FILE, render, render_runtime
 from service.limits import Limits
@@ -83,7 +84,10 @@ def _join_weights(first: Mapping[int, Version], second: Mapping[int, Version]) -
 def _join_servers(
     old: Deployment, new: Deployment, weights: Mapping[str, Mapping[int, int]], routing: Mapping[str, Routing]
 ) -> Deployment:
-    """Of each version the new servers if it has any; each model's regions have been heeded then."""
+    """Of each version the new servers if it has any; each model's regions have been heeded then.
+
+    What a control plane makes of models is left out: of both together it may be what neither alone could have.
+    """
     models = {
         model: {
             number: Version(weight, (new if number in new.models.get(model, {}) else old).servers(model, number))
@@ -96,8 +100,20 @@ def _join_servers(
         models=models,
         routing={model: dataclasses.replace(one, regions=()) for model, one in routing.items()},
         localities={**old.localities, **new.localities},
+        access=_join_access(old.access, new.access),
         limits=_join_limits(old.limits, new.limits),
+        control=None,
     )
+
+
+def _join_access(old: AccessPolicy | None, new: AccessPolicy | None) -> AccessPolicy | None:
+    """The new policy, with the issuers of the old one by whose claims its routes and listeners still go."""
+    if old is None or not old.issuers:
+        return new
+    policy = new or AccessPolicy(roles={}, grants=())
+    known = {issuer.issuer for issuer in policy.issuers.values()}
+    left = {name: issuer for name, issuer in old.issuers.items() if issuer.issuer not in known}
+    return dataclasses.replace(policy, issuers={**left, **policy.issuers})
 
 
 def _join_limits(old: Limits | None, new: Limits | None) -> Limits | None:

@@ -97,6 +97,7 @@ def apply(
     Without a running gateway its files are put in place for the next start.
     """
     from service.admin import AdminError
+    from service.deployment import DeploymentError
     from service.envoy_check import GatewayError, find_envoy
     from service.gateway_apply import GatewayChange
     from service.instance import InstanceError
@@ -105,7 +106,7 @@ def apply(
     try:
         change = GatewayChange(state_dir, find_envoy(envoy), drain_timeout, lambda stage: typer.echo(f"{stage} ..."))
         is_running = change.apply(deployment)
-    except (GatewayError, AdminError, InstanceError) as error:
+    except (GatewayError, AdminError, InstanceError, DeploymentError) as error:
         fail(str(error))
     typer.echo("in force" if is_running else "in place; no gateway is running")
 

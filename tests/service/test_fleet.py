@@ -5,12 +5,13 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from gateway_rig import make_deployment
+from gateway_rig import HOST, make_deployment
 
 from service.control_settings import ControlSettings
-from service.deployment import Deployment
+from service.deployment import Deployment, Endpoint
 from service.envoy_check import find_envoy
 from service.fleet import Fleet, FleetError
+from service.follower import GATEWAY, Introduction, Place
 
 
 @pytest.fixture
@@ -55,3 +56,31 @@ def test_second_change_at_a_time_is_refused(deployment, tmp_path):
     first, second = asyncio.run(apply_both())
     assert first is None
     assert str(second) == "another change is under way"
+
+
+def test_server_of_a_model_that_clients_reach_directly_may_serve_another_version(deployment, tmp_path):
+    """Which it may not beside the first, so that both are never one deployment on the way, nor on the way back."""
+    direct = dataclasses.replace(deployment, control=ControlSettings(direct=("digits",)))
+    new = dataclasses.replace(direct, models={"digits": {2: direct.models["digits"][1]}})
+    fleet = Fleet(direct, tmp_path / "kept.yaml", find_envoy())
+    asyncio.run(fleet.apply(new, str, unhealthy_too=True))
+    assert fleet.deployment is new
+
+
+def test_deployment_that_cannot_be_at_a_followers_place_is_in_force_nowhere(deployment, tmp_path):
+    """A gateway that listens for clients where operators are to."""
+    taken = Endpoint(HOST, 1025)
+
+    async def apply_beside_follower():
+        async def send(response):
+            pass
+
+        fleet = Fleet(deployment, tmp_path / "kept.yaml", find_envoy())
+        await fleet.join(Introduction("a", "spiffe://a", "", Place(GATEWAY, gateway=taken)), send, str)
+        with pytest.raises(FleetError, match="expected two endpoints"):
+            await fleet.apply(dataclasses.replace(deployment, operator=taken), str)
+        return fleet
+
+    fleet = asyncio.run(apply_beside_follower())
+    assert fleet.deployment is deployment
+    assert "expected two endpoints" in fleet.halted

@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from service.access_policy import AccessPolicy, Grant, Issuer, RemoteKeys, Role, TokenCondition
+from service.control_plan import Planner
+from service.control_settings import ControlSettings
 from service.deployment import Deployment, Endpoint, Version
+from service.follower import CLIENT, GATEWAY, Place
 from service.gateway import render
 from service.gateway_stages import join_deployments, plan_stages
 from service.limits import Limits, LimitService
@@ -54,6 +58,34 @@ ROUTED = {
     "other region": deploy(Routing(regions=("us",)), digits={2: (7, TWO)}),
 }
 DEPLOYMENTS |= ROUTED
+
+
+def make_access(name, **fields):
+    """A policy that believes one issuer's tokens."""
+    return AccessPolicy(
+        issuers={name: Issuer(issuer=f"https://{name}.example.org", audiences=("sluice",), **fields)},
+        roles={"user": Role(("*",), ("infer",))},
+        grants=(Grant("user", token=TokenCondition(name)),),
+    )
+
+
+KEYS = RemoteKeys("https://127.0.0.1:9000/keys", Path("/certs/keys.pem"))
+BY_CLAIM = {"digits": Routing(sticky=CallKey(claim="sub"))}
+# Issuers, those who stay by their claims, and models that clients reach without a gateway come, change and go.
+DEPLOYMENTS |= {
+    "tokens": dataclasses.replace(DEPLOYMENTS["split"], access=make_access("login", keys=KEYS)),
+    "sticky by claim": dataclasses.replace(
+        DEPLOYMENTS["split"], routing=BY_CLAIM, access=make_access("login", keys=KEYS)
+    ),
+    "sticky by another's claim": dataclasses.replace(
+        DEPLOYMENTS["split"], routing=BY_CLAIM, access=make_access("partner", keys='{"keys": []}')
+    ),
+    "direct": dataclasses.replace(deploy(digits={1: (1, ONE)}), control=ControlSettings(direct=("digits",))),
+    "direct at a new version": dataclasses.replace(
+        deploy(digits={2: (1, ONE)}), control=ControlSettings(direct=("digits",))
+    ),
+    "not direct": dataclasses.replace(deploy(digits={2: (1, ONE)}), control=ControlSettings()),
+}
 PAIRS = list(itertools.permutations(DEPLOYMENTS, 2))
 
 
@@ -173,15 +205,33 @@ def test_joined_deployments_have_the_new_servers_and_the_old_weights():
     assert join_deployments(DEPLOYMENTS["split"], DEPLOYMENTS["elsewhere"]).models["digits"][1].endpoints == (THREE,)
 
 
+def test_keys_of_an_issuer_stay_for_as_long_as_listeners_verify_its_tokens():
+    """Their server is gone with what goes last."""
+    stages = plan_stages(DEPLOYMENTS["tokens"], DEPLOYMENTS["split"])
+    [first, last] = [stage for stage in stages if "envoy/clusters.yaml" in stage.files]
+    assert list_names(first) - list_names(last) == {"jwks-login"}
+    assert last is stages[-1]
+
+
+@pytest.mark.parametrize("kind", [GATEWAY, CLIENT])
+def test_follower_goes_both_ways_between_what_clients_reach_directly(kind):
+    """A server may serve another version than before, which within one deployment it may not."""
+    direct, other = DEPLOYMENTS["direct"], DEPLOYMENTS["direct at a new version"]
+    for old, new in itertools.permutations((direct, other, DEPLOYMENTS["not direct"]), 2):
+        way = Planner().plan(Place(kind), old, new)
+        assert way.end.resources == Planner().read(Place(kind), new)
+
+
 def test_limit_service_stays_for_as_long_as_listeners_ask_it():
     """Gone from the servers before that, every call would be one that cannot be counted."""
     limited = dataclasses.replace(DEPLOYMENTS["split"], limits=Limits(service=LimitService(endpoints=(THREE,))))
     stages = plan_stages(limited, DEPLOYMENTS["split"])
     [first, last] = [stage for stage in stages if "envoy/clusters.yaml" in stage.files]
     assert "envoy/endpoints/limits.yaml" in first.files
-    names = [
-        {cluster["name"] for cluster in yaml.safe_load(stage.files["envoy/clusters.yaml"])["resources"]}
-        for stage in (first, last)
-    ]
-    assert names[0] - names[1] == {"limits"}
+    assert list_names(first) - list_names(last) == {"limits"}
     assert [stage for stage in stages if "envoy/listeners.yaml" in stage.files] == [stages[-2]]
+
+
+def list_names(stage):
+    """The clusters that there are from a stage on."""
+    return {cluster["name"] for cluster in parse(stage.files["envoy/clusters.yaml"])["resources"]}
