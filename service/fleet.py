@@ -227,10 +227,10 @@ class _Change:
 
     async def _end(self, follower: Follower) -> None:
         follower.deployment = self._new
-        way = await self._find_way(follower.who.place)
         try:
+            way = await self._find_way(follower.who.place)
             await follower.follow(way.end.resources, self._timeout_s)
-        except FollowerError as error:
+        except (FollowerError, XdsError) as error:
             log.error("not ended", extra={"reason": str(error)})
 
     async def _lead(self, follower: Follower) -> None:
@@ -239,7 +239,11 @@ class _Change:
 
     async def _return(self, follower: Follower) -> None:
         follower.deployment = self._old
-        way = await asyncio.to_thread(self._planner.plan, follower.who.place, self._new, self._old)
+        try:
+            way = await asyncio.to_thread(self._planner.plan, follower.who.place, self._new, self._old)
+        except XdsError as error:
+            log.error("not taken back", extra={"follower": str(follower), "reason": str(error)})
+            return
         for step in (*way.steps, way.end):
             try:
                 await follower.follow(step.resources, self._timeout_s)

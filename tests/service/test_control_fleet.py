@@ -12,9 +12,13 @@ from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 from gateway_rig import Backend, infer, make_deployment, run_load
 
 from certs import ensure_certificates
+from certs.identities import CLIENT_URI
+from service.access_policy import AccessPolicy, Grant, Issuer, RemoteKeys, Role
+from service.admin import AdminSocket
 from service.control_settings import ControlSettings
 from service.deployment import Deployment, Endpoint, Version
 from service.deployment_file import format_deployment
+from service.gateway import ADMIN_SOCKET
 from service.xds_types import CLUSTER
 from tests.free_ports import HOST, find_free_port
 
@@ -141,6 +145,24 @@ def test_changed_cluster_gets_its_servers_again(fleet):
     assert raised.value.code() is grpc.StatusCode.UNAVAILABLE
     for member in fleet.members:
         assert member.read_numbers("cluster.digits@1.init_fetch_timeout") == {"init_fetch_timeout": 0}
+    fleet.put_back()
+
+
+def test_authority_of_an_issuer_is_needed_by_no_gateway(fleet):
+    """Its file lies on the control plane's machine."""
+    file = fleet.control.folder / "issuer-ca.pem"
+    file.write_bytes((fleet.deployment.certificates / "internal-ca.pem").read_bytes())
+    issuer = Issuer(issuer="https://example.org/", audiences=("sluice",), keys=RemoteKeys("https://127.0.0.1:1/", file))
+    policy = AccessPolicy(
+        issuers={"login": issuer}, roles={"caller": Role(("*",), ("infer",))}, grants=(Grant("caller", (CLIENT_URI,)),)
+    )
+    code, text = fleet.control.apply(dataclasses.replace(fleet.deployment, access=policy))
+    assert (code, fleet.ask()) == (0, ["one:1", "one:1"]), text
+    for member in fleet.members:
+        admin = AdminSocket(member.state / ADMIN_SOCKET)
+        clusters = admin.request("GET", "/config_dump?resource=dynamic_active_clusters")
+        assert "-----BEGIN CERTIFICATE-----" in clusters
+        assert str(file) not in clusters
     fleet.put_back()
 
 
