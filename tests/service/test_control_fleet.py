@@ -200,6 +200,19 @@ def test_update_that_the_first_gateway_refuses_reaches_nobody(fleet):
     assert "halted" not in fleet.control.show()
 
 
+def test_restarted_gateway_is_the_one_that_is_tried(fleet):
+    """Its old Envoy follows too for as long as it drains, and takes any listener without looking at it."""
+    code, text = run_command(["gateway", "restart", "--state-dir", str(fleet.members[0].state)])
+    assert code == 0, text
+    assert fleet.control.await_followers(3).count("gateway a") == 2
+    with take_port() as taken:
+        code, text = fleet.control.apply(dataclasses.replace(fleet.deployment, gateway=taken))
+    assert (code, "more" in text) == (2, False), text
+    assert "refuses Listener" in text
+    # As before, whether or not the old one has gone.
+    fleet.put_back()
+
+
 def test_update_that_a_later_gateway_refuses_is_taken_back_from_the_first(fleet):
     """All go by what was in force before, which still is."""
     with take_port() as taken:
