@@ -19,6 +19,7 @@ from service.deployment import DeploymentError, Endpoint
 from service.fleet import Fleet
 from service.follower import CLIENT, GATEWAY, FollowerError, Introduction, Place
 from service.peers import SUBJECT_NAMES
+from service.xds_types import XdsError
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,11 @@ class DiscoveryServicer(AggregatedDiscoveryServiceServicer):
             except Exception as error:  # grpcio has several for a stream that has ended
                 raise FollowerError(f"{who.place.kind} {who.node} went away") from error
 
-        follower = await self._fleet.join(who, send, asyncio.current_task().cancel)
+        try:
+            follower = await self._fleet.join(who, send, asyncio.current_task().cancel)
+        except XdsError as error:
+            log.error("cannot be served", extra={"follower": who.node, "reason": str(error)})
+            await context.abort(grpc.StatusCode.INTERNAL, "what is in force cannot be made for this place")
         try:
             request = first
             with contextlib.suppress(FollowerError):

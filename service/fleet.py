@@ -83,6 +83,8 @@ class Fleet:
         """Take in a stream, which goes by what is in force until it leaves or is dismissed."""
         resources = await self.find_resources(who.place)
         follower = Follower(who, self.deployment, resources, send, dismiss)
+        for each in self.followers:
+            each.is_superseded |= each.is_of_name(who)
         self.followers.append(follower)
         log.info("joined", extra={"follower": str(follower), "identity": who.uri})
         return follower
@@ -139,9 +141,10 @@ class Fleet:
         except (XdsError, DeploymentError) as error:
             raise FleetError(str(error)) from None
         try:
-            for first in self._choose_first():
-                tell(f"first {first}")
-                await change.lead([first])
+            for kind in (GATEWAY, CLIENT):
+                while (first := self._choose_first(kind)) and self._is_behind(first):
+                    tell(f"first {first}")
+                    await change.lead([first])
             while rest := [each for each in self.followers if self._is_behind(each)]:
                 tell(f"{len(rest)} more")
                 await change.lead(rest, may_leave=True)
@@ -152,11 +155,13 @@ class Fleet:
         self._put_in_force(new)
         await self._end_old(change, tell)
 
-    def _choose_first(self) -> list[Follower]:
-        """One gateway and one client, always the same ones; those that refuse what is in force have no say."""
-        ordered = sorted((each for each in self.followers if not each.is_refusing), key=lambda each: each.who.node)
-        found = [next((each for each in ordered if each.who.place.kind == kind), None) for kind in (GATEWAY, CLIENT)]
-        return [each for each in found if each is not None]
+    def _choose_first(self, kind: str) -> Follower | None:
+        """The first of a kind by name; those that refuse what is in force have no say.
+
+        Of a name it is the youngest: an Envoy that is being replaced takes any listener, and does not listen there.
+        """
+        of_kind = [each for each in self.followers if each.who.place.kind == kind and not each.is_refusing]
+        return min(reversed(of_kind), key=lambda each: each.who.node, default=None)
 
     def _is_behind(self, follower: Follower) -> bool:
         return follower.deployment is self.deployment and not follower.is_refusing
@@ -208,14 +213,15 @@ class _Change:
         Parameters
         ----------
         may_leave
-            Whether one may go meanwhile: it gets what is in force when it is back.
+            Whether one may go meanwhile: it gets what is in force when it is back. One that is superseded may anyway.
         """
         self._led += followers
         for follower in followers:
             follower.deployment = self._new
         results = await asyncio.gather(*map(self._lead, followers), return_exceptions=True)
         for follower, result in zip(followers, results, strict=True):
-            if isinstance(result, BaseException) and not (may_leave and follower.is_gone):
+            may_go = may_leave or follower.is_superseded
+            if isinstance(result, BaseException) and not (follower.is_gone and may_go):
                 raise result
 
     async def take_back(self) -> None:
@@ -228,10 +234,10 @@ class _Change:
 
     async def _end(self, follower: Follower) -> None:
         follower.deployment = self._new
-        way, _ = await self._find_ways(follower.who.place)
         try:
+            way, _ = await self._find_ways(follower.who.place)
             await follower.follow(way.end.resources, self._timeout_s)
-        except FollowerError as error:
+        except (FollowerError, XdsError) as error:
             log.error("not ended", extra={"reason": str(error)})
 
     async def _lead(self, follower: Follower) -> None:

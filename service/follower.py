@@ -50,6 +50,8 @@ class Follower:
         Ends its stream.
     is_gone
         Whether its stream has ended.
+    is_superseded
+        Whether a younger one has its name: it is being replaced.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class Follower:
         self._sending = asyncio.Lock()
         self._changed = asyncio.Condition()
         self.is_gone = False
+        self.is_superseded = False
 
     def __str__(self) -> str:
         return f"{self.who.place.kind} {self.who.node} ({self.who.address})"
@@ -79,6 +82,10 @@ class Follower:
     def is_refusing(self) -> bool:
         """Whether it has refused something that it was sent last."""
         return any(each.is_refusing for each in self.subscriptions.values())
+
+    def is_of_name(self, who: Introduction) -> bool:
+        """Whether it says that it is the same one."""
+        return (self.who.place.kind, self.who.node, self.who.uri) == (who.place.kind, who.node, who.uri)
 
     async def hear(self, request: DiscoveryRequest) -> None:
         """Take in a request, and answer it where it wants that; types that there are not stay unanswered."""

@@ -81,6 +81,11 @@ class Routing:
         """What decides where a call goes, if not chance."""
         return self.affinity or self.sticky
 
+    @property
+    def keeps_versions(self) -> bool:
+        """Whether some calls are to meet the same version again, for which Envoy draws it by a hash of theirs."""
+        return self.key is not None or self.idempotency
+
 
 NO_ROUTING = Routing()
 
@@ -100,7 +105,7 @@ def check_routing(model: str, routing: Routing, weights: Mapping[int, int], *, h
         )
     if routing.key and routing.key.header in (VERSION_HEADER, TOKEN_HEADER):
         raise DeploymentError(f"model {model!r}: expected another header: the gateway removes a client's own", path)
-    if (routing.key or routing.is_hashed) and sum(weights.values()) != WHOLE and sum(map(bool, weights.values())) > 1:
+    if routing.keeps_versions and sum(weights.values()) != WHOLE and sum(map(bool, weights.values())) > 1:
         raise DeploymentError(
             f"model {model!r}: expected weights whose sum is {WHOLE}, since its callers or keys stay at their version: "
             f"another sum would draw all of them anew; given {sum(weights.values())}",

@@ -74,7 +74,9 @@ def plan_shift(
     if start == end:
         raise DeploymentError(f"model {model!r}: its traffic is shared so already")
     if in_percent and any(share % PERCENT for share in named.values()):
-        raise DeploymentError(f"model {model!r}: expected whole percents, since its callers stay at their version")
+        raise DeploymentError(
+            f"model {model!r}: expected whole percents, since its callers or keys stay at their version"
+        )
     ladder = [_mix(start, end, step / steps) for step in range(1, steps + 1)]
     if in_percent:
         ladder = [_to_whole_percents(shares) for shares in ladder]

@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,13 +15,15 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 
 from service.envoy_check import FOLDER, LOADER
 from service.gateway import VERSION_DIGITS
-from service.xds_types import CLUSTER, ENDPOINTS, LISTENER, ROUTES, RUNTIME, TYPE_KEY, XdsTypes
+from service.xds_types import CLUSTER, ENDPOINTS, LISTENER, ROUTES, RUNTIME, TYPE_KEY, XdsError, XdsTypes
 
 # What is referred to comes before what refers to it.
 SEND_ORDER = (CLUSTER, ENDPOINTS, RUNTIME, ROUTES, LISTENER)
 # Kept on each gateway's own disk: keys do not travel.
 LOCAL_FOLDER = f"{FOLDER}/secrets/"
 CACHED_FILES = 4096
+# Who vouches for an issuer's server; secrets have it too, which stay where they are.
+AUTHORITY = "trusted_ca"
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,16 @@ class ResourceReader:
         Raises
         ------
         XdsError
-            The package xds-protos lacks something that they say.
+            The package xds-protos lacks something that they say, or a file that they name cannot be read.
         """
         resources: dict[str, dict[str, Resource]] = {kind: {} for kind in SEND_ORDER}
         descriptors = files.get(f"{FOLDER}/descriptors.pb", b"")
         with self._lock:
             for path, content in files.items():
                 if path.endswith(".yaml") and not path.startswith(LOCAL_FOLDER) and path != f"{FOLDER}/bootstrap.yaml":
-                    for kind, name, resource in self._read_file(content, descriptors):
+                    # What another file says may change while this one stays as it is.
+                    read = self._read_new_file if AUTHORITY.encode() in content else self._read_file
+                    for kind, name, resource in read(content, descriptors):
                         resources[kind][name] = resource
         return resources
 
@@ -87,8 +92,17 @@ def _link(node: Any, descriptors: bytes) -> Any:
     for key, value in node.items():
         if key == "path_config_source" and not value["path"].startswith(LOCAL_FOLDER):
             linked["ads"] = {}
+        elif key == AUTHORITY and "filename" in value:
+            linked[key] = {"inline_string": _read_authority(Path(value["filename"]))}
         elif key == "descriptor_set":
             linked[key] = {"inline_bytes": base64.b64encode(descriptors).decode()}
         else:
             linked[key] = _link(value, descriptors)
     return linked
+
+
+def _read_authority(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, ValueError) as error:
+        raise XdsError(f"{AUTHORITY} {path}: {error}") from None

@@ -212,7 +212,7 @@ def shift(
         with nullcontext() if dry_run else place.lock_shift(model):
             changer = TrafficChanger(place)
             in_force = changer.traffic.read_weights(model)
-            keeps_sum = changer.traffic.deployment.routing_of(model).key is not None
+            keeps_sum = changer.traffic.deployment.routing_of(model).keeps_versions
             plan = plan_shift(model, in_force, shares, steps=steps, over_s=over_s, in_percent=keeps_sum)
             planned = changer.plan_set(
                 model,

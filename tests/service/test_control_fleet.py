@@ -12,9 +12,13 @@ from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 from gateway_rig import Backend, infer, make_deployment, run_load
 
 from certs import ensure_certificates
+from certs.identities import CLIENT_URI
+from service.access_policy import AccessPolicy, Grant, Issuer, RemoteKeys, Role
+from service.admin import AdminSocket
 from service.control_settings import ControlSettings
 from service.deployment import Deployment, Endpoint, Version
 from service.deployment_file import format_deployment
+from service.gateway import ADMIN_SOCKET
 from service.xds_types import CLUSTER
 from tests.free_ports import HOST, find_free_port
 
@@ -144,6 +148,24 @@ def test_changed_cluster_gets_its_servers_again(fleet):
     fleet.put_back()
 
 
+def test_authority_of_an_issuer_is_needed_by_no_gateway(fleet):
+    """Its file lies on the control plane's machine."""
+    file = fleet.control.folder / "issuer-ca.pem"
+    file.write_bytes((fleet.deployment.certificates / "internal-ca.pem").read_bytes())
+    issuer = Issuer(issuer="https://example.org/", audiences=("sluice",), keys=RemoteKeys("https://127.0.0.1:1/", file))
+    policy = AccessPolicy(
+        issuers={"login": issuer}, roles={"caller": Role(("*",), ("infer",))}, grants=(Grant("caller", (CLIENT_URI,)),)
+    )
+    code, text = fleet.control.apply(dataclasses.replace(fleet.deployment, access=policy))
+    assert (code, fleet.ask()) == (0, ["one:1", "one:1"]), text
+    for member in fleet.members:
+        admin = AdminSocket(member.state / ADMIN_SOCKET)
+        clusters = admin.request("GET", "/config_dump?resource=dynamic_active_clusters")
+        assert "-----BEGIN CERTIFICATE-----" in clusters
+        assert str(file) not in clusters
+    fleet.put_back()
+
+
 def test_version_without_a_healthy_server_gets_traffic_from_nobody(fleet):
     """Unless that is meant; a server that is well for another version is none for this."""
     servers = fleet.deployment.models["digits"][1].endpoints
@@ -176,6 +198,19 @@ def test_update_that_the_first_gateway_refuses_reaches_nobody(fleet):
     assert "in use" in refused
     fleet.put_back()
     assert "halted" not in fleet.control.show()
+
+
+def test_restarted_gateway_is_the_one_that_is_tried(fleet):
+    """Its old Envoy follows too for as long as it drains, and takes any listener without looking at it."""
+    code, text = run_command(["gateway", "restart", "--state-dir", str(fleet.members[0].state)])
+    assert code == 0, text
+    assert fleet.control.await_followers(3).count("gateway a") == 2
+    with take_port() as taken:
+        code, text = fleet.control.apply(dataclasses.replace(fleet.deployment, gateway=taken))
+    assert (code, "more" in text) == (2, False), text
+    assert "refuses Listener" in text
+    # As before, whether or not the old one has gone.
+    fleet.put_back()
 
 
 def test_update_that_a_later_gateway_refuses_is_taken_back_from_the_first(fleet):

@@ -5,13 +5,16 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+from envoy.service.discovery.v3.discovery_pb2 import DiscoveryRequest
 from gateway_rig import HOST, make_deployment
 
+from certs.identities import GATEWAY_URI
 from service.control_settings import ControlSettings
 from service.deployment import Deployment, Endpoint
 from service.envoy_check import find_envoy
 from service.fleet import Fleet, FleetError
 from service.follower import GATEWAY, Introduction, Place
+from service.xds_types import CLUSTER
 
 
 @pytest.fixture
@@ -84,3 +87,90 @@ def test_deployment_that_cannot_be_at_a_followers_place_is_in_force_nowhere(depl
     fleet = asyncio.run(apply_beside_follower())
     assert fleet.deployment is deployment
     assert "expected two endpoints" in fleet.halted
+
+
+class Stream:
+    """A follower by hand: it acknowledges what it is sent, unless it is deaf."""
+
+    def __init__(self, fleet, address, *, is_deaf=False):
+        self._fleet, self._is_deaf = fleet, is_deaf
+        self._who = Introduction("a", GATEWAY_URI, address, Place(GATEWAY))
+        self._hearing = set()
+
+    async def join(self):
+        """Ask for clusters."""
+        self._follower = await self._fleet.join(self._who, self._take, str)
+        await self._follower.hear(DiscoveryRequest(type_url=CLUSTER))
+
+    async def leave(self):
+        """End."""
+        await self._fleet.leave(self._follower)
+
+    async def _take(self, answer):
+        if not self._is_deaf:
+            ack = DiscoveryRequest(type_url=CLUSTER, version_info=answer.version_info, response_nonce=answer.nonce)
+            # Who sends waits for nobody to hear.
+            task = asyncio.ensure_future(self._follower.hear(ack))
+            self._hearing.add(task)
+            task.add_done_callback(self._hearing.discard)
+
+
+def test_change_begins_with_the_youngest_of_a_name(deployment, tmp_path):
+    """The others of it are about to go, and take whatever they are sent."""
+
+    async def change():
+        fleet, stages = Fleet(deployment, tmp_path / "kept.yaml", find_envoy(), drain_timeout_s=0), []
+        for address in ("old", "young"):
+            await Stream(fleet, address).join()
+        await fleet.apply(add_version(deployment), stages.append, unhealthy_too=True)
+        return stages
+
+    assert asyncio.run(change())[:3] == ["check", "first gateway a (young)", "1 more"]
+
+
+def test_change_goes_on_with_the_one_that_takes_the_place_of_the_first(deployment, tmp_path):
+    """As in a restart amid a change: the old one is gone, and the new one must be tried before all others."""
+
+    async def change():
+        fleet = Fleet(deployment, tmp_path / "kept.yaml", find_envoy(), drain_timeout_s=0)
+        stages, is_begun = [], asyncio.Event()
+        old, young = Stream(fleet, "old", is_deaf=True), Stream(fleet, "young")
+
+        def tell(stage):
+            stages.append(stage)
+            if "old" in stage:
+                is_begun.set()
+
+        await old.join()
+        changing = asyncio.create_task(fleet.apply(add_version(deployment), tell, unhealthy_too=True))
+        await is_begun.wait()
+        await young.join()
+        await old.leave()
+        await changing
+        return stages
+
+    assert asyncio.run(change())[:3] == ["check", "first gateway a (old)", "first gateway a (young)"]
+
+
+def test_change_is_halted_when_the_first_goes_and_nobody_takes_its_place(deployment, tmp_path):
+    """It may have died of it."""
+
+    async def change():
+        fleet = Fleet(deployment, tmp_path / "kept.yaml", find_envoy(), drain_timeout_s=0)
+        is_begun, only = asyncio.Event(), Stream(fleet, "only", is_deaf=True)
+        await only.join()
+        changing = asyncio.create_task(
+            fleet.apply(add_version(deployment), lambda stage: "only" in stage and is_begun.set(), unhealthy_too=True)
+        )
+        await is_begun.wait()
+        await only.leave()
+        await changing
+
+    with pytest.raises(FleetError, match="went away"):
+        asyncio.run(change())
+
+
+def add_version(deployment):
+    """The deployment with another version."""
+    versions = deployment.models["digits"]
+    return dataclasses.replace(deployment, models={"digits": {**versions, 9: versions[1]}})

@@ -4,7 +4,7 @@ from collections import Counter
 
 import grpc
 import pytest
-from gateway_rig import MAX_MESSAGE_BYTES, START_TIMEOUT_S, Backend, Rig, infer
+from gateway_rig import MAX_MESSAGE_BYTES, START_TIMEOUT_S, Backend, Rig, infer, run_traffic
 
 from certs import ensure_certificates
 from service.deployment import Deployment, DeploymentError, Endpoint, Version
@@ -122,6 +122,16 @@ def test_shift_moves_keys_in_one_direction_only(rig, channel):
     for key in moved:
         assert (before[key][-1], after[key][-1]) == ("2", "1")
         assert before[key][0] == after[key][0]
+
+
+def test_shift_in_steps_keeps_the_sum_by_which_keys_are_drawn(rig):
+    """A third of the way from a half is no whole percent, and hundredths of percents would be another sum."""
+    try:
+        result = run_traffic(rig, "shift", "keyed", "--to", "2=100", "--over", "1s", "--steps", "3")
+        assert result.exit_code == 0, result.output
+        assert Traffic(rig.deployment, rig.operator).read_weights("keyed") == {1: 0, 2: 100}
+    finally:
+        Traffic(rig.deployment, rig.operator).shift("keyed", {1: 50, 2: 50})
 
 
 def test_callers_that_stay_at_a_version_stay_with_keys_too(channel):

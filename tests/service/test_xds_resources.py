@@ -66,6 +66,12 @@ def reader():
     return ResourceReader()
 
 
+def make_whole(folder):
+    """A deployment with everything; its relative paths lead from a folder."""
+    keys = json.dumps({"keys": [describe_key(ec.generate_private_key(ec.SECP256R1()))]})
+    return parse_deployment(WHOLE.replace("KEYS", keys), "deployment.yaml", folder)
+
+
 def test_every_resource_of_a_gateway_is_a_message_of_its_type(tmp_path, reader):
     """Including fields of Envoy's that the package of types is too old for; this fails where a template has another."""
     resources = reader.read(render(make_deployment(tmp_path)))
@@ -82,10 +88,8 @@ def test_every_resource_of_a_gateway_is_a_message_of_its_type(tmp_path, reader):
 
 def test_every_section_of_a_deployment_can_be_served(tmp_path, reader):
     """What a gateway may do besides, all of it at once."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    keys = json.dumps({"keys": [describe_key(key)]})
-    deployment = parse_deployment(WHOLE.replace("KEYS", keys), "deployment.yaml", tmp_path)
-    resources = reader.read(render(deployment))
+    (tmp_path / "ca.pem").write_text("who vouches for it")
+    resources = reader.read(render(make_whole(tmp_path)))
     assert {"digits@3", "digits@shadow", "limits"} < set(resources[CLUSTER])
     listener = resources[LISTENER]["gateway"].message.value
     for filter_name in (b"jwt_authn", b"rbac", b"local_ratelimit", b"filters.http.ratelimit"):
@@ -104,6 +108,21 @@ def test_what_lay_in_other_files_is_asked_of_the_control_plane_and_keys_stay_loc
     assert b"envoy/routes.yaml" not in listener
     for named in resources.values():
         assert not any(b"PRIVATE KEY" in resource.message.value for resource in named.values())
+
+
+def test_authority_of_an_issuer_travels_along(tmp_path, reader):
+    """Its file lies on the control plane's machine alone; another text of it is another resource."""
+    files, found = render(make_whole(tmp_path)), []
+    for text in ("of old", "of late"):
+        (tmp_path / "ca.pem").write_text(text)
+        clusters = reader.read(files)[CLUSTER]
+        [server] = [each for name, each in clusters.items() if text.encode() in each.message.value]
+        assert str(tmp_path).encode() not in server.message.value
+        found.append(find_version(clusters.items()))
+    assert found[0] != found[1]
+    (tmp_path / "ca.pem").unlink()
+    with pytest.raises(XdsError, match=r"trusted_ca .*ca\.pem"):
+        reader.read(files)
 
 
 def test_newer_field_has_the_number_by_which_envoy_knows_it(tmp_path, reader):
