@@ -170,6 +170,7 @@ def _render_clusters(deployment: Deployment) -> dict[str, bytes]:
         "clusters",
         clusters=clusters,
         version_header=VERSION_HEADER,
+        key_header=KEY_HEADER,
         service_identity=deployment.service_identity,
         admin_socket=ADMIN_SOCKET,
         key_servers=list_key_servers(deployment.access) if deployment.access else [],
