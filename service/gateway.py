@@ -40,6 +40,8 @@ BUFFER_MARGIN_BYTES = 65536
 MAX_CALLS = 16384
 # Of a file's digest.
 VERSION_DIGITS = 16
+# Of the filter state of each call: there once its message has been read, when its route is chosen again.
+READ_OBJECT = "sluice.route_chosen_by_model"
 # By the fields that name the model and its version in their requests.
 SELECTORS = (
     {"model": "model_name", "version": "model_version", "methods": ("ModelInfer", "ModelStreamInfer")},
@@ -168,6 +170,7 @@ def _render_clusters(deployment: Deployment) -> dict[str, bytes]:
         "clusters",
         clusters=clusters,
         version_header=VERSION_HEADER,
+        key_header=KEY_HEADER,
         service_identity=deployment.service_identity,
         admin_socket=ADMIN_SOCKET,
         key_servers=list_key_servers(deployment.access) if deployment.access else [],
@@ -182,6 +185,8 @@ def _render_routes(deployment: Deployment) -> bytes:
         models=_list_models(deployment),
         tells_model=deployment.limits is not None,
         selectors=SELECTORS,
+        infer_methods=SELECTORS[0]["methods"],
+        read_object=READ_OBJECT,
         pin_header=PIN_HEADER,
         has_failover=has_failover(deployment),
         server_methods=SERVER_METHODS if deployment.access else (),
@@ -200,6 +205,7 @@ def _render_listeners(deployment: Deployment) -> bytes:
         operator_paths=OPERATOR_PATHS,
         shift_pattern=SHIFT_PATTERN,
         selectors=SELECTORS,
+        read_object=READ_OBJECT,
         service_name=SERVICE_NAME,
         version_header=VERSION_HEADER,
         id_fields=list_id_fields(deployment),

@@ -3,9 +3,11 @@
 import contextlib
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 
+from service.ensemble_steps import find_step_models
 from service.lifecycle import Lifecycle
 from service.model_override import ModelOverride
 from service.pb import open_inference_pb2 as pb
@@ -57,6 +59,7 @@ class ModelControl:
         override = read_override_parameters(request)
         if override:
             self._permissions.check(OVERRIDES_CONTROL, context, request.model_name)
+            self._check_steps(request.model_name, override, context)
         with self._take_place():
             self._lifecycle.load(request.model_name, override)
         return pb.RepositoryModelLoadResponse()
@@ -90,6 +93,12 @@ class ModelControl:
             )
         if not model:
             raise InvalidArgumentError("model_name: expected the name of a model, given nothing")
+
+    def _check_steps(self, name: str, override: ModelOverride, context: grpc.ServicerContext) -> None:
+        """Refuse an ensemble of what its bringer may not infer: once it is there, nobody asks for its steps again."""
+        # No folder is read where a configuration is brought.
+        for step in find_step_models(Path(), name, override):
+            self._permissions.check_action("infer", context, step)
 
     @contextlib.contextmanager
     def _take_place(self) -> Iterator[None]:

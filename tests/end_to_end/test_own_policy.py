@@ -305,6 +305,34 @@ def test_each_method_is_for_those_who_may_do_its_action(server, what):
     assert some is None or server.call(some, method, request)[0] is not DENIED
 
 
+def test_ensemble_is_brought_only_by_who_may_infer_its_steps(server):
+    """Its own name grants its steps, so whoever may give one any steps would get to any model."""
+    chain = json.dumps(
+        {
+            "platform": "ensemble",
+            "input": [{"name": "input", "data_type": "TYPE_FP32", "dims": [-1, 4]}],
+            "output": [{"name": "output", "data_type": "TYPE_FP32", "dims": [-1, 4]}],
+            "ensemble_scheduling": {
+                "step": [
+                    {
+                        "model_name": "secret",
+                        "model_version": -1,
+                        "input_map": {"input": "input"},
+                        "output_map": {"output": "output"},
+                    }
+                ]
+            },
+        }
+    )
+    load = pb.RepositoryModelLoadRequest(
+        model_name="adder", parameters={"config": pb.ModelRepositoryParameter(string_param=chain)}
+    )
+    for owner, headers in (("changer", []), ("gateway", [forwarded("changer")])):
+        code, text = server.call(owner, "RepositoryModelLoad", load, headers)
+        assert code is DENIED
+        assert text.startswith("infer on model 'secret': allowed by no role of the caller")
+
+
 def test_lists_tell_of_what_their_caller_may_see(server):
     """Those who may see all of them, some, and none by a gateway's word."""
     index, counts = pb.RepositoryIndexRequest(), pb.ModelStatisticsRequest()

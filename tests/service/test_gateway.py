@@ -18,6 +18,7 @@ from service.envoy_check import GatewayError, find_envoy
 from service.gateway import ADMIN_SOCKET, VERSION_HEADER
 from service.gateway_install import install
 from service.pb import open_inference_pb2 as pb
+from tests.raw_http2 import RawConnection
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +35,17 @@ def channel(rig):
         yield channel
 
 
-def fetch_serial(rig):
-    """Serial number of the certificate that the gateway shows at the moment."""
+def client_context(rig):
+    """TLS of a client that has its certificate."""
     context = ssl.create_default_context(cafile=str(rig.certificates / "gateway-ca.pem"))
     context.load_cert_chain(rig.certificates / "client.pem", rig.certificates / "client.key")
     context.set_alpn_protocols(["h2"])
+    return context
+
+
+def fetch_serial(rig):
+    """Serial number of the certificate that the gateway shows at the moment."""
+    context = client_context(rig)
     address = (rig.deployment.gateway.host, rig.deployment.gateway.port)
     with (
         socket.create_connection(address, 5) as connection,
@@ -103,9 +110,8 @@ def test_call_for_unknown_model_or_version_is_not_found(channel, method, message
     [
         ("ServerLive", b""),
         ("RepositoryIndex", b""),
-        ("ModelInfer", b""),
-        ("ModelInfer", b"\xff\xff"),
         ("ModelStatistics", b""),
+        ("ModelReady", b"\xff\xff"),
         ("SystemSharedMemoryStatus", pb.SystemSharedMemoryStatusRequest(name="digits")),
     ],
 )
@@ -113,6 +119,64 @@ def test_call_that_names_no_model_reaches_any_server_without_version(channel, me
     """What is no model's business, and what cannot be read, is the service's to answer."""
     headers = [(VERSION_HEADER, "2")]
     assert {call(channel, method, message, metadata=headers) for _ in range(20)} <= {"a:-", "b:-"}
+
+
+@pytest.mark.parametrize("method", ["ModelInfer", "ModelStreamInfer"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"\xff\xff",
+        pb.ModelInferRequest(model_name="a\nb").SerializeToString(),
+    ],
+    ids=["empty", "broken", "of two lines"],
+)
+def test_infer_of_which_no_known_model_can_be_read_reaches_no_server(rig, channel, method, message):
+    """Or it would come past all that holds for a model: its versions' weights, limits and places."""
+    before = sum(len(backend.calls) for backend in rig.backends.values())
+    with pytest.raises(grpc.RpcError) as raised:
+        list(channel.stream_stream("/inference.GRPCInferenceService/" + method)(iter([message]), timeout=60))
+    assert raised.value.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)
+    assert sum(len(backend.calls) for backend in rig.backends.values()) == before
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/grpc;x",
+        "application/grpc; charset=utf-8",
+        "application/grpc,application/grpc",
+        "application/grpc ",
+        "Application/gRPC",
+        "application/grpc-web",
+        "application/grpc-web+proto",
+        "application/json",
+        "",
+        None,
+    ],
+)
+def test_infer_of_another_content_type_reaches_no_server(rig, content_type):
+    """Field extraction does not look into it, while servers, grpcio's among them, take it for gRPC."""
+    before = sum(len(backend.calls) for backend in rig.backends.values())
+    reply = send_raw(rig, content_type)
+    assert (reply.fields[":status"], "grpc-status" in reply.fields) == ("415", False)
+    assert b"expected application/grpc" in reply.data
+    assert sum(len(backend.calls) for backend in rig.backends.values()) == before
+
+
+@pytest.mark.parametrize("content_type", ["application/grpc", "application/grpc+proto", "application/grpc+;x"])
+def test_infer_of_a_content_type_of_grpc_is_routed_by_its_model(rig, content_type):
+    """Whatever Envoy takes for gRPC, it looks into."""
+    assert send_raw(rig, content_type).message == b"b:2"
+
+
+def send_raw(rig, content_type):
+    """What the gateway says to an inference of version 2 that comes as a content type."""
+    tls = client_context(rig)
+    message = pb.ModelInferRequest(model_name="digits", model_version="2").SerializeToString()
+    with RawConnection(str(rig.deployment.gateway), tls=tls) as connection:
+        stream = connection.send_call(message, _scheme="https", content_type=content_type)
+        return connection.await_reply(stream)
 
 
 def test_client_headers_choose_neither_version_nor_identity(rig, channel):

@@ -16,6 +16,7 @@ from service.pb import open_inference_pb2 as pb
 from service.running_gateway import RunningGateway
 
 OK, NOT_FOUND = grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
 UNAUTHENTICATED, DENIED = grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED
 PREFIX = "/inference.GRPCInferenceService/"
 SCIENCE = {"iss": LOGIN, "realm": {"roles": ["science"]}}
@@ -60,7 +61,8 @@ def decide(policy, identity, method, model, version=""):
     wanted += ["pin"] if call.action == "infer" and version else []
     asked = (model or None) if call.model_field else None
     if all(policy.decide(identity, action, asked).allowed for action in wanted):
-        return {OK, NOT_FOUND}
+        # The gateway routes no inference of no model.
+        return {INVALID} if call.action == "infer" and not model else {OK, NOT_FOUND}
     return {UNAUTHENTICATED if identity.claims is None else DENIED}
 
 

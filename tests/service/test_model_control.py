@@ -6,12 +6,20 @@ import threading
 import grpc
 import onnx
 import pytest
+from ensemble_folders import describe_chain, save_ensemble
+from google.protobuf.json_format import MessageToJson
+from google.protobuf.text_format import Parse
 
+from certs.identities import CLIENT_URI
 from kernels.engine import Engine
+from service.access_policy import AccessPolicy, Grant, Identity, Role
+from service.callers import Callers
+from service.guard import Guard
 from service.lifecycle import Lifecycle
 from service.model_control import MAX_CALLS
 from service.pb import open_inference_pb2 as pb
 from service.pb import open_inference_pb2_grpc
+from service.pb.model_config_pb2 import ModelConfig
 from service.permissions import Permissions
 from service.repository import Repository
 from tests.aio_server import running_server
@@ -24,13 +32,13 @@ TIMEOUT_S = 30
 class Served:
     """A server of a repository's control, and stubs on a connection to it."""
 
-    def __init__(self, folder, engine, *, mode="none", remote_controls=()):
+    def __init__(self, folder, engine, *, mode="none", remote_controls=(), guard=None):
         self.folder = folder
         self.repository = Repository()
         self.lifecycle = Lifecycle(folder, engine, self.repository)
         self.lifecycle.find_models(lambda name: mode != "explicit")
         self.lifecycle.load_found()
-        permissions = Permissions(remote_controls)
+        permissions = Permissions(remote_controls, guard)
         self.servicer = make_servicer(engine, self.lifecycle, self.repository, permissions=permissions, mode=mode)
 
     def index(self):
@@ -286,6 +294,34 @@ def test_override_from_behind_a_gateway_is_taken_where_it_is_allowed(serve, tmp_
     served = serve(mode="explicit", remote_controls=["model_overrides"])
     served.load("echo", (("x-forwarded-for", "203.0.113.7"),), config='{"max_batch_size": 3}')
     assert served.repository.find("echo").config.max_batch_size == 3
+
+
+@pytest.mark.parametrize(("step", "code"), [("echo", ""), ("secret", "PERMISSION_DENIED")])
+def test_ensemble_is_brought_only_with_steps_that_the_caller_may_infer(serve, tmp_path, step, code):
+    """Nobody asks again for a grant of the steps; one that lies in the repository is its owner's business."""
+    for name in ("echo", "secret"):
+        save(identity(), tmp_path, name)
+    save_ensemble(tmp_path, "mine", describe_chain("secret"))
+    roles = {"owner": Role(("mine",), ("load", "load_override")), "user": Role(("mine", "echo"), ("infer",))}
+    policy = AccessPolicy(roles=roles, grants=(Grant("owner", (CLIENT_URI,)), Grant("user", (CLIENT_URI,))))
+    served = serve(mode="explicit", guard=KnownCaller(policy))
+    served.load("mine")
+    config = MessageToJson(Parse(describe_chain(step), ModelConfig()), preserving_proto_field_name=True)
+    if code:
+        assert served.refused(served.load, "mine", config=config)[0] == code
+    else:
+        served.load("mine", config=config)
+
+
+class KnownCaller(Guard):
+    """Decides for one caller, whoever calls: without TLS nobody is known."""
+
+    def __init__(self, policy):
+        super().__init__(policy, Callers([]))
+
+    def decide(self, context, action, model):
+        """What the policy says."""
+        return self.policy.decide(Identity((CLIENT_URI,)), action, model)
 
 
 def test_loads_beyond_the_places_are_refused_and_reads_go_on(explicit, monkeypatch):

@@ -9,7 +9,7 @@ import sys
 import pytest
 from gateway_rig import call, infer
 from gateway_rig import run_traffic as run
-from routing_rig import await_calls, copies, place_users, start_routing
+from routing_rig import USERS, await_calls, copies, place_users, start_routing
 
 from service.drift import find_drift
 from service.headers import VERSION_HEADER
@@ -45,6 +45,19 @@ def test_shadow_gets_copies_as_of_the_same_caller_for_its_own_version(rig, chann
         assert metadata["x-forwarded-client-cert"].endswith("URI=spiffe://sluice.local/client/demo")
     assert (state.version, state.percent, state.declared_percent) == (3, 100, 0)
     assert state.sent - before == 50
+
+
+def test_copy_has_no_key_by_which_its_answer_could_be_the_callers(rig, channel):
+    """A server keeps answers by key: with the caller's, the shadow's could come first and be given to the caller."""
+    with copies(rig, 100) as seen:
+        key = [("idempotency-key", "one"), ("idempotency-key", "two")]
+        assert infer(channel, metadata=[("x-user", USERS[0]), *key]) in ("a:1", "b:2")
+        await_calls(seen, 1)
+    _, metadata, _ = seen[0]
+    assert metadata["x-user"] == USERS[0]
+    assert "idempotency-key" not in metadata
+    keyed = [name for name in "ab" for _, metadata, _ in rig.backends[name].calls if "idempotency-key" in metadata]
+    assert len(keyed) == 1
 
 
 def test_share_of_copies_is_as_set(rig, channel):
