@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from service.admin import AdminSocket
+from service.admin import AdminError, AdminSocket
 from service.applied_deployment import read_applied, save_applied
 from service.deployment import Deployment, DeploymentError, cluster_name, runtime_key
 from service.envoy_check import FOLDER, GatewayError, check
@@ -58,9 +58,9 @@ class GatewayChange:
         GatewayError
             Envoy refuses it, or a version that is to get traffic has no healthy server. What was in force still is.
         AdminError
-            The gateway went away meanwhile.
+            The gateway went away meanwhile; it starts again with what was in force.
         InstanceError
-            Another change is under way.
+            Another change, or a restart of the gateway, is under way.
         """
         gateway = RunningGateway(AdminSocket(self.state_folder / ADMIN_SOCKET))
         with lock_instance(self.state_folder / LOCK):
@@ -88,9 +88,12 @@ class GatewayChange:
                 self._enter(gateway, stage)
                 if index == 0:
                     check_servers(gateway, new, old)
-        except GatewayError as error:
+        except BaseException as error:
+            # Whatever ends it, Ctrl-C while calls finish too: the next change starts from what is noted as applied.
             self._take_back(gateway, old, way_back)
-            raise GatewayError(f"{error}\nWhat was in force before is again.") from None
+            if isinstance(error, GatewayError):
+                raise GatewayError(f"{error}\nWhat was in force before is again.") from None
+            raise
         self._remove_rest(new)
 
     def _enter(self, gateway: RunningGateway, stage: Stage) -> None:
@@ -117,10 +120,10 @@ class GatewayChange:
 
     def _take_back(self, gateway: RunningGateway, old: Deployment, way_back: Sequence[Stage]) -> None:
         for stage in way_back:
-            put_in_place(stage.files, self.state_folder)
             try:
+                put_in_place(stage.files, self.state_folder)
                 await_taken(gateway, stage, self.take_timeout_s)
-            except GatewayError as error:
+            except (GatewayError, AdminError, OSError) as error:
                 log.error("not taken back", extra={"stage": stage.name, "reason": str(error)})
         self._remove_rest(old)
 

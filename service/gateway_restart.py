@@ -9,7 +9,8 @@ from pathlib import Path
 from service.admin import AdminError, AdminSocket
 from service.envoy_check import GatewayError
 from service.gateway import ADMIN_SOCKET
-from service.instance import find_owner
+from service.gateway_apply import LOCK
+from service.instance import find_owner, lock_instance
 from service.running_gateway import RunningGateway
 
 GENERATION, LIVE = "server.hot_restart_generation", "server.live"
@@ -25,11 +26,17 @@ def restart_gateway(state_folder: Path, timeout_s: float) -> None:
         None is supervised there, or the new one does not come up; its log says why, and the old one serves on.
     AdminError
         The running one does not say which it is.
+    InstanceError
+        A change of the gateway is under way, which would lose sight of it.
     """
     owner = find_owner(state_folder / "run" / "lock")
     if owner is None:
         raise GatewayError(f"{state_folder}: no gateway is running there")
-    gateway = RunningGateway(AdminSocket(state_folder / ADMIN_SOCKET))
+    with lock_instance(state_folder / LOCK):
+        _replace(owner, RunningGateway(AdminSocket(state_folder / ADMIN_SOCKET)), timeout_s)
+
+
+def _replace(owner: int, gateway: RunningGateway, timeout_s: float) -> None:
     before = gateway.read_numbers((GENERATION,)).get(GENERATION, 0)
     overrides = gateway.read_overrides()
     os.kill(owner, signal.SIGUSR2)

@@ -194,10 +194,11 @@ def restart(
     from service.admin import AdminError
     from service.envoy_check import GatewayError
     from service.gateway_restart import restart_gateway
+    from service.instance import InstanceError
 
     try:
         restart_gateway(state_dir.resolve(), timeout)
-    except (GatewayError, AdminError) as error:
+    except (GatewayError, AdminError, InstanceError) as error:
         fail(str(error))
     typer.echo("a new Envoy serves; the old one finishes what it has under way")
 

@@ -12,6 +12,7 @@ import yaml
 from gateway_rig import MAX_MESSAGE_BYTES, PREFIX, Backend, infer, open_channel, run_load, start_rig
 from typer.testing import CliRunner
 
+from service.admin import AdminError
 from service.cli import app
 from service.deployment import Endpoint, Version, runtime_key
 from service.deployment_file import format_deployment
@@ -176,6 +177,42 @@ def test_what_envoy_does_not_take_is_taken_back(rig):
         assert set(load.wait_for_more(200)) == {"a:1", "b:2"}
         assert load.failures == []
     assert read_files(rig) == before
+
+
+def test_change_that_is_broken_off_while_calls_finish_is_taken_back(rig):
+    """As by Ctrl-C: the files in place are those of what is noted as applied, and Envoy goes by them."""
+    before = read_files(rig)
+
+    def tell(stage):
+        if stage == "end of the old":
+            raise KeyboardInterrupt
+
+    with run_calls(rig) as load:
+        with pytest.raises(KeyboardInterrupt):
+            change(rig, tell=tell).apply(declare(rig, {2: (1, "b"), 3: (1, "c")}))
+        assert read_files(rig) == before
+        load.wait_for_more(20)
+        assert set(load.wait_for_more(200)) == {"a:1", "b:2"}
+        assert load.failures == []
+    assert find_drift(rig.state_folder) == []
+
+
+def test_change_whose_gateway_dies_is_taken_back(rig):
+    """It starts again with what was in force."""
+    before = read_files(rig)
+
+    def tell(stage):
+        if stage == "end of the old":
+            rig.child.kill()
+
+    with pytest.raises(AdminError):
+        change(rig, tell=tell).apply(declare(rig, {3: (1, "c")}))
+    assert read_files(rig) == before
+    rig.stop()
+    rig.start_envoy()
+    with rig.connect() as channel:
+        assert infer(channel) in {"a:1", "b:2"}
+    assert find_drift(rig.state_folder) == []
 
 
 def test_version_without_a_healthy_server_gets_no_traffic(rig):

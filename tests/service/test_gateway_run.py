@@ -22,6 +22,8 @@ from service.cli import app
 from service.deployment import Deployment, Endpoint, Version
 from service.deployment_file import format_deployment
 from service.gateway import ADMIN_SOCKET
+from service.gateway_apply import LOCK
+from service.instance import lock_instance
 from service.pb import open_inference_pb2 as pb
 from service.traffic import Traffic
 from tests.child_processes import list_children
@@ -197,6 +199,16 @@ def test_restart_that_cannot_be_leaves_the_old_one_serving(deployment, tmp_path)
         bootstrap.write_bytes(rendered)
         assert CliRunner().invoke(app, [*arguments[:-1], "60"]).exit_code == 0
         assert ask(deployment) == "server 1:1"
+        end(process)
+
+
+def test_restart_amid_a_change_is_refused(deployment, tmp_path):
+    """The change would lose sight of the gateway; the text says who makes it."""
+    with run_gateway(deployment, tmp_path) as process:
+        with lock_instance(tmp_path / "state" / LOCK):
+            result = CliRunner().invoke(app, ["gateway", "restart", "--state-dir", str(tmp_path / "state")])
+        assert result.exit_code == 2
+        assert f"in use by another sluice, process {os.getpid()}" in result.output
         end(process)
 
 
