@@ -53,12 +53,15 @@ cdef int add_part(EVP_MD_CTX* state, uint8_t kind, bytes_view part) noexcept nog
 
 
 cdef int add_forwarded(EVP_MD_CTX* state, bytes_view header) noexcept nogil:
-    """The names of URI; the certificate's hash beside them changes with each renewal. Without a name, all of it."""
+    """The names of URI; the certificate's hash beside them changes with each renewal. Without a name, all of it.
+
+    Envoy writes URI= with nothing behind it for a certificate that has none.
+    """
     cdef bytes_view rest = header, pair
     cdef size_t found = 0
     while rest.size > 0:
         pair = take_pair(&rest)
-        if pair.size >= 4 and is_uri(pair.data):
+        if pair.size > 4 and is_uri(pair.data):
             found += 1
             if add_part(state, c'u', bytes_view(pair.data + 4, pair.size - 4)) != 0:
                 return -1

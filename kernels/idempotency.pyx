@@ -113,7 +113,8 @@ cdef keyed_answer* begin_answer(answer_book* book, const uint8_t* key, const uin
     cdef keyed_answer** bucket = find_bucket(book, key)
     cdef int64_t cost = <int64_t> (sizeof(keyed_answer) + caller.message_size)
     cdef keyed_answer* made = NULL
-    while book.bytes + cost > book.max_bytes and book.oldest != NULL:
+    # For what fits into no book nothing is given up.
+    while cost <= book.max_bytes and book.bytes + cost > book.max_bytes and book.oldest != NULL:
         book.evictions += 1
         remove_oldest(book)
     if book.bytes + cost > book.max_bytes:
