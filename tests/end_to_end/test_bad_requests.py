@@ -90,8 +90,9 @@ MODEL_AS_NUMBER = adder(model_name="").SerializeToString() + b"\x08\x01"
 
 # What is wrong, and the words that say so.
 BAD = {
-    "empty message": (b"", "model_name is missing"),
-    "model_name of another wire type": (MODEL_AS_NUMBER, "model_name is missing"),
+    # The gateway says so in other words than the service.
+    "empty message": (b"", "model_name"),
+    "model_name of another wire type": (MODEL_AS_NUMBER, "model_name"),
     "name of another wire type": (with_wire_type("name", 1, b"\x08\x05"), "input '' is unknown; the model has 'input'"),
     "datatype of another wire type": (
         with_wire_type("datatype", 2, b"\x10\x05"),
