@@ -61,8 +61,10 @@ def is_allowed_by_envoy(access, identity, action, model):
         return is_operator(access, identity.uris[0], *OPERATOR_CALLS[action])
     method, make = MESSAGES[action]
     status, text = access.ask(identity, method, make(model or ""))
-    # The last for an inference that names no model: it is looked at once the policy has let it in.
-    if status in (grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT):
+    if status in (grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND):
+        return True
+    if (method, model, status) == ("ModelInfer", None, grpc.StatusCode.INVALID_ARGUMENT):
+        # It names no model, which is looked at once the policy has let it in.
         return True
     assert status in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED), text
     return False
